@@ -1,0 +1,54 @@
+//! The unit of work: one tower of one global step.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// Number of aggregated updates applied to the variables so far; 0 before the first.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+#[serde(transparent)]
+pub struct GlobalStep(pub u64);
+
+impl GlobalStep {
+    /// The step after this one.
+    #[must_use]
+    pub fn next(self) -> Self {
+        GlobalStep(self.0 + 1)
+    }
+}
+
+impl fmt::Display for GlobalStep {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Index of one of the `num_towers` micro-batches of a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Tower(pub u32);
+
+impl fmt::Display for Tower {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// One tower of one step: the unit that a worker computes and the server counts once.
+///
+/// Its gradient depends on nothing but the variables at `global_step`, the run's seed and this key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TowerStep {
+    /// The step whose variables the gradient is taken at.
+    pub global_step: GlobalStep,
+    /// Which micro-batch of that step.
+    pub tower: Tower,
+}
+
+impl fmt::Display for TowerStep {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "step {} tower {}", self.global_step, self.tower)
+    }
+}
