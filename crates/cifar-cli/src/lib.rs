@@ -1,1 +1,18 @@
-//! x
+//! What every program has in common: how it ends, what it writes where, when it leaves.
+//!
+//! stdout carries results and the one line `listening ADDR`; stderr carries the tutorial's lines,
+//! logs and progress.
+
+pub mod exit;
+
+pub mod logging;
+
+pub mod signals;
+
+/// Release and commit of the program, for `--version`.
+pub const VERSION: &str = concat!(
+    env!("CARGO_PKG_VERSION"),
+    " (",
+    env!("CIFAR_PS_COMMIT"),
+    ")"
+);

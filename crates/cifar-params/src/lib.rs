@@ -1,1 +1,27 @@
-//! The variables.
+//! The variables of the model: what they are called, how they are laid out in memory, how they
+//! start, which run they belong to, and the file that keeps them.
+//!
+//! Nothing here computes a gradient, opens a socket or reads a clock.
+
+#[cfg(target_endian = "big")]
+compile_error!(
+    "the wire and the checkpoint hold little-endian numbers, read here without conversion"
+);
+
+pub mod layout;
+
+pub mod values;
+
+pub mod initial;
+
+pub mod state;
+
+pub mod run;
+
+pub mod checkpoint;
+
+pub use checkpoint::{Checkpoint, CheckpointError};
+pub use layout::{Initializer, Layout, VariableSpec};
+pub use run::{DecayBy, Kernels, Numerics, RunConfig};
+pub use state::{StateDigest, TrainingState};
+pub use values::Values;

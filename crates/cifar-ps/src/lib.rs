@@ -1,1 +1,43 @@
-//! x
+//! The parameter server.
+//!
+//! The arithmetic and the decisions are pure: [`schedule`], [`optimizer`], [`averages`] and
+//! [`commit`] turn one state and its gradients into the next; [`membership`], [`assignment`] and
+//! [`aggregator`] know who works on what and what has come in; [`training`] puts them together and
+//! answers every request. None of them reads a clock, takes a lock or waits.
+//!
+//! Around them is a thin shell: [`service`] answers the wire, [`serve`] runs until the end,
+//! [`train_dir`] keeps the files, [`step_log`] writes the tutorial's lines, [`args`] and [`config`]
+//! are the command line, and [`program`] is `main`.
+
+pub mod schedule;
+
+pub mod optimizer;
+
+pub mod averages;
+
+pub mod commit;
+
+pub mod membership;
+
+pub mod assignment;
+
+pub mod aggregator;
+
+pub mod training;
+
+pub mod service;
+
+pub mod serve;
+
+pub mod step_log;
+
+pub mod train_dir;
+
+pub mod args;
+
+pub mod config;
+
+pub mod program;
+
+pub use args::Args;
+pub use program::main;

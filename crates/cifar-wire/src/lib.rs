@@ -1,1 +1,27 @@
-//! x
+//! What the processes tell each other.
+//!
+//! [`messages`] are plain types; the rest of the workspace knows only these. The code generated
+//! from `proto/cifar/ps/v1/parameter_server.proto` stays inside this crate: [`convert`] checks what
+//! arrives and turns it into messages, [`server`] and [`client`] are the two ends, and
+//! [`transport`] sets both ends of a connection alike.
+
+pub mod messages;
+
+mod convert;
+
+pub mod transport;
+
+pub mod server;
+
+pub mod client;
+
+/// Generated from the proto; documented there.
+#[allow(
+    missing_docs,
+    missing_debug_implementations,
+    unreachable_pub,
+    clippy::all
+)]
+mod pb {
+    tonic::include_proto!("cifar.ps.v1");
+}

@@ -1,1 +1,69 @@
-fn main() {}
+//! `cargo xtask`: from a fresh clone to a trained model, in one command.
+//!
+//! Fetches libtorch, calls cargo and starts the programs it built. It takes nothing but a Rust
+//! toolchain, a C++ compiler and Python with pip, and says so where one of them is missing. It does
+//! no arithmetic of its own and links none of the project's crates, so that it builds in seconds.
+//!
+//! What people read goes to stderr; stdout belongs to the program that is started.
+//!
+//! To add a verb: a file with its arguments and its `run`, a variant of [`Verb`], an arm in [`run`].
+
+mod setup;
+mod test;
+mod train;
+
+mod command;
+mod libtorch;
+mod prerequisites;
+mod workspace;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::command::CommandFailed;
+use crate::workspace::Workspace;
+
+#[cfg(not(unix))]
+compile_error!(
+    "this project builds on x86-64 Linux; on Windows use the Windows Subsystem for Linux"
+);
+
+/// From a fresh clone to a trained model.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Args {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Make libtorch available to cargo; `train` and `test` begin with it too
+    Setup,
+    /// Build the programs and train on this machine
+    Train(train::Args),
+    /// Check everything: format, lints, tests, documentation, dependencies
+    Test,
+}
+
+fn main() -> ExitCode {
+    let Args { verb } = Args::parse();
+    match run(verb) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            let failed = error.downcast_ref::<CommandFailed>();
+            failed.map_or(ExitCode::FAILURE, CommandFailed::exit_code)
+        }
+    }
+}
+
+fn run(verb: Verb) -> anyhow::Result<()> {
+    let workspace = Workspace::find();
+    match verb {
+        Verb::Setup => setup::run(&workspace),
+        Verb::Train(args) => train::run(&workspace, &args),
+        Verb::Test => test::run(&workspace),
+    }
+}

@@ -1,0 +1,112 @@
+//! What training changes: the variables, their moving averages and the global step.
+
+use std::fmt;
+use std::str::FromStr;
+
+use cifar_sequence::GlobalStep;
+use serde::{Deserialize, Serialize};
+use xxhash_rust::xxh3::Xxh3;
+
+use crate::values::Values;
+
+/// The state of a run between two steps.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TrainingState {
+    /// Updates applied so far.
+    pub global_step: GlobalStep,
+    /// The trainable variables.
+    pub variables: Values,
+    /// Their exponential moving averages (TensorFlow's shadow variables); evaluation reads these.
+    pub averages: Values,
+}
+
+impl TrainingState {
+    /// The state before the first step: the averages start equal to the variables.
+    #[must_use]
+    pub fn initial(variables: Values) -> Self {
+        let averages = variables.clone();
+        TrainingState {
+            global_step: GlobalStep(0),
+            variables,
+            averages,
+        }
+    }
+
+    /// A digest of every bit of the state. Runs with equal digests are at the same state.
+    #[must_use]
+    pub fn digest(&self) -> StateDigest {
+        let mut hash = Xxh3::new();
+        hash.update(&self.global_step.0.to_le_bytes());
+        hash.update(self.variables.as_bytes());
+        hash.update(self.averages.as_bytes());
+        StateDigest(hash.digest128())
+    }
+}
+
+/// XXH3-128 of a [`TrainingState`]: finds damage and differences; it is no defence against forgery.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct StateDigest(pub u128);
+
+impl fmt::Display for StateDigest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
+impl fmt::Debug for StateDigest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// Text that is no state digest.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a state digest is 32 hexadecimal digits, not {0:?}")]
+pub struct NotADigest(String);
+
+impl FromStr for StateDigest {
+    type Err = NotADigest;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match u128::from_str_radix(text, 16) {
+            Ok(digest) if text.len() == 32 => Ok(StateDigest(digest)),
+            _ => Err(NotADigest(text.to_owned())),
+        }
+    }
+}
+
+impl TryFrom<String> for StateDigest {
+    type Error = NotADigest;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+impl From<StateDigest> for String {
+    fn from(digest: StateDigest) -> Self {
+        digest.to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_digest_sees_every_part_of_the_state() {
+        let state = TrainingState::initial(Values::from([1.0, 2.0].as_slice()));
+        let mut stepped = state.clone();
+        stepped.global_step = GlobalStep(1);
+        let mut moved = state.clone();
+        moved.variables[1] = 2.0_f32.next_up();
+        let mut averaged = state.clone();
+        averaged.averages[0] = 1.0_f32.next_down();
+        let digests = [&state, &stepped, &moved, &averaged].map(TrainingState::digest);
+        for (index, digest) in digests.iter().enumerate() {
+            assert!(!digests[..index].contains(digest));
+        }
+        assert_eq!(digests[0].to_string().parse(), Ok(digests[0]));
+    }
+}

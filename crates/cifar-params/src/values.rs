@@ -1,0 +1,114 @@
+//! One f32 for each element of a layout: variables, moving averages or gradients.
+
+use std::fmt;
+use std::ops::{Deref, DerefMut};
+
+use bytemuck::{Pod, Zeroable};
+
+/// A cache line of numbers: the unit of allocation, so that every buffer begins on one.
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C, align(64))]
+struct Line([f32; 16]);
+
+/// A flat buffer of f32 that begins on a 64-byte boundary.
+///
+/// The alignment is part of the numbers: a matrix product may sum in another order when its input
+/// begins elsewhere, and two workers would then disagree in the last bits.
+#[derive(Clone)]
+pub struct Values {
+    lines: Vec<Line>,
+    len: usize,
+}
+
+impl Values {
+    /// `len` zeros.
+    #[must_use]
+    pub fn zeros(len: usize) -> Self {
+        Values {
+            lines: vec![Line::zeroed(); len.div_ceil(16)],
+            len,
+        }
+    }
+
+    /// The numbers in `bytes`, little-endian f32 at any alignment; `None` if these are not exactly
+    /// `len` numbers.
+    #[must_use]
+    pub fn from_le_bytes(bytes: &[u8], len: usize) -> Option<Self> {
+        if bytes.len() != len * size_of::<f32>() {
+            return None;
+        }
+        let mut values = Values::zeros(len);
+        values.as_bytes_mut().copy_from_slice(bytes);
+        Some(values)
+    }
+
+    /// The numbers as little-endian bytes.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        bytemuck::cast_slice(self)
+    }
+
+    /// The numbers as little-endian bytes, to be overwritten.
+    pub fn as_bytes_mut(&mut self) -> &mut [u8] {
+        bytemuck::cast_slice_mut(self)
+    }
+}
+
+impl Deref for Values {
+    type Target = [f32];
+
+    fn deref(&self) -> &[f32] {
+        &bytemuck::cast_slice(&self.lines)[..self.len]
+    }
+}
+
+impl DerefMut for Values {
+    fn deref_mut(&mut self) -> &mut [f32] {
+        &mut bytemuck::cast_slice_mut(&mut self.lines)[..self.len]
+    }
+}
+
+impl From<&[f32]> for Values {
+    fn from(numbers: &[f32]) -> Self {
+        let mut values = Values::zeros(numbers.len());
+        values.copy_from_slice(numbers);
+        values
+    }
+}
+
+impl PartialEq for Values {
+    fn eq(&self, other: &Self) -> bool {
+        **self == **other
+    }
+}
+
+impl fmt::Debug for Values {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Values({} numbers)", self.len)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn bytes_survive_a_round_trip(numbers in prop::collection::vec(any::<f32>(), 0..100)) {
+            let values = Values::from(numbers.as_slice());
+            prop_assert_eq!(values.as_ptr() as usize % 64, 0);
+            let mut shifted = vec![0];
+            shifted.extend_from_slice(values.as_bytes());
+            let back = Values::from_le_bytes(&shifted[1..], numbers.len()).unwrap();
+            prop_assert_eq!(back.as_bytes(), values.as_bytes());
+        }
+
+        #[test]
+        fn another_number_of_bytes_is_refused(len in 0_usize..50, num_bytes in 0_usize..250) {
+            let bytes = vec![0; num_bytes];
+            prop_assert_eq!(Values::from_le_bytes(&bytes, len).is_some(), num_bytes == 4 * len);
+        }
+    }
+}

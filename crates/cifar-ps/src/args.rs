@@ -1,0 +1,198 @@
+//! The command line of `cifar-ps`: what a person may say about a run.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use cifar_cli::logging::LogArgs;
+use cifar_params::{DecayBy, Kernels};
+use cifar_sequence::{DataSet, InputKind};
+use clap::Parser;
+
+/// The parameter server of a training run: holds the variables, averages the gradients that
+/// cifar-worker processes push, and writes checkpoints.
+///
+/// A train dir holds one run. Started again with the same train dir, the server goes on from the
+/// newest checkpoint; settings that are not given then keep their values.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "cifar-ps", version = cifar_cli::VERSION)]
+pub struct Args {
+    /// Address to listen on, HOST:PORT; port 0 takes a free one, printed as `listening ADDR`
+    #[arg(long, default_value = "127.0.0.1:2222", value_name = "ADDR")]
+    pub listen: String,
+
+    /// Folder of the run's checkpoints; made if it is not there, never wiped
+    #[arg(long, default_value = "runs/default", value_name = "DIR")]
+    pub train_dir: PathBuf,
+
+    /// Move the run in the train dir aside, to previous-N there, and begin a new one
+    #[arg(long)]
+    pub fresh: bool,
+
+    /// Step at which the run is complete
+    #[arg(long, default_value_t = 100_000, value_name = "N")]
+    pub max_steps: u64,
+
+    /// Steps between two lines of the log; 0 for none
+    #[arg(long, default_value_t = 10, value_name = "N")]
+    pub log_frequency: u64,
+
+    /// Settings that make the run what it is.
+    #[command(flatten)]
+    pub run: RunArgs,
+
+    /// Steps between two checkpoints
+    #[arg(long, default_value_t = 1000, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), help_heading = "Checkpoints")]
+    pub checkpoint_steps: u64,
+
+    /// Longest time between two checkpoints
+    #[arg(long, default_value = "600", value_name = "SECS", value_parser = seconds, help_heading = "Checkpoints")]
+    pub checkpoint_secs: Duration,
+
+    /// Number of checkpoints that are kept
+    #[arg(long, default_value_t = 5, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), help_heading = "Checkpoints")]
+    pub keep_checkpoints: u32,
+
+    /// Give a worker up after this long without a sign of life
+    #[arg(long, default_value = "15", value_name = "SECS", value_parser = seconds, help_heading = "Workers")]
+    pub worker_lease_secs: Duration,
+
+    /// Let workers of different devices, instruction sets or libtorch take part: the run then no
+    /// longer has the same bits each time
+    #[arg(long, help_heading = "Workers")]
+    pub mixed: bool,
+
+    /// Where logs go and what is in them.
+    #[command(flatten)]
+    pub log: LogArgs,
+
+    /// Leave when the process that started this one ends.
+    #[arg(long, hide = true)]
+    pub leave_with_parent: bool,
+}
+
+/// Settings that make a run what it is. In a new run those not given have the defaults; in a train
+/// dir that holds a run they have that run's values, and others are refused.
+#[derive(Clone, Debug, Default, clap::Args)]
+#[command(next_help_heading = "The run (fixed once it has begun)")]
+pub struct RunArgs {
+    /// Micro-batches per step, each computed by one worker at a time [default: 1]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
+    pub towers: Option<u32>,
+
+    /// Examples per tower and step [default: 128]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=65536))]
+    pub batch_size: Option<u32>,
+
+    /// Every random choice follows from it [default: 1]
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+
+    /// Begin with the variables, averages and step of this checkpoint instead of random values
+    #[arg(long, value_name = "CKPT")]
+    pub init_from: Option<PathBuf>,
+
+    /// distorted: shuffled, random crop, flip, brightness and contrast; plain: file order, no
+    /// distortion [default: distorted]
+    #[arg(long, value_name = "KIND")]
+    pub input: Option<InputKind>,
+
+    /// cifar10, synthetic or synthetic:N (N training examples drawn by the program) [default:
+    /// cifar10]
+    #[arg(long, value_name = "SET")]
+    pub data: Option<DataSet>,
+
+    /// Learning rate before the first decay [default: 0.1]
+    #[arg(long, value_name = "RATE", value_parser = positive_f32)]
+    pub learning_rate: Option<f32>,
+
+    /// Epochs between two decays of the learning rate, to a tenth each [default: 350]
+    #[arg(long, value_name = "N", value_parser = positive_f64)]
+    pub num_epochs_per_decay: Option<f64>,
+
+    /// What those epochs are counted in: steps (of one tower, as the tutorial does) or examples (of
+    /// all towers) [default: steps]
+    #[arg(long, value_name = "UNIT")]
+    pub decay_by: Option<DecayBy>,
+
+    /// Upper limit of the moving averages' decay [default: 0.9999]
+    #[arg(long, value_name = "DECAY", value_parser = decay)]
+    pub moving_average_decay: Option<f32>,
+
+    /// Kernels of the workers: auto or torch [default: auto]
+    #[arg(long, value_name = "KERNELS")]
+    pub kernels: Option<Kernels>,
+
+    /// Threads of each worker on a CPU [default: 1]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub threads: Option<u32>,
+
+    /// Towers of a new run when --towers is not given: the launcher's number of workers.
+    #[arg(long, hide = true, value_parser = clap::value_parser!(u32).range(1..=4096))]
+    pub default_towers: Option<u32>,
+
+    /// Data set of a new run when --data is not given: what the launcher found.
+    #[arg(long, hide = true)]
+    pub default_data: Option<DataSet>,
+}
+
+/// A time in seconds, such as `15` or `0.5`.
+///
+/// # Errors
+///
+/// A sentence, if it is no number above 0.
+pub fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds = positive_f64(text)?;
+    Duration::try_from_secs_f64(seconds).map_err(|_| "is too long a time".to_owned())
+}
+
+fn positive_f64(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(number) if number > 0.0 && number.is_finite() => Ok(number),
+        _ => Err("is no number above 0".to_owned()),
+    }
+}
+
+fn positive_f32(text: &str) -> Result<f32, String> {
+    match text.parse::<f32>() {
+        Ok(number) if number > 0.0 && number.is_finite() => Ok(number),
+        _ => Err("is no number above 0".to_owned()),
+    }
+}
+
+fn decay(text: &str) -> Result<f32, String> {
+    match text.parse::<f32>() {
+        Ok(number) if (0.0..1.0).contains(&number) => Ok(number),
+        _ => Err("is no number from 0 to below 1".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn wrong_values_are_refused() {
+        for args in [
+            ["--batch-size", "0"],
+            ["--towers", "0"],
+            ["--learning-rate", "nan"],
+            ["--moving-average-decay", "1"],
+            ["--checkpoint-secs", "0"],
+            ["--worker-lease-secs", "-1"],
+            ["--data", "mnist"],
+            ["--input", "noisy"],
+        ] {
+            assert!(
+                Args::try_parse_from(["cifar-ps", args[0], args[1]]).is_err(),
+                "{args:?}"
+            );
+        }
+    }
+}

@@ -1,0 +1,231 @@
+//! Runs the server until the run is over: answers, ticks, logs, saves.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, anyhow};
+use cifar_cli::exit::{Exit, Failure, OrExit};
+use cifar_params::Layout;
+use cifar_sequence::GlobalStep;
+use cifar_wire::messages::Goodbye;
+use cifar_wire::transport::server_builder;
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+use tokio_stream::wrappers::TcpListenerStream;
+use tracing::{error, info, warn};
+
+use crate::service::Service;
+use crate::step_log::StepLog;
+use crate::train_dir::TrainDir;
+use crate::training::{Event, Phase, Snapshot};
+
+/// How often leases and intervals are looked at.
+const TICK: Duration = Duration::from_millis(250);
+
+/// How long the last answers may take to reach the workers once the run is over.
+const DRAIN: Duration = Duration::from_secs(5);
+
+/// What is done with the states that training goes through.
+#[derive(Debug)]
+pub struct Keeper {
+    /// Where they are saved.
+    pub train_dir: Arc<TrainDir>,
+    /// What they are made of.
+    pub layout: Arc<Layout>,
+    /// A checkpoint is written after this long without one.
+    pub interval: Duration,
+    /// The step of the newest checkpoint.
+    pub saved_step: GlobalStep,
+}
+
+/// Serves the run on `listener` until it is over or `leave` resolves.
+///
+/// Returns how the program ends. The last state is saved before any worker is told that the run is
+/// over.
+///
+/// # Errors
+///
+/// [`Exit::Disk`] if a checkpoint cannot be written.
+pub async fn serve(
+    service: Arc<Service>,
+    listener: TcpListener,
+    leave: impl Future<Output = Exit>,
+    keeper: Keeper,
+    step_log: StepLog,
+) -> Result<Exit, Failure> {
+    let (drain, drained) = oneshot::channel::<()>();
+    let answering = answer(Arc::clone(&service), listener, &keeper.layout, async {
+        let _ = drained.await;
+    })
+    .await;
+    let result = Supervisor {
+        service,
+        keeper,
+        step_log,
+        saved_at: Instant::now(),
+    }
+    .run(leave)
+    .await;
+    let _ = drain.send(());
+    if tokio::time::timeout(DRAIN, answering).await.is_err() {
+        warn!("some connections did not close in time");
+    }
+    result
+}
+
+async fn answer(
+    service: Arc<Service>,
+    listener: TcpListener,
+    layout: &Layout,
+    drained: impl Future<Output = ()> + Send + 'static,
+) -> JoinHandle<()> {
+    let (health, health_service) = tonic_health::server::health_reporter();
+    health
+        .set_service_status("", tonic_health::ServingStatus::Serving)
+        .await;
+    let router = server_builder(layout)
+        .add_service(health_service)
+        .add_service(cifar_wire::server::service(service, layout));
+    tokio::spawn(async move {
+        let incoming = TcpListenerStream::new(listener);
+        if let Err(error) = router.serve_with_incoming_shutdown(incoming, drained).await {
+            error!("the server stops answering: {error}");
+        }
+    })
+}
+
+struct Supervisor {
+    service: Arc<Service>,
+    keeper: Keeper,
+    step_log: StepLog,
+    saved_at: Instant,
+}
+
+impl Supervisor {
+    async fn run(mut self, leave: impl Future<Output = Exit>) -> Result<Exit, Failure> {
+        let mut changes = self.service.changes();
+        let mut ticks = tokio::time::interval(TICK);
+        let mut asked_to_leave = None;
+        tokio::pin!(leave);
+        loop {
+            tokio::select! {
+                exit = &mut leave, if asked_to_leave.is_none() => {
+                    asked_to_leave = Some(exit);
+                    self.service.change(|training, _| training.stop());
+                }
+                _ = changes.changed() => {}
+                _ = ticks.tick() => self.service.change(|training, now| training.tick(now)),
+            }
+            self.handle_events().await?;
+            self.save_after_interval().await?;
+            match self.service.ask(|training, _| training.phase()) {
+                Phase::Training => {}
+                Phase::Closing(_) => self.close().await?,
+                Phase::Closed(goodbye) => {
+                    let told = self
+                        .service
+                        .ask(|training, now| training.everyone_told(now));
+                    if let Some(exit) = asked_to_leave.or_else(|| told.then(|| exit_of(goodbye))) {
+                        return Ok(exit);
+                    }
+                }
+            }
+        }
+    }
+
+    async fn handle_events(&mut self) -> Result<(), Failure> {
+        for event in self.service.ask(|training, _| training.take_events()) {
+            match event {
+                Event::Joined {
+                    worker,
+                    name,
+                    numerics,
+                } => info!(%worker, name, numerics, "worker joins"),
+                Event::Left { worker, name } => info!(%worker, name, "worker leaves"),
+                Event::Lost { worker, name } => {
+                    warn!(%worker, name, "worker gave no sign of life for its lease and is given up");
+                }
+                Event::Committed {
+                    global_step,
+                    loss,
+                    step_time,
+                } => {
+                    self.step_log.committed(global_step, loss, step_time);
+                }
+                Event::CheckpointDue(snapshot) => self.save(snapshot).await?,
+                Event::Diverged {
+                    tower_step,
+                    worker,
+                    loss,
+                } => {
+                    let shown = if loss.is_finite() {
+                        "NaN".to_owned()
+                    } else {
+                        python_float(loss)
+                    };
+                    error!(%tower_step, worker, loss, "Model diverged with loss = {shown}");
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn save_after_interval(&mut self) -> Result<(), Failure> {
+        if self.saved_at.elapsed() < self.keeper.interval {
+            return Ok(());
+        }
+        let snapshot = self.service.ask(|training, _| training.snapshot());
+        self.save(snapshot).await
+    }
+
+    async fn close(&mut self) -> Result<(), Failure> {
+        let snapshot = self.service.ask(|training, _| training.snapshot());
+        self.save(snapshot).await?;
+        self.service.change(|training, _| training.saved());
+        Ok(())
+    }
+
+    async fn save(&mut self, snapshot: Arc<Snapshot>) -> Result<(), Failure> {
+        let global_step = snapshot.state.global_step;
+        self.saved_at = Instant::now();
+        if global_step == self.keeper.saved_step {
+            return Ok(());
+        }
+        let run = self.service.ask(|training, _| training.run().clone());
+        let (train_dir, layout) = (
+            Arc::clone(&self.keeper.train_dir),
+            Arc::clone(&self.keeper.layout),
+        );
+        let saving =
+            tokio::task::spawn_blocking(move || train_dir.save(&layout, &snapshot.state, &run));
+        let saved = saving
+            .await
+            .map_err(|error| anyhow!("saving a checkpoint failed: {error}"))?;
+        let path = saved
+            .context("cannot save a checkpoint, and goes no further")
+            .or_exit(Exit::Disk)?;
+        info!(%global_step, path = %path.display(), "checkpoint is written");
+        self.keeper.saved_step = global_step;
+        Ok(())
+    }
+}
+
+fn exit_of(goodbye: Goodbye) -> Exit {
+    match goodbye {
+        Goodbye::Complete => Exit::Complete,
+        Goodbye::Diverged => Exit::Diverged,
+        // A server that stops was asked to, and ends with the code of the signal.
+        Goodbye::Stopping => Exit::Terminated,
+    }
+}
+
+/// A float as Python prints it, because the tutorial's users look for `nan` and `inf` so.
+fn python_float(number: f32) -> String {
+    if number.is_nan() {
+        "NaN".to_owned()
+    } else {
+        number.to_string()
+    }
+}

@@ -1,0 +1,829 @@
+//! The run as the server knows it, and every decision about it.
+//!
+//! Each request and the passing of time is one method call that takes the time as an argument and
+//! returns the answer; what is worth telling people is collected as [`Event`]s. There is no clock,
+//! lock, socket or file here, so a simulation can stand in for all of them.
+//!
+//! ```text
+//!              the last step is committed, a number is not finite, or the server is asked to stop
+//!   Training ------------------------------------------> Closing ----------------> Closed
+//!   pulls get work                                       pulls wait while the      pulls get
+//!                                                        state is being saved      goodbye
+//! ```
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use cifar_params::{Layout, RunConfig, StateDigest, TrainingState, Values};
+use cifar_sequence::{GlobalStep, Tower, TowerStep};
+use cifar_wire::messages::{
+    Assignment, Goodbye, Losses, Member, Pull, Push, Refusal, Registered, Registration, Session,
+    Status, Verdict, Work, WorkerId, WorkerStatus,
+};
+
+use crate::aggregator::{Aggregator, TowerGradient};
+use crate::assignment::Assignments;
+use crate::commit::{all_finite, commit};
+use crate::membership::Members;
+use crate::schedule::LearningRateSchedule;
+use crate::step_log::Throughput;
+
+/// A state and its digest: immutable, shared by every pull of its step.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// Variables, averages and global step.
+    pub state: TrainingState,
+    /// Digest of the state.
+    pub digest: StateDigest,
+}
+
+impl Snapshot {
+    /// Takes the digest of a state.
+    #[must_use]
+    pub fn new(state: TrainingState) -> Self {
+        let digest = state.digest();
+        Snapshot { state, digest }
+    }
+}
+
+/// Lends the variables of a snapshot to the wire without a copy.
+struct SharedVariables(Arc<Snapshot>);
+
+impl AsRef<[u8]> for SharedVariables {
+    fn as_ref(&self) -> &[u8] {
+        self.0.state.variables.as_bytes()
+    }
+}
+
+/// Limits and intervals that may change from one start of a run to the next.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// The run is complete at this step.
+    pub max_steps: GlobalStep,
+    /// A checkpoint is due whenever the global step is a multiple of this.
+    pub checkpoint_steps: u64,
+    /// How long a worker stays without a sign of life.
+    pub worker_lease: Duration,
+    /// Whether workers of different numerics may take part.
+    pub mixed: bool,
+}
+
+/// Something worth telling people.
+#[derive(Debug)]
+pub enum Event {
+    /// A worker registered.
+    Joined {
+        /// Its number.
+        worker: WorkerId,
+        /// Its name.
+        name: String,
+        /// What it computes with.
+        numerics: String,
+    },
+    /// A worker said that it leaves.
+    Left {
+        /// Its number.
+        worker: WorkerId,
+        /// Its name.
+        name: String,
+    },
+    /// A worker gave no sign of life for its lease; its tower goes to another.
+    Lost {
+        /// Its number.
+        worker: WorkerId,
+        /// Its name.
+        name: String,
+    },
+    /// A step was applied.
+    Committed {
+        /// The step before the update.
+        global_step: GlobalStep,
+        /// Mean total loss over the towers.
+        loss: f32,
+        /// Mean time of the last steps.
+        step_time: Duration,
+    },
+    /// The state should be saved.
+    CheckpointDue(Arc<Snapshot>),
+    /// A loss, gradient or variable was not finite.
+    Diverged {
+        /// The tower step that showed it.
+        tower_step: TowerStep,
+        /// The name of the worker that computed it.
+        worker: String,
+        /// Its total loss.
+        loss: f32,
+    },
+}
+
+/// How far the run is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// There are steps to compute.
+    Training,
+    /// No more steps; the state is being saved.
+    Closing(Goodbye),
+    /// Saved; workers are told.
+    Closed(Goodbye),
+}
+
+/// The run.
+#[derive(Debug)]
+pub struct Training {
+    run: RunConfig,
+    limits: Limits,
+    schedule: LearningRateSchedule,
+    phase: Phase,
+    /// The server does not end before this, so that workers can come and be told.
+    linger_until: Option<Instant>,
+    members: Members,
+    towers: Assignments,
+    aggregator: Aggregator,
+    snapshot: Arc<Snapshot>,
+    /// The snapshot before, whose memory the next one takes if nobody reads it any more.
+    previous: Option<Arc<Snapshot>>,
+    loss: Option<f32>,
+    throughput: Throughput,
+    events: Vec<Event>,
+}
+
+impl Training {
+    /// A run that goes on from `state`.
+    ///
+    /// If it is complete already, it lingers for one lease, so that workers that come back from the
+    /// time before can be told.
+    #[must_use]
+    pub fn new(
+        now: Instant,
+        session: Session,
+        run: RunConfig,
+        limits: Limits,
+        state: TrainingState,
+    ) -> Self {
+        let complete = state.global_step >= limits.max_steps;
+        Training {
+            schedule: LearningRateSchedule::of(&run),
+            phase: if complete {
+                Phase::Closed(Goodbye::Complete)
+            } else {
+                Phase::Training
+            },
+            linger_until: complete.then(|| now + limits.worker_lease),
+            members: Members::new(session, limits.worker_lease),
+            towers: Assignments::new(run.num_towers),
+            aggregator: Aggregator::new(run.num_towers),
+            snapshot: Arc::new(Snapshot::new(state)),
+            previous: None,
+            loss: None,
+            throughput: Throughput::default(),
+            events: Vec::new(),
+            run,
+            limits,
+        }
+    }
+
+    /// The run's configuration, with the numerics once a worker has come.
+    #[must_use]
+    pub fn run(&self) -> &RunConfig {
+        &self.run
+    }
+
+    /// The newest state.
+    #[must_use]
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        Arc::clone(&self.snapshot)
+    }
+
+    /// How far the run is.
+    #[must_use]
+    pub fn phase(&self) -> Phase {
+        self.phase
+    }
+
+    /// What happened since the last call.
+    pub fn take_events(&mut self) -> Vec<Event> {
+        std::mem::take(&mut self.events)
+    }
+
+    /// Makes a worker a member.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal`] if its data set or numerics are not the run's.
+    pub fn register(
+        &mut self,
+        now: Instant,
+        registration: Registration,
+    ) -> Result<Registered, Refusal> {
+        if registration.data_digest != self.run.data.digest() {
+            return Err(Refusal::DataSet {
+                expected: self.run.data.to_string(),
+            });
+        }
+        let Registration { name, numerics, .. } = registration;
+        match &self.run.numerics {
+            None => self.run.numerics = Some(numerics.clone()),
+            Some(of_run) if *of_run == numerics || self.limits.mixed => {}
+            Some(of_run) => {
+                return Err(Refusal::Numerics {
+                    worker: Box::new(numerics),
+                    run: Box::new(of_run.clone()),
+                });
+            }
+        }
+        let member = self.members.admit(now, name.clone(), numerics.clone());
+        self.events.push(Event::Joined {
+            worker: member.worker,
+            name,
+            numerics: numerics.to_string(),
+        });
+        Ok(Registered {
+            member,
+            lease: self.members.lease(),
+        })
+    }
+
+    /// Answers a pull; `None` if the caller should ask again when something has changed.
+    pub fn pull(&mut self, now: Instant, pull: Pull) -> Option<Assignment> {
+        let Some(worker) = self.members.seen(now, pull.member) else {
+            return Some(Assignment::Unregistered);
+        };
+        match self.phase {
+            Phase::Training => {}
+            Phase::Closing(_) => return None,
+            Phase::Closed(goodbye) => {
+                worker.told_goodbye = true;
+                return Some(Assignment::Goodbye(goodbye));
+            }
+        }
+        let tower = self.towers.assign(pull.member.worker)?;
+        self.throughput.begin(now);
+        let digest = self.snapshot.digest;
+        let variables = (pull.held != Some(digest))
+            .then(|| Bytes::from_owner(SharedVariables(Arc::clone(&self.snapshot))));
+        let tower_step = TowerStep {
+            global_step: self.snapshot.state.global_step,
+            tower,
+        };
+        Some(Assignment::Work(Work {
+            tower_step,
+            state_digest: digest,
+            variables,
+        }))
+    }
+
+    /// Takes the gradient of a tower step, and commits the step if it was the last.
+    ///
+    /// `gradients` are those of `push`, checked in size.
+    pub fn push(&mut self, now: Instant, push: &Push, gradients: Values) -> Verdict {
+        let Some(worker) = self.members.seen(now, push.member) else {
+            return Verdict::Unregistered;
+        };
+        let name = worker.name.clone();
+        if let Phase::Closing(goodbye) | Phase::Closed(goodbye) = self.phase {
+            return Verdict::Goodbye(goodbye);
+        }
+        if let Some(verdict) = self.out_of_step(push) {
+            return verdict;
+        }
+        let TowerStep { tower, .. } = push.tower_step;
+        if !push.losses.total.is_finite() || !all_finite(&gradients) {
+            return self.diverge(push.tower_step, name, push.losses.total);
+        }
+        if self.aggregator.add(
+            tower,
+            TowerGradient {
+                gradients,
+                losses: push.losses,
+            },
+        ) {
+            self.credit(push);
+        }
+        if let Some(complete) = self.aggregator.take_complete() {
+            return self.commit(now, complete, push, name);
+        }
+        Verdict::Accepted
+    }
+
+    /// The verdict on a gradient that was not taken at the present state.
+    fn out_of_step(&self, push: &Push) -> Option<Verdict> {
+        let (step, of_push) = (self.snapshot.state.global_step, push.tower_step.global_step);
+        if of_push > step {
+            return Some(Verdict::Ahead { global_step: step });
+        }
+        if of_push < step || push.state_digest != self.snapshot.digest {
+            return Some(Verdict::Stale {
+                staleness: step.0 - of_push.0,
+            });
+        }
+        None
+    }
+
+    fn credit(&mut self, push: &Push) {
+        let id = push.member.worker;
+        self.towers.done(push.tower_step.tower, id);
+        if let Some(worker) = self.members.get_mut(id) {
+            worker.tower_steps += 1;
+            worker.compute_time = push.compute_time;
+        }
+    }
+
+    fn commit(
+        &mut self,
+        now: Instant,
+        towers: Vec<TowerGradient>,
+        last: &Push,
+        worker: String,
+    ) -> Verdict {
+        let before = self.snapshot.state.global_step;
+        let gradients: Vec<&Values> = towers.iter().map(|tower| &tower.gradients).collect();
+        let learning_rate = self.schedule.learning_rate(before);
+        let mut next = self.spare_state();
+        let committed = commit(
+            &self.snapshot.state,
+            &gradients,
+            learning_rate,
+            self.run.moving_average_decay,
+            &mut next,
+        );
+        if committed.is_err() {
+            return self.diverge(last.tower_step, worker, last.losses.total);
+        }
+        self.previous = Some(std::mem::replace(
+            &mut self.snapshot,
+            Arc::new(Snapshot::new(next)),
+        ));
+        self.towers.begin_step();
+        self.throughput.step(now);
+        let loss = mean_total_loss(towers.iter().map(|tower| tower.losses));
+        self.loss = Some(loss);
+        let step_time = self.throughput.step_time();
+        self.events.push(Event::Committed {
+            global_step: before,
+            loss,
+            step_time,
+        });
+        self.after_commit();
+        Verdict::Accepted
+    }
+
+    /// A state to be overwritten: the one before the present, if nobody reads it any more.
+    fn spare_state(&mut self) -> TrainingState {
+        let spare = self.previous.take().and_then(Arc::into_inner);
+        spare.map_or_else(|| self.snapshot.state.clone(), |snapshot| snapshot.state)
+    }
+
+    fn after_commit(&mut self) {
+        let step = self.snapshot.state.global_step;
+        if step >= self.limits.max_steps {
+            self.phase = Phase::Closing(Goodbye::Complete);
+        } else if step.0.is_multiple_of(self.limits.checkpoint_steps) {
+            self.events.push(Event::CheckpointDue(self.snapshot()));
+        }
+    }
+
+    fn diverge(&mut self, tower_step: TowerStep, worker: String, loss: f32) -> Verdict {
+        self.phase = Phase::Closing(Goodbye::Diverged);
+        self.events.push(Event::Diverged {
+            tower_step,
+            worker,
+            loss,
+        });
+        Verdict::Goodbye(Goodbye::Diverged)
+    }
+
+    /// Notes a sign of life; false if the member is unknown.
+    pub fn heartbeat(&mut self, now: Instant, member: Member) -> bool {
+        self.members.seen(now, member).is_some()
+    }
+
+    /// Ends a membership; what the worker had is free at once.
+    pub fn leave(&mut self, member: Member) {
+        if let Some(worker) = self.members.remove(member) {
+            self.towers.release(member.worker);
+            self.events.push(Event::Left {
+                worker: member.worker,
+                name: worker.name,
+            });
+        }
+    }
+
+    /// Gives up the workers whose lease is over. Called every now and then.
+    pub fn tick(&mut self, now: Instant) {
+        for (id, worker) in self.members.expire(now) {
+            self.towers.release(id);
+            self.events.push(Event::Lost {
+                worker: id,
+                name: worker.name,
+            });
+        }
+    }
+
+    /// Ends the run before its time: the server was asked to stop.
+    pub fn stop(&mut self) {
+        if self.phase == Phase::Training {
+            self.phase = Phase::Closing(Goodbye::Stopping);
+        }
+    }
+
+    /// The last state is saved: the workers may be told.
+    pub fn saved(&mut self) {
+        if let Phase::Closing(goodbye) = self.phase {
+            self.phase = Phase::Closed(goodbye);
+        }
+    }
+
+    /// Whether nobody is left to be told that the run is over.
+    #[must_use]
+    pub fn everyone_told(&self, now: Instant) -> bool {
+        matches!(self.phase, Phase::Closed(_))
+            && self.linger_until.is_none_or(|until| now >= until)
+            && self.members.iter().all(|(_, worker)| worker.told_goodbye)
+    }
+
+    /// Whether `tower` is one of the run's.
+    #[must_use]
+    pub fn has_tower(&self, tower: Tower) -> bool {
+        tower.0 < self.run.num_towers
+    }
+
+    /// How the run stands.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        let step_time = self.throughput.step_time().as_secs_f64();
+        let examples = f64::from(self.run.num_towers) * f64::from(self.run.batch_size);
+        Status {
+            run: self.run.clone(),
+            global_step: self.snapshot.state.global_step,
+            max_steps: self.limits.max_steps,
+            loss: self.loss,
+            examples_per_sec: if step_time > 0.0 {
+                examples / step_time
+            } else {
+                0.0
+            },
+            activity: self.activity(),
+            workers: self
+                .members
+                .iter()
+                .map(|(id, worker)| self.worker_status(id, worker))
+                .collect(),
+        }
+    }
+
+    fn activity(&self) -> String {
+        match self.phase {
+            Phase::Training if self.members.iter().next().is_none() => {
+                "waits for workers".to_owned()
+            }
+            Phase::Training => {
+                let (have, need) = (self.aggregator.have(), self.run.num_towers);
+                format!(
+                    "trains: has {have} of {need} towers of step {}",
+                    self.snapshot.state.global_step
+                )
+            }
+            Phase::Closing(_) => "saves the last checkpoint".to_owned(),
+            Phase::Closed(Goodbye::Complete) => "is complete".to_owned(),
+            Phase::Closed(Goodbye::Stopping) => "stops".to_owned(),
+            Phase::Closed(Goodbye::Diverged) => "has diverged".to_owned(),
+        }
+    }
+
+    fn worker_status(&self, id: WorkerId, worker: &crate::membership::Worker) -> WorkerStatus {
+        WorkerStatus {
+            worker: id,
+            name: worker.name.clone(),
+            tower: self.towers.held_by(id),
+            tower_steps: worker.tower_steps,
+            compute_time: worker.compute_time,
+        }
+    }
+}
+
+fn mean_total_loss(losses: impl ExactSizeIterator<Item = Losses>) -> f32 {
+    let count = losses.len() as f64;
+    (losses.map(|losses| f64::from(losses.total)).sum::<f64>() / count) as f32
+}
+
+/// The state before the first step of a run that begins with `seed`.
+#[must_use]
+pub fn initial_state(layout: &Layout, seed: u64) -> TrainingState {
+    TrainingState::initial(cifar_params::initial::initial_variables(layout, seed))
+}
+
+/// A small run for the tests of this crate.
+#[cfg(test)]
+pub(crate) mod fixtures {
+    use cifar_params::{DecayBy, Kernels, Numerics};
+    use cifar_sequence::{DataSet, InputKind};
+
+    use super::*;
+
+    pub(crate) fn run_config() -> RunConfig {
+        RunConfig {
+            seed: 1,
+            num_towers: 2,
+            batch_size: 4,
+            input: InputKind::Distorted,
+            data: DataSet::Synthetic { num_examples: 100 },
+            learning_rate: 0.5,
+            num_epochs_per_decay: 1000.0,
+            decay_by: DecayBy::Steps,
+            moving_average_decay: 0.9999,
+            threads: 1,
+            kernels: Kernels::Auto,
+            initial_digest: StateDigest(0),
+            numerics: None,
+        }
+    }
+
+    pub(crate) fn numerics(threads: u32) -> Numerics {
+        Numerics {
+            device: "cpu".to_owned(),
+            instruction_set: "avx2".to_owned(),
+            kernels: Kernels::Torch,
+            threads,
+            libtorch: "2.11.0".to_owned(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::fixtures::{numerics, run_config};
+    use super::*;
+
+    const LEASE: Duration = Duration::from_secs(10);
+
+    /// A run of two towers over two numbers, and a clock.
+    struct Bench {
+        training: Training,
+        now: Instant,
+    }
+
+    impl Bench {
+        fn new(max_steps: u64) -> Self {
+            let limits = Limits {
+                max_steps: GlobalStep(max_steps),
+                checkpoint_steps: 2,
+                worker_lease: LEASE,
+                mixed: false,
+            };
+            #[expect(
+                clippy::disallowed_methods,
+                reason = "a test needs some time to begin with"
+            )]
+            let now = Instant::now();
+            let state = TrainingState::initial(Values::from([1.0, 2.0].as_slice()));
+            Bench {
+                training: Training::new(now, Session(7), run_config(), limits, state),
+                now,
+            }
+        }
+
+        fn join(&mut self) -> Member {
+            self.training
+                .register(self.now, registration(1))
+                .unwrap()
+                .member
+        }
+
+        fn pull(&mut self, member: Member) -> Option<Assignment> {
+            self.training.pull(self.now, Pull { member, held: None })
+        }
+
+        fn work(&mut self, member: Member) -> Work {
+            match self.pull(member) {
+                Some(Assignment::Work(work)) => work,
+                other => panic!("expected work, got {other:?}"),
+            }
+        }
+
+        fn push(&mut self, member: Member, work: &Work, gradients: [f32; 2]) -> Verdict {
+            let push = Push {
+                member,
+                tower_step: work.tower_step,
+                state_digest: work.state_digest,
+                losses: Losses {
+                    cross_entropy: 1.0,
+                    total: 2.0,
+                },
+                examples_digest: [0; 16],
+                compute_time: Duration::from_millis(5),
+                gradients: Bytes::new(),
+            };
+            self.training
+                .push(self.now, &push, Values::from(gradients.as_slice()))
+        }
+
+        fn step(&mut self, member: Member) {
+            for _ in 0..2 {
+                let work = self.work(member);
+                assert_eq!(self.push(member, &work, [0.5, 0.5]), Verdict::Accepted);
+            }
+        }
+
+        fn variables(&self) -> Vec<f32> {
+            self.training.snapshot().state.variables.to_vec()
+        }
+    }
+
+    fn registration(threads: u32) -> Registration {
+        Registration {
+            protocol_version: 1,
+            layout_fingerprint: 0,
+            data_digest: run_config().data.digest(),
+            numerics: numerics(threads),
+            name: "test".to_owned(),
+        }
+    }
+
+    #[test]
+    fn a_step_is_committed_when_all_towers_are_in() {
+        let mut bench = Bench::new(10);
+        let (a, b) = (bench.join(), bench.join());
+        let (work_a, work_b) = (bench.work(a), bench.work(b));
+        assert_ne!(work_a.tower_step, work_b.tower_step);
+        assert_eq!(bench.push(b, &work_b, [3.0, 0.0]), Verdict::Accepted);
+        assert_eq!(bench.variables(), [1.0, 2.0]);
+        assert_eq!(
+            bench.pull(b),
+            None,
+            "nothing to do until the other tower is in"
+        );
+        assert_eq!(bench.push(a, &work_a, [1.0, 4.0]), Verdict::Accepted);
+        assert_eq!(bench.variables(), [0.0, 1.0]);
+        assert_eq!(bench.work(b).tower_step.global_step, GlobalStep(1));
+    }
+
+    #[test]
+    fn a_gradient_pushed_twice_counts_once() {
+        let mut bench = Bench::new(10);
+        let a = bench.join();
+        let work = bench.work(a);
+        assert_eq!(bench.push(a, &work, [1.0, 1.0]), Verdict::Accepted);
+        assert_eq!(bench.push(a, &work, [1.0, 1.0]), Verdict::Accepted);
+        assert_eq!(bench.training.snapshot().state.global_step, GlobalStep(0));
+        let other = bench.work(a);
+        bench.push(a, &other, [1.0, 1.0]);
+        assert_eq!(bench.variables(), [0.5, 1.5]);
+        assert_eq!(
+            bench.push(a, &work, [1.0, 1.0]),
+            Verdict::Stale { staleness: 1 }
+        );
+        assert_eq!(bench.variables(), [0.5, 1.5]);
+    }
+
+    #[test]
+    fn a_gradient_of_another_state_does_not_count() {
+        let mut bench = Bench::new(10);
+        let a = bench.join();
+        let work = bench.work(a);
+        let other_state = Work {
+            state_digest: StateDigest(1),
+            ..work.clone()
+        };
+        assert_eq!(
+            bench.push(a, &other_state, [1.0, 1.0]),
+            Verdict::Stale { staleness: 0 }
+        );
+        let mut later = work;
+        later.tower_step.global_step = GlobalStep(5);
+        assert_eq!(
+            bench.push(a, &later, [1.0, 1.0]),
+            Verdict::Ahead {
+                global_step: GlobalStep(0)
+            }
+        );
+    }
+
+    #[test]
+    fn the_tower_of_a_silent_worker_goes_to_another() {
+        let mut bench = Bench::new(10);
+        let (a, b) = (bench.join(), bench.join());
+        bench.work(a);
+        let work = bench.work(b);
+        bench.push(b, &work, [1.0, 1.0]);
+        bench.now += LEASE;
+        assert!(bench.training.heartbeat(bench.now, b));
+        bench.now += Duration::from_secs(1);
+        bench.training.tick(bench.now);
+        assert_eq!(bench.work(b).tower_step.tower, Tower(0));
+        assert_eq!(bench.pull(a), Some(Assignment::Unregistered));
+    }
+
+    #[test]
+    fn a_worker_of_another_session_must_register_again() {
+        let mut bench = Bench::new(10);
+        let member = Member {
+            session: Session(6),
+            ..bench.join()
+        };
+        assert_eq!(bench.pull(member), Some(Assignment::Unregistered));
+        assert!(!bench.training.heartbeat(bench.now, member));
+    }
+
+    #[test]
+    fn variables_that_the_worker_holds_are_not_sent_again() {
+        let mut bench = Bench::new(10);
+        let a = bench.join();
+        let work = bench.work(a);
+        assert!(work.variables.is_some());
+        let pull = Pull {
+            member: a,
+            held: Some(work.state_digest),
+        };
+        let again = bench.training.pull(bench.now, pull);
+        assert_eq!(
+            again,
+            Some(Assignment::Work(Work {
+                variables: None,
+                ..work
+            }))
+        );
+    }
+
+    #[test]
+    fn a_complete_run_is_saved_before_the_workers_are_told() {
+        let mut bench = Bench::new(1);
+        let a = bench.join();
+        bench.step(a);
+        assert_eq!(bench.training.phase(), Phase::Closing(Goodbye::Complete));
+        assert_eq!(bench.pull(a), None);
+        bench.training.saved();
+        assert!(!bench.training.everyone_told(bench.now));
+        assert_eq!(bench.pull(a), Some(Assignment::Goodbye(Goodbye::Complete)));
+        assert!(bench.training.everyone_told(bench.now));
+    }
+
+    #[test]
+    fn a_run_that_was_complete_lingers_for_one_lease() {
+        let bench = Bench::new(0);
+        assert!(!bench.training.everyone_told(bench.now));
+        assert!(bench.training.everyone_told(bench.now + LEASE));
+    }
+
+    #[test]
+    fn a_number_that_is_not_finite_ends_the_run_at_the_last_good_state() {
+        let mut bench = Bench::new(10);
+        let a = bench.join();
+        let work = bench.work(a);
+        assert_eq!(
+            bench.push(a, &work, [f32::NAN, 0.0]),
+            Verdict::Goodbye(Goodbye::Diverged)
+        );
+        assert_eq!(bench.training.phase(), Phase::Closing(Goodbye::Diverged));
+        assert_eq!(bench.variables(), [1.0, 2.0]);
+        assert!(matches!(
+            &bench.training.take_events()[..],
+            [Event::Joined { .. }, Event::Diverged { .. }]
+        ));
+    }
+
+    #[test]
+    fn workers_of_other_numerics_or_data_are_refused() {
+        let mut bench = Bench::new(10);
+        bench.join();
+        let refusal = bench
+            .training
+            .register(bench.now, registration(2))
+            .unwrap_err();
+        assert!(matches!(refusal, Refusal::Numerics { .. }), "{refusal}");
+        let other_data = Registration {
+            data_digest: [0; 32],
+            ..registration(1)
+        };
+        let refusal = bench.training.register(bench.now, other_data).unwrap_err();
+        assert_eq!(
+            refusal,
+            Refusal::DataSet {
+                expected: "synthetic:100".to_owned()
+            }
+        );
+    }
+
+    #[test]
+    fn checkpoints_are_due_at_multiples_of_the_interval() {
+        let mut bench = Bench::new(10);
+        let a = bench.join();
+        for _ in 0..5 {
+            bench.step(a);
+        }
+        let due: Vec<u64> = bench
+            .training
+            .take_events()
+            .iter()
+            .filter_map(checkpoint_step)
+            .collect();
+        assert_eq!(due, [2, 4]);
+    }
+
+    fn checkpoint_step(event: &Event) -> Option<u64> {
+        match event {
+            Event::CheckpointDue(snapshot) => Some(snapshot.state.global_step.0),
+            _ => None,
+        }
+    }
+}

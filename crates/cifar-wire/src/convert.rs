@@ -1,0 +1,559 @@
+//! Messages from and to the generated types. What arrives is checked here and nowhere else.
+
+use std::str::FromStr;
+use std::time::Duration;
+
+use bytes::Bytes;
+use cifar_params::{Numerics, RunConfig, StateDigest};
+use cifar_sequence::{GlobalStep, Tower, TowerStep};
+
+use crate::messages::{
+    Assignment, Goodbye, Losses, Malformed, Member, Pull, Push, Registered, Registration, Session,
+    Status, Verdict, Work, WorkerId, WorkerStatus,
+};
+use crate::pb;
+
+impl From<Malformed> for tonic::Status {
+    fn from(malformed: Malformed) -> Self {
+        tonic::Status::invalid_argument(malformed.to_string())
+    }
+}
+
+fn present<T>(field: &'static str, value: Option<T>) -> Result<T, Malformed> {
+    value.ok_or(Malformed::Missing(field))
+}
+
+fn fixed<const N: usize>(field: &'static str, bytes: &Bytes) -> Result<[u8; N], Malformed> {
+    let size = |_| Malformed::Size {
+        field,
+        found: bytes.len(),
+        expected: N,
+    };
+    <[u8; N]>::try_from(bytes.as_ref()).map_err(size)
+}
+
+fn named<T: FromStr<Err: ToString>>(field: &'static str, name: &str) -> Result<T, Malformed> {
+    name.parse().map_err(|error: T::Err| Malformed::Value {
+        field,
+        reason: error.to_string(),
+    })
+}
+
+fn at_least_one(field: &'static str, number: u32) -> Result<u32, Malformed> {
+    if number > 0 {
+        return Ok(number);
+    }
+    Err(Malformed::Value {
+        field,
+        reason: "0, expected at least 1".to_owned(),
+    })
+}
+
+fn finite<T: Copy + Into<f64>>(field: &'static str, number: T) -> Result<T, Malformed> {
+    if number.into().is_finite() {
+        return Ok(number);
+    }
+    Err(Malformed::Value {
+        field,
+        reason: format!("{} is not finite", number.into()),
+    })
+}
+
+fn digest_to_pb(digest: StateDigest) -> Bytes {
+    Bytes::copy_from_slice(&digest.0.to_be_bytes())
+}
+
+fn digest_from_pb(field: &'static str, bytes: &Bytes) -> Result<StateDigest, Malformed> {
+    fixed(field, bytes).map(|bytes| StateDigest(u128::from_be_bytes(bytes)))
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+impl From<Numerics> for pb::Numerics {
+    fn from(numerics: Numerics) -> Self {
+        let Numerics {
+            device,
+            instruction_set,
+            kernels,
+            threads,
+            libtorch,
+        } = numerics;
+        pb::Numerics {
+            device,
+            instruction_set,
+            kernels: kernels.to_string(),
+            threads,
+            libtorch,
+        }
+    }
+}
+
+impl TryFrom<pb::Numerics> for Numerics {
+    type Error = Malformed;
+
+    fn try_from(numerics: pb::Numerics) -> Result<Self, Malformed> {
+        let pb::Numerics {
+            device,
+            instruction_set,
+            kernels,
+            threads,
+            libtorch,
+        } = numerics;
+        let kernels = named("numerics.kernels", &kernels)?;
+        Ok(Numerics {
+            device,
+            instruction_set,
+            kernels,
+            threads,
+            libtorch,
+        })
+    }
+}
+
+impl From<RunConfig> for pb::Run {
+    fn from(run: RunConfig) -> Self {
+        pb::Run {
+            seed: run.seed,
+            num_towers: run.num_towers,
+            batch_size: run.batch_size,
+            input: run.input.to_string(),
+            data: run.data.to_string(),
+            learning_rate: run.learning_rate,
+            num_epochs_per_decay: run.num_epochs_per_decay,
+            decay_by: run.decay_by.to_string(),
+            moving_average_decay: run.moving_average_decay,
+            threads: run.threads,
+            kernels: run.kernels.to_string(),
+            initial_digest: digest_to_pb(run.initial_digest),
+            numerics: run.numerics.map(Into::into),
+        }
+    }
+}
+
+impl TryFrom<pb::Run> for RunConfig {
+    type Error = Malformed;
+
+    fn try_from(run: pb::Run) -> Result<Self, Malformed> {
+        Ok(RunConfig {
+            seed: run.seed,
+            num_towers: at_least_one("run.num_towers", run.num_towers)?,
+            batch_size: at_least_one("run.batch_size", run.batch_size)?,
+            input: named("run.input", &run.input)?,
+            data: named("run.data", &run.data)?,
+            learning_rate: finite("run.learning_rate", run.learning_rate)?,
+            num_epochs_per_decay: finite("run.num_epochs_per_decay", run.num_epochs_per_decay)?,
+            decay_by: named("run.decay_by", &run.decay_by)?,
+            moving_average_decay: finite("run.moving_average_decay", run.moving_average_decay)?,
+            threads: at_least_one("run.threads", run.threads)?,
+            kernels: named("run.kernels", &run.kernels)?,
+            initial_digest: digest_from_pb("run.initial_digest", &run.initial_digest)?,
+            numerics: run.numerics.map(Numerics::try_from).transpose()?,
+        })
+    }
+}
+
+impl From<Member> for pb::Member {
+    fn from(member: Member) -> Self {
+        pb::Member {
+            session: member.session.0,
+            worker: member.worker.0,
+        }
+    }
+}
+
+impl From<pb::Member> for Member {
+    fn from(member: pb::Member) -> Self {
+        Member {
+            session: Session(member.session),
+            worker: WorkerId(member.worker),
+        }
+    }
+}
+
+pub(crate) fn member(member: Option<pb::Member>) -> Result<Member, Malformed> {
+    present("member", member).map(Into::into)
+}
+
+impl From<Registration> for pb::RegisterRequest {
+    fn from(registration: Registration) -> Self {
+        pb::RegisterRequest {
+            protocol_version: registration.protocol_version,
+            layout_fingerprint: registration.layout_fingerprint,
+            data_digest: Bytes::copy_from_slice(&registration.data_digest),
+            numerics: Some(registration.numerics.into()),
+            name: registration.name,
+        }
+    }
+}
+
+impl TryFrom<pb::RegisterRequest> for Registration {
+    type Error = Malformed;
+
+    fn try_from(request: pb::RegisterRequest) -> Result<Self, Malformed> {
+        Ok(Registration {
+            protocol_version: request.protocol_version,
+            layout_fingerprint: request.layout_fingerprint,
+            data_digest: fixed("data_digest", &request.data_digest)?,
+            numerics: present("numerics", request.numerics)?.try_into()?,
+            name: request.name,
+        })
+    }
+}
+
+impl From<Registered> for pb::RegisterReply {
+    fn from(registered: Registered) -> Self {
+        let lease_millis = u64::try_from(registered.lease.as_millis()).unwrap_or(u64::MAX);
+        pb::RegisterReply {
+            member: Some(registered.member.into()),
+            lease_millis,
+        }
+    }
+}
+
+impl TryFrom<pb::RegisterReply> for Registered {
+    type Error = Malformed;
+
+    fn try_from(reply: pb::RegisterReply) -> Result<Self, Malformed> {
+        Ok(Registered {
+            member: member(reply.member)?,
+            lease: Duration::from_millis(reply.lease_millis),
+        })
+    }
+}
+
+impl From<Pull> for pb::PullRequest {
+    fn from(pull: Pull) -> Self {
+        let held_digest = pull.held.map(digest_to_pb).unwrap_or_default();
+        pb::PullRequest {
+            member: Some(pull.member.into()),
+            held_digest,
+        }
+    }
+}
+
+impl TryFrom<pb::PullRequest> for Pull {
+    type Error = Malformed;
+
+    fn try_from(request: pb::PullRequest) -> Result<Self, Malformed> {
+        let held = match request.held_digest.is_empty() {
+            true => None,
+            false => Some(digest_from_pb("held_digest", &request.held_digest)?),
+        };
+        Ok(Pull {
+            member: member(request.member)?,
+            held,
+        })
+    }
+}
+
+impl From<Goodbye> for pb::Goodbye {
+    fn from(goodbye: Goodbye) -> Self {
+        let reason = match goodbye {
+            Goodbye::Complete => pb::goodbye::Reason::Complete,
+            Goodbye::Stopping => pb::goodbye::Reason::Stopping,
+            Goodbye::Diverged => pb::goodbye::Reason::Diverged,
+        };
+        pb::Goodbye {
+            reason: reason.into(),
+        }
+    }
+}
+
+impl TryFrom<pb::Goodbye> for Goodbye {
+    type Error = Malformed;
+
+    fn try_from(goodbye: pb::Goodbye) -> Result<Self, Malformed> {
+        match goodbye.reason() {
+            pb::goodbye::Reason::Complete => Ok(Goodbye::Complete),
+            pb::goodbye::Reason::Stopping => Ok(Goodbye::Stopping),
+            pb::goodbye::Reason::Diverged => Ok(Goodbye::Diverged),
+            pb::goodbye::Reason::Unspecified => Err(Malformed::Missing("goodbye.reason")),
+        }
+    }
+}
+
+impl From<Assignment> for pb::PullReply {
+    fn from(assignment: Assignment) -> Self {
+        use pb::pull_reply::Outcome;
+        let outcome = match assignment {
+            Assignment::Work(work) => Outcome::Work(pb::Work {
+                global_step: work.tower_step.global_step.0,
+                tower: work.tower_step.tower.0,
+                state_digest: digest_to_pb(work.state_digest),
+                variables: work.variables,
+            }),
+            Assignment::Wait => Outcome::Wait(pb::Wait {}),
+            Assignment::Goodbye(goodbye) => Outcome::Goodbye(goodbye.into()),
+            Assignment::Unregistered => Outcome::Unregistered(pb::Unregistered {}),
+        };
+        pb::PullReply {
+            outcome: Some(outcome),
+        }
+    }
+}
+
+impl TryFrom<pb::PullReply> for Assignment {
+    type Error = Malformed;
+
+    fn try_from(reply: pb::PullReply) -> Result<Self, Malformed> {
+        use pb::pull_reply::Outcome;
+        Ok(match present("outcome", reply.outcome)? {
+            Outcome::Work(work) => Assignment::Work(Work {
+                tower_step: tower_step(work.global_step, work.tower),
+                state_digest: digest_from_pb("work.state_digest", &work.state_digest)?,
+                variables: work.variables,
+            }),
+            Outcome::Wait(pb::Wait {}) => Assignment::Wait,
+            Outcome::Goodbye(goodbye) => Assignment::Goodbye(goodbye.try_into()?),
+            Outcome::Unregistered(pb::Unregistered {}) => Assignment::Unregistered,
+        })
+    }
+}
+
+fn tower_step(global_step: u64, tower: u32) -> TowerStep {
+    TowerStep {
+        global_step: GlobalStep(global_step),
+        tower: Tower(tower),
+    }
+}
+
+impl From<Push> for pb::PushRequest {
+    fn from(push: Push) -> Self {
+        pb::PushRequest {
+            member: Some(push.member.into()),
+            global_step: push.tower_step.global_step.0,
+            tower: push.tower_step.tower.0,
+            state_digest: digest_to_pb(push.state_digest),
+            losses: Some(pb::Losses {
+                cross_entropy: push.losses.cross_entropy,
+                total: push.losses.total,
+            }),
+            examples_digest: Bytes::copy_from_slice(&push.examples_digest),
+            compute_micros: micros(push.compute_time),
+            gradients: push.gradients,
+        }
+    }
+}
+
+impl TryFrom<pb::PushRequest> for Push {
+    type Error = Malformed;
+
+    /// A loss that is not finite is no malformed message: it is how divergence shows.
+    fn try_from(request: pb::PushRequest) -> Result<Self, Malformed> {
+        let losses = present("losses", request.losses)?;
+        Ok(Push {
+            member: member(request.member)?,
+            tower_step: tower_step(request.global_step, request.tower),
+            state_digest: digest_from_pb("state_digest", &request.state_digest)?,
+            losses: Losses {
+                cross_entropy: losses.cross_entropy,
+                total: losses.total,
+            },
+            examples_digest: fixed("examples_digest", &request.examples_digest)?,
+            compute_time: Duration::from_micros(request.compute_micros),
+            gradients: request.gradients,
+        })
+    }
+}
+
+impl From<Verdict> for pb::PushReply {
+    fn from(verdict: Verdict) -> Self {
+        use pb::push_reply::Outcome;
+        let outcome = match verdict {
+            Verdict::Accepted => Outcome::Accepted(pb::Accepted {}),
+            Verdict::Stale { staleness } => Outcome::Stale(pb::Stale { staleness }),
+            Verdict::Ahead { global_step } => Outcome::Ahead(pb::Ahead {
+                global_step: global_step.0,
+            }),
+            Verdict::Goodbye(goodbye) => Outcome::Goodbye(goodbye.into()),
+            Verdict::Unregistered => Outcome::Unregistered(pb::Unregistered {}),
+        };
+        pb::PushReply {
+            outcome: Some(outcome),
+        }
+    }
+}
+
+impl TryFrom<pb::PushReply> for Verdict {
+    type Error = Malformed;
+
+    fn try_from(reply: pb::PushReply) -> Result<Self, Malformed> {
+        use pb::push_reply::Outcome;
+        Ok(match present("outcome", reply.outcome)? {
+            Outcome::Accepted(pb::Accepted {}) => Verdict::Accepted,
+            Outcome::Stale(pb::Stale { staleness }) => Verdict::Stale { staleness },
+            Outcome::Ahead(pb::Ahead { global_step }) => Verdict::Ahead {
+                global_step: GlobalStep(global_step),
+            },
+            Outcome::Goodbye(goodbye) => Verdict::Goodbye(goodbye.try_into()?),
+            Outcome::Unregistered(pb::Unregistered {}) => Verdict::Unregistered,
+        })
+    }
+}
+
+impl From<Status> for pb::GetStatusReply {
+    fn from(status: Status) -> Self {
+        pb::GetStatusReply {
+            run: Some(status.run.into()),
+            global_step: status.global_step.0,
+            max_steps: status.max_steps.0,
+            loss: status.loss,
+            examples_per_sec: status.examples_per_sec,
+            activity: status.activity,
+            workers: status.workers.into_iter().map(Into::into).collect(),
+        }
+    }
+}
+
+impl TryFrom<pb::GetStatusReply> for Status {
+    type Error = Malformed;
+
+    fn try_from(reply: pb::GetStatusReply) -> Result<Self, Malformed> {
+        Ok(Status {
+            run: present("run", reply.run)?.try_into()?,
+            global_step: GlobalStep(reply.global_step),
+            max_steps: GlobalStep(reply.max_steps),
+            loss: reply.loss,
+            examples_per_sec: finite("examples_per_sec", reply.examples_per_sec)?,
+            activity: reply.activity,
+            workers: reply.workers.into_iter().map(Into::into).collect(),
+        })
+    }
+}
+
+impl From<WorkerStatus> for pb::WorkerStatus {
+    fn from(status: WorkerStatus) -> Self {
+        pb::WorkerStatus {
+            worker: status.worker.0,
+            name: status.name,
+            tower: status.tower.map(|tower| tower.0),
+            tower_steps: status.tower_steps,
+            compute_micros: micros(status.compute_time),
+        }
+    }
+}
+
+impl From<pb::WorkerStatus> for WorkerStatus {
+    fn from(status: pb::WorkerStatus) -> Self {
+        WorkerStatus {
+            worker: WorkerId(status.worker),
+            name: status.name,
+            tower: status.tower.map(Tower),
+            tower_steps: status.tower_steps,
+            compute_time: Duration::from_micros(status.compute_micros),
+        }
+    }
+}
+
+pub(crate) fn run(run: Option<pb::Run>) -> Result<RunConfig, Malformed> {
+    present("run", run)?.try_into()
+}
+
+#[cfg(test)]
+mod tests {
+    use cifar_params::{DecayBy, Kernels};
+    use cifar_sequence::{DataSet, InputKind};
+    use proptest::prelude::*;
+    use prost::Message;
+
+    use super::*;
+
+    fn run_config() -> RunConfig {
+        RunConfig {
+            seed: 3,
+            num_towers: 2,
+            batch_size: 128,
+            input: InputKind::Plain,
+            data: DataSet::Synthetic { num_examples: 512 },
+            learning_rate: 0.1,
+            num_epochs_per_decay: 350.0,
+            decay_by: DecayBy::Examples,
+            moving_average_decay: 0.9999,
+            threads: 1,
+            kernels: Kernels::Auto,
+            initial_digest: StateDigest(u128::MAX - 5),
+            numerics: Some(Numerics {
+                device: "cpu".to_owned(),
+                instruction_set: "avx2".to_owned(),
+                kernels: Kernels::Torch,
+                threads: 1,
+                libtorch: "2.11.0".to_owned(),
+            }),
+        }
+    }
+
+    fn push(global_step: u64, tower: u32, gradients: Vec<u8>) -> Push {
+        Push {
+            member: Member {
+                session: Session(5),
+                worker: WorkerId(2),
+            },
+            tower_step: tower_step(global_step, tower),
+            state_digest: StateDigest(1),
+            losses: Losses {
+                cross_entropy: 2.0,
+                total: 4.5,
+            },
+            examples_digest: [7; 16],
+            compute_time: Duration::from_micros(1500),
+            gradients: gradients.into(),
+        }
+    }
+
+    #[test]
+    fn a_run_survives_the_wire() {
+        assert_eq!(
+            RunConfig::try_from(pb::Run::from(run_config())),
+            Ok(run_config())
+        );
+    }
+
+    #[test]
+    fn a_run_that_no_server_would_have_is_refused_by_the_fields_name() {
+        type Damage = fn(&mut pb::Run);
+        let cases: [(&str, Damage); 4] = [
+            ("run.num_towers: 0, expected at least 1", |run| {
+                run.num_towers = 0
+            }),
+            ("run.learning_rate: NaN is not finite", |run| {
+                run.learning_rate = f32::NAN
+            }),
+            ("run.initial_digest has 3 bytes, expected 16", |run| {
+                run.initial_digest = Bytes::from_static(b"abc")
+            }),
+            ("run.input: no input is called", |run| {
+                run.input = "noisy".to_owned()
+            }),
+        ];
+        for (expected, damage) in cases {
+            let mut run = pb::Run::from(run_config());
+            damage(&mut run);
+            let error = RunConfig::try_from(run).unwrap_err().to_string();
+            assert!(error.starts_with(expected), "{error}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_push_survives_the_wire(
+            global_step: u64, tower: u32, gradients in prop::collection::vec(any::<u8>(), 0..64),
+        ) {
+            let push = push(global_step, tower, gradients);
+            let bytes = pb::PushRequest::from(push.clone()).encode_to_vec();
+            let back = pb::PushRequest::decode(bytes.as_slice()).unwrap();
+            prop_assert_eq!(Push::try_from(back), Ok(push));
+        }
+
+        #[test]
+        fn arbitrary_bytes_are_an_error_and_never_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = pb::PushRequest::decode(bytes.as_slice()).map(Push::try_from);
+            let _ = pb::PullRequest::decode(bytes.as_slice()).map(Pull::try_from);
+            let _ = pb::RegisterRequest::decode(bytes.as_slice()).map(Registration::try_from);
+            let _ = pb::PullReply::decode(bytes.as_slice()).map(Assignment::try_from);
+            let _ = pb::PushReply::decode(bytes.as_slice()).map(Verdict::try_from);
+            let _ = pb::GetStatusReply::decode(bytes.as_slice()).map(Status::try_from);
+        }
+    }
+}

@@ -1,0 +1,248 @@
+//! The messages, as the programs see them.
+
+use std::fmt;
+use std::time::Duration;
+
+use bytes::Bytes;
+use cifar_params::{Numerics, RunConfig, StateDigest};
+use cifar_sequence::{GlobalStep, Tower, TowerStep};
+
+/// Version of the protocol. A server and a worker of different versions refuse each other.
+pub const PROTOCOL_VERSION: u32 = 1;
+
+/// A message that is not what the protocol says.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Malformed {
+    /// A part without which the message means nothing.
+    #[error("{0} is missing")]
+    Missing(&'static str),
+    /// A field of another size.
+    #[error("{field} has {found} bytes, expected {expected}")]
+    Size {
+        /// Name of the field.
+        field: &'static str,
+        /// Its size.
+        found: usize,
+        /// The size it should have.
+        expected: usize,
+    },
+    /// A field whose value is outside its range.
+    #[error("{field}: {reason}")]
+    Value {
+        /// Name of the field.
+        field: &'static str,
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+/// Number of a worker, given by the server, in order of registration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct WorkerId(pub u32);
+
+impl fmt::Display for WorkerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// One start of a server. Worker ids of another start mean nothing to this one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Session(pub u64);
+
+/// A worker's membership in a session; carried by every request after registration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// The server's start at which the worker registered.
+    pub session: Session,
+    /// The worker's number there.
+    pub worker: WorkerId,
+}
+
+/// What a worker says of itself when it registers.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Registration {
+    /// [`PROTOCOL_VERSION`] of the worker's program.
+    pub protocol_version: u32,
+    /// Fingerprint of its layout.
+    pub layout_fingerprint: u64,
+    /// SHA-256 that identifies the data set it opened.
+    pub data_digest: [u8; 32],
+    /// What it computes with.
+    pub numerics: Numerics,
+    /// For people: host and process.
+    pub name: String,
+}
+
+/// The answer to a registration.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Registered {
+    /// To be carried by every later request.
+    pub member: Member,
+    /// The worker is given up after this long without a sign of life.
+    pub lease: Duration,
+}
+
+/// Why a worker cannot take part. Trying again will not change it.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum Refusal {
+    /// The programs are of different releases.
+    #[error(
+        "the worker speaks protocol {worker}, the server {server}: use programs of one release"
+    )]
+    Protocol {
+        /// Of the worker.
+        worker: u32,
+        /// Of the server.
+        server: u32,
+    },
+    /// The models differ.
+    #[error(
+        "the worker's model has other variables than the server's: use programs of one release"
+    )]
+    Layout,
+    /// The data sets differ.
+    #[error("the worker's data set is not {expected}, which the run trains on")]
+    DataSet {
+        /// Name of the run's data set.
+        expected: String,
+    },
+    /// The gradients would differ in their last bits from those of the other workers.
+    #[error(
+        "the worker computes with {worker}, the run with {run}: its gradients would differ in the \
+         last bits (start the server with --mixed to allow that)"
+    )]
+    Numerics {
+        /// Of the worker.
+        worker: Box<Numerics>,
+        /// Of the run's first worker.
+        run: Box<Numerics>,
+    },
+}
+
+/// A worker's request for work.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Pull {
+    /// Who asks.
+    pub member: Member,
+    /// The state whose variables it still holds, if any: they need not be sent again.
+    pub held: Option<StateDigest>,
+}
+
+/// The answer to a [`Pull`].
+#[derive(Clone, Debug, PartialEq)]
+pub enum Assignment {
+    /// Compute this.
+    Work(Work),
+    /// Nothing to do yet: ask again.
+    Wait,
+    /// The run is over for this worker.
+    Goodbye(Goodbye),
+    /// The server does not know this member: register again.
+    Unregistered,
+}
+
+/// One tower step to compute.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Work {
+    /// What to compute.
+    pub tower_step: TowerStep,
+    /// Digest of the state whose variables the gradient is to be taken at.
+    pub state_digest: StateDigest,
+    /// Those variables as little-endian f32; `None` where the worker holds them already.
+    pub variables: Option<Bytes>,
+}
+
+/// Why a run is over for a worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Goodbye {
+    /// The last step is done.
+    Complete,
+    /// The server was asked to stop; the run goes on when it is started again.
+    Stopping,
+    /// The loss or a gradient was not finite.
+    Diverged,
+}
+
+/// The loss of one tower step.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Losses {
+    /// Mean over the batch.
+    pub cross_entropy: f32,
+    /// Cross entropy and the weight-decay terms.
+    pub total: f32,
+}
+
+/// The gradient of one tower step.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Push {
+    /// Who computed it.
+    pub member: Member,
+    /// What was computed.
+    pub tower_step: TowerStep,
+    /// Digest of the state it was computed at.
+    pub state_digest: StateDigest,
+    /// The tower's losses.
+    pub losses: Losses,
+    /// Digest of the examples that were decoded.
+    pub examples_digest: [u8; 16],
+    /// Time the worker took to compute, without waiting.
+    pub compute_time: Duration,
+    /// Little-endian f32, all variables end to end; the receiver checks the length.
+    pub gradients: Bytes,
+}
+
+/// The answer to a [`Push`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Counts, now or already before.
+    Accepted,
+    /// Of a step that is over: dropped.
+    Stale {
+        /// The server's step less the gradient's.
+        staleness: u64,
+    },
+    /// Of a step the server has not reached, because it came back from an older checkpoint: dropped.
+    Ahead {
+        /// The server's step.
+        global_step: GlobalStep,
+    },
+    /// The run is over for this worker.
+    Goodbye(Goodbye),
+    /// The server does not know this member: register again.
+    Unregistered,
+}
+
+/// How a run stands.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Status {
+    /// The run's configuration.
+    pub run: RunConfig,
+    /// Updates applied so far.
+    pub global_step: GlobalStep,
+    /// The step at which the run is complete.
+    pub max_steps: GlobalStep,
+    /// Mean total loss of the last step; `None` before the first.
+    pub loss: Option<f32>,
+    /// Of all towers together, over the last steps; 0 before the first.
+    pub examples_per_sec: f64,
+    /// What the run does, or waits for, in words.
+    pub activity: String,
+    /// The workers that hold a lease, by number.
+    pub workers: Vec<WorkerStatus>,
+}
+
+/// How one worker stands.
+#[derive(Clone, Debug, PartialEq)]
+pub struct WorkerStatus {
+    /// Its number.
+    pub worker: WorkerId,
+    /// The name it gave.
+    pub name: String,
+    /// The tower it computes now; `None` while it waits.
+    pub tower: Option<Tower>,
+    /// Tower steps of this worker that counted.
+    pub tower_steps: u64,
+    /// Compute time of its last tower step.
+    pub compute_time: Duration,
+}

@@ -1,0 +1,74 @@
+//! The settings of a connection, the same at both ends.
+//!
+//! A message is a push or a pull: all variables once. The limits follow from the layout, because
+//! the defaults do not fit: tonic decodes 4,194,304 bytes at most and the model's gradients are
+//! 4,273,192; HTTP/2's windows begin at 65,535 bytes, so a push would stop 65 times to be let on.
+
+use std::time::Duration;
+
+use cifar_params::Layout;
+use tonic::transport::{Channel, Endpoint, Server};
+
+/// Bytes of a message besides its tensor: keys, digests and names.
+const MESSAGE_OVERHEAD_BYTES: usize = 64 * 1024;
+
+/// HTTP/2 frames of this size moved most bytes per second; larger ones were slower.
+const FRAME_BYTES: u32 = 256 * 1024;
+
+/// A peer that does not answer a ping for this long is gone.
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The largest message that the protocol has for a model of this layout.
+#[must_use]
+pub fn max_message_bytes(layout: &Layout) -> usize {
+    layout.size_bytes() + MESSAGE_OVERHEAD_BYTES
+}
+
+/// A window that one whole message fits through without waiting to be let on.
+fn window_bytes(layout: &Layout) -> u32 {
+    const MAX_WINDOW_BYTES: usize = (1 << 31) - 1;
+    max_message_bytes(layout).min(MAX_WINDOW_BYTES) as u32
+}
+
+/// A server with the connection settings of this protocol.
+#[must_use]
+pub fn server_builder(layout: &Layout) -> Server {
+    Server::builder()
+        .initial_stream_window_size(window_bytes(layout))
+        .initial_connection_window_size(window_bytes(layout))
+        .max_frame_size(FRAME_BYTES)
+        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
+        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+        .tcp_nodelay(true)
+}
+
+/// An address that is none.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is no server address; give HOST:PORT, such as 127.0.0.1:2222")]
+pub struct BadAddress(String);
+
+/// A connection to `address` (`HOST:PORT`), made at the first request and again after a failure.
+///
+/// # Errors
+///
+/// [`BadAddress`] if the text is no address; that nobody listens there shows at the first request.
+pub fn connect(address: &str, layout: &Layout) -> Result<Channel, BadAddress> {
+    let bad = || BadAddress(address.to_owned());
+    let (host, port) = address.rsplit_once(':').ok_or_else(bad)?;
+    if host.is_empty() || port.parse::<u16>().is_err() {
+        return Err(bad());
+    }
+    let endpoint = Endpoint::from_shared(format!("http://{address}")).map_err(|_| bad())?;
+    Ok(endpoint
+        .connect_timeout(CONNECT_TIMEOUT)
+        .initial_stream_window_size(window_bytes(layout))
+        .initial_connection_window_size(window_bytes(layout))
+        .max_frame_size(FRAME_BYTES)
+        .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
+        .keep_alive_timeout(KEEPALIVE_TIMEOUT)
+        .keep_alive_while_idle(true)
+        .tcp_nodelay(true)
+        .connect_lazy())
+}

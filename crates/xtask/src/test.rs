@@ -1,0 +1,77 @@
+//! `cargo xtask test`: every check of the project, the quick ones first, up to the first that fails.
+
+use std::time::Instant;
+
+use crate::command;
+use crate::setup;
+use crate::workspace::Workspace;
+
+/// One call of cargo.
+struct Check {
+    /// Arguments, between spaces.
+    cargo: &'static str,
+    /// What to do when it fails.
+    hint: &'static str,
+}
+
+const CHECKS: [Check; 4] = [
+    Check {
+        cargo: "fmt --all --check",
+        hint: "`cargo fmt --all` puts it right",
+    },
+    Check {
+        cargo: "clippy --workspace --all-targets -- -D warnings",
+        hint: "the lints above say what to change",
+    },
+    Check {
+        cargo: "test --workspace",
+        hint: "the failures are listed above",
+    },
+    Check {
+        cargo: "doc --workspace --no-deps",
+        hint: "with RUSTDOCFLAGS='-D warnings' the warnings above count as errors",
+    },
+];
+
+/// Licences, advisories and duplicates among the dependencies, checked by a program of its own,
+/// which not everybody has.
+const DENY: Check = Check {
+    cargo: "deny check",
+    hint: "deny.toml holds the rules",
+};
+
+pub(crate) fn run(workspace: &Workspace) -> anyhow::Result<()> {
+    let start = Instant::now();
+    setup::run(workspace)?;
+    for check in &CHECKS {
+        check.run(workspace)?;
+    }
+    if has_deny(workspace) {
+        DENY.run(workspace)?;
+    } else {
+        eprintln!("==> cargo deny check: skipped, `cargo install cargo-deny` brings it");
+    }
+    let seconds = start.elapsed().as_secs();
+    eprintln!(
+        "all checks passed in {} min {} s",
+        seconds / 60,
+        seconds % 60
+    );
+    Ok(())
+}
+
+impl Check {
+    fn run(&self, workspace: &Workspace) -> anyhow::Result<()> {
+        let mut cargo = workspace.cargo();
+        cargo
+            .args(self.cargo.split_whitespace())
+            .env("RUSTDOCFLAGS", "-D warnings");
+        eprintln!("==> {}", command::shown(&cargo));
+        command::run(&mut cargo, self.hint)
+    }
+}
+
+fn has_deny(workspace: &Workspace) -> bool {
+    let mut cargo = workspace.cargo();
+    command::succeeds(cargo.args(["deny", "--version"]))
+}

@@ -1,0 +1,39 @@
+//! `cargo xtask train [ARGS...]`: builds the programs and becomes the launcher, `cifar-train`.
+
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+use anyhow::Context;
+
+use crate::setup;
+use crate::workspace::Workspace;
+
+/// The launcher's own package, and those of the programs it starts, which it finds beside itself.
+const PACKAGES: [&str; 3] = ["cifar-ps", "cifar-worker", "cifar-train"];
+
+/// The arguments are the launcher's, `--help` included.
+#[derive(Debug, clap::Args)]
+#[command(disable_help_flag = true)]
+pub(crate) struct Args {
+    /// Handed to cifar-train as they are; `--help` lists them
+    #[arg(
+        value_name = "ARGS",
+        trailing_var_arg = true,
+        allow_hyphen_values = true
+    )]
+    launcher: Vec<std::ffi::OsString>,
+}
+
+pub(crate) fn run(workspace: &Workspace, args: &Args) -> anyhow::Result<()> {
+    setup::run(workspace)?;
+    eprintln!("building the programs; the first time this takes minutes");
+    let programs = workspace.build_release(&PACKAGES)?;
+    let launcher = programs
+        .get("cifar-train")
+        .context("cargo built no program cifar-train")?;
+
+    // The launcher takes this process over, so that its signals, its terminal and its exit code
+    // need no passing on.
+    let error = Command::new(launcher).args(&args.launcher).exec();
+    Err(error).with_context(|| format!("cannot start {}", launcher.display()))
+}
