@@ -25,6 +25,27 @@ pub enum Exit {
     Terminated = 143,
 }
 
+impl Exit {
+    /// Every way to end.
+    const ALL: [Exit; 9] = [
+        Exit::Complete,
+        Exit::Unexpected,
+        Exit::Usage,
+        Exit::Diverged,
+        Exit::Disk,
+        Exit::TryAgain,
+        Exit::Permanent,
+        Exit::Interrupted,
+        Exit::Terminated,
+    ];
+
+    /// The meaning of another program's exit code, if it has one here.
+    #[must_use]
+    pub fn from_code(code: i32) -> Option<Exit> {
+        Exit::ALL.into_iter().find(|exit| *exit as i32 == code)
+    }
+}
+
 /// An error and the exit code that it means.
 #[derive(Debug)]
 pub struct Failure {
@@ -42,6 +63,14 @@ impl<E: Into<anyhow::Error>> From<E> for Failure {
 }
 
 impl Failure {
+    /// An error and its exit code.
+    pub fn new(exit: Exit, error: impl Into<anyhow::Error>) -> Self {
+        Failure {
+            exit,
+            error: error.into(),
+        }
+    }
+
     /// The exit code.
     #[must_use]
     pub fn exit(&self) -> Exit {

@@ -3,6 +3,8 @@
 //! stdout carries results and the one line `listening ADDR`; stderr carries the tutorial's lines,
 //! logs and progress.
 
+pub mod args;
+
 pub mod exit;
 
 pub mod logging;

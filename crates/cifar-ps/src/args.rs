@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use cifar_cli::args::{positive, seconds};
 use cifar_cli::logging::LogArgs;
 use cifar_params::{DecayBy, Kernels};
 use cifar_sequence::{DataSet, InputKind};
@@ -106,7 +107,7 @@ pub struct RunArgs {
     pub learning_rate: Option<f32>,
 
     /// Epochs between two decays of the learning rate, to a tenth each [default: 350]
-    #[arg(long, value_name = "N", value_parser = positive_f64)]
+    #[arg(long, value_name = "N", value_parser = positive)]
     pub num_epochs_per_decay: Option<f64>,
 
     /// What those epochs are counted in: steps (of one tower, as the tutorial does) or examples (of
@@ -135,27 +136,10 @@ pub struct RunArgs {
     pub default_data: Option<DataSet>,
 }
 
-/// A time in seconds, such as `15` or `0.5`.
-///
-/// # Errors
-///
-/// A sentence, if it is no number above 0.
-pub fn seconds(text: &str) -> Result<Duration, String> {
-    let seconds = positive_f64(text)?;
-    Duration::try_from_secs_f64(seconds).map_err(|_| "is too long a time".to_owned())
-}
-
-fn positive_f64(text: &str) -> Result<f64, String> {
-    match text.parse::<f64>() {
-        Ok(number) if number > 0.0 && number.is_finite() => Ok(number),
-        _ => Err("is no number above 0".to_owned()),
-    }
-}
-
 fn positive_f32(text: &str) -> Result<f32, String> {
-    match text.parse::<f32>() {
-        Ok(number) if number > 0.0 && number.is_finite() => Ok(number),
-        _ => Err("is no number above 0".to_owned()),
+    match positive(text)? as f32 {
+        number if number > 0.0 && number.is_finite() => Ok(number),
+        _ => Err("is no number of single precision above 0".to_owned()),
     }
 }
 

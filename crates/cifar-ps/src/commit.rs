@@ -67,7 +67,9 @@ pub fn commit(
 #[must_use]
 pub fn all_finite(numbers: &[f32]) -> bool {
     // Without an early end, so that it vectorises.
-    numbers.iter().fold(true, |finite, number| finite & number.is_finite())
+    numbers
+        .iter()
+        .fold(true, |finite, number| finite & number.is_finite())
 }
 
 #[cfg(test)]

@@ -39,8 +39,7 @@ fn run(args: &Args) -> Result<Exit, Failure> {
     }
     let layout = Arc::new(Layout::cifar10());
     let train_dir = TrainDir::open(&args.train_dir, args.keep_checkpoints as usize, args.fresh)
-        .map_err(|error| (exit_of(&error), error))
-        .or_else(|(exit, error)| Err(error).or_exit(exit))?;
+        .map_err(|error| Failure::new(exit_of(&error), error))?;
     let (state, run) = resume_or_begin(&args.run, &train_dir, &layout)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(RUNTIME_THREADS)

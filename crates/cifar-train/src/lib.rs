@@ -1,1 +1,20 @@
-//! x
+//! The launcher: starts a parameter server and workers on this machine, shows the run and scores
+//! it, as `torchrun` starts a PyTorch job. It computes nothing itself.
+//!
+//! [`args`] is the command line, most of which is the server's; [`data_choice`] decides what is
+//! trained on; [`processes`] starts and ends the programs; [`supervise`] watches them until the run
+//! is over; [`progress`] shows it on a terminal; [`program`] is `main`.
+
+pub mod args;
+
+pub mod data_choice;
+
+pub mod processes;
+
+pub mod progress;
+
+pub mod supervise;
+
+pub mod program;
+
+pub use program::main;

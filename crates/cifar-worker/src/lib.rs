@@ -1,1 +1,30 @@
-//! x
+//! The tower step: variables and a batch in, loss and gradients out. The only crate that links
+//! libtorch.
+//!
+//! [`device`] and [`numerics`] say what is computed with; [`model`] is the network, [`gradients`]
+//! its training, [`eval`] its scoring. [`server_link`] is the worker's side of the protocol, with
+//! retries and heartbeats ([`backoff`]), and [`training_loop`] puts them together in one glance.
+//! [`worker_program`] and [`eval_program`] are the command lines.
+
+pub mod device;
+
+pub mod numerics;
+
+pub mod model;
+
+pub mod gradients;
+
+pub mod eval;
+
+pub mod backoff;
+
+pub mod server_link;
+
+pub mod training_loop;
+
+pub mod worker_program;
+
+pub mod eval_program;
+
+pub use eval_program::main as eval_main;
+pub use worker_program::main as worker_main;

@@ -1,0 +1,60 @@
+//! The flags that every program has for its data set.
+
+use std::path::PathBuf;
+
+use cifar_cli::exit::Failure;
+use cifar_sequence::DataSet;
+use clap::Args;
+
+use crate::dataset::Dataset;
+use crate::digest::Sha256Digest;
+use crate::download::Source;
+use crate::error::DataError;
+use crate::obtain::WhenAbsent;
+
+/// Where CIFAR-10 is, and where to get it.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Data set")]
+pub struct DataArgs {
+    /// Folder that CIFAR-10 is in, or is downloaded into, as cifar-10-batches-bin
+    #[arg(
+        long,
+        env = "CIFAR10_DATA_DIR",
+        default_value = "/tmp/cifar10_data",
+        value_name = "DIR"
+    )]
+    pub data_dir: PathBuf,
+
+    /// Get the archive from this mirror instead of the authors' page
+    #[arg(long, value_name = "URL")]
+    pub data_url: Option<String>,
+
+    /// SHA-256 of the mirror's archive; the files in it are checked in any case
+    #[arg(long, value_name = "HEX", requires = "data_url")]
+    pub data_sha256: Option<Sha256Digest>,
+}
+
+impl DataArgs {
+    /// Opens `data_set` where the flags say; one that is absent is downloaded.
+    ///
+    /// # Errors
+    ///
+    /// As [`Dataset::open`].
+    pub fn open(&self, data_set: DataSet) -> Result<Dataset, DataError> {
+        let source = match &self.data_url {
+            Some(url) => Source::mirror(url, self.data_sha256),
+            None => Source::cifar10(),
+        };
+        Dataset::open(data_set, &self.data_dir, &WhenAbsent::Download(source))
+    }
+
+    /// As [`open`](Self::open), with the exit code that a program ends with where that fails.
+    ///
+    /// # Errors
+    ///
+    /// A [`Failure`] with the exit code of the [`DataError`].
+    pub fn open_or_exit(&self, data_set: DataSet) -> Result<Dataset, Failure> {
+        self.open(data_set)
+            .map_err(|error| Failure::new(error.exit(), error))
+    }
+}

@@ -1,0 +1,279 @@
+//! The next batch, ready before it is asked for.
+//!
+//! A worker that has executed tower `m` of step `t` is most likely given tower `m` of `t + 1`, so
+//! that batch is prepared on a thread of its own while the model computes. A wrong guess costs
+//! nothing but that thread's time: batches are pure, and one that is not there is made on the spot
+//! with the same bits.
+//!
+//! ```text
+//! worker      take (4, 1)   compute . . . . . . . . . .   take (5, 1): there
+//! thread                    (5, 1) prepared               (6, 1) prepared
+//! ```
+
+use std::any::Any;
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, SyncSender, TryRecvError, TrySendError};
+use std::thread::{self, JoinHandle};
+
+use cifar_sequence::{InputKind, SampleSequence, TowerStep};
+
+use crate::dataset::Dataset;
+use crate::error::DataError;
+use crate::pipeline::{self, Batch};
+
+/// Prepared batches that are kept, and requests that may wait. One of 128 examples takes 885 kB, so
+/// this is 7 MB; a worker that executes up to this many towers in turn finds each prepared.
+const MAX_PREPARED: usize = 8;
+
+/// Makes the training batches of a run.
+#[derive(Clone, Debug)]
+pub struct TrainBatches {
+    /// Where the examples are.
+    pub dataset: Arc<Dataset>,
+    /// Which examples a tower step takes.
+    pub sequence: SampleSequence,
+    /// How they are prepared.
+    pub input: InputKind,
+    /// The run's seed.
+    pub seed: u64,
+}
+
+impl TrainBatches {
+    /// The batch of a tower step.
+    ///
+    /// # Panics
+    ///
+    /// If `sequence` is of a larger data set than `dataset`.
+    #[must_use]
+    pub fn batch(&mut self, tower_step: TowerStep) -> Batch {
+        let samples = self.sequence.samples(tower_step);
+        pipeline::train_batch(&self.dataset, self.input, self.seed, &samples)
+    }
+}
+
+/// Prepares batches ahead on a thread of its own, which ends when this is dropped.
+pub struct Prefetcher {
+    on_the_spot: TrainBatches,
+    /// The oldest first; never more than [`MAX_PREPARED`].
+    prepared: VecDeque<(TowerStep, Batch)>,
+    thread: PrefetchThread,
+}
+
+impl Prefetcher {
+    /// Starts the thread. Nothing is prepared before the first [`take`](Self::take).
+    ///
+    /// # Errors
+    ///
+    /// [`DataError::PrefetchStart`] if the system gives no thread.
+    pub fn start(batches: TrainBatches) -> Result<Self, DataError> {
+        let mut ahead = batches.clone();
+        Ok(Prefetcher {
+            on_the_spot: batches,
+            prepared: VecDeque::new(),
+            thread: PrefetchThread::start(move |tower_step| ahead.batch(tower_step))?,
+        })
+    }
+
+    /// The batch of `tower_step`, prepared ahead or made now; has the same tower of the next step
+    /// prepared.
+    ///
+    /// Waits for nothing: where the thread is still at this very batch, making it here is done
+    /// almost as soon.
+    ///
+    /// # Errors
+    ///
+    /// [`DataError::PrefetchPanic`] if the thread panicked.
+    pub fn take(&mut self, tower_step: TowerStep) -> Result<Batch, DataError> {
+        self.collect_prepared()?;
+        let kept = self.prepared.iter().position(|(of, _)| *of == tower_step);
+        let batch = match kept.and_then(|index| self.prepared.remove(index)) {
+            Some((_, batch)) => batch,
+            None => self.on_the_spot.batch(tower_step),
+        };
+        self.thread.request(TowerStep {
+            global_step: tower_step.global_step.next(),
+            ..tower_step
+        })?;
+        Ok(batch)
+    }
+
+    fn collect_prepared(&mut self) -> Result<(), DataError> {
+        while let Some(prepared) = self.thread.next()? {
+            if self.prepared.len() == MAX_PREPARED {
+                self.prepared.pop_front();
+            }
+            self.prepared.push_back(prepared);
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Prefetcher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Prefetcher")
+            .field("prepared", &self.prepared)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A thread that answers requests in order.
+struct PrefetchThread {
+    /// `None` once the thread was told to end, by closing it.
+    requests: Option<SyncSender<TowerStep>>,
+    /// Bounded by the requests: each is answered once.
+    answers: Receiver<(TowerStep, Batch)>,
+    handle: Option<JoinHandle<()>>,
+}
+
+impl PrefetchThread {
+    fn start(
+        mut batch: impl FnMut(TowerStep) -> Batch + Send + 'static,
+    ) -> Result<Self, DataError> {
+        let (requests, requested) = mpsc::sync_channel(MAX_PREPARED);
+        let (answer, answers) = mpsc::channel();
+        let run = move || {
+            for tower_step in requested {
+                if answer.send((tower_step, batch(tower_step))).is_err() {
+                    return;
+                }
+            }
+        };
+        let handle = thread::Builder::new()
+            .name("prefetch".to_owned())
+            .spawn(run)
+            .map_err(DataError::PrefetchStart)?;
+        Ok(PrefetchThread {
+            requests: Some(requests),
+            answers,
+            handle: Some(handle),
+        })
+    }
+
+    /// Asks for a batch, unless so many are asked for that this one would come too late anyway.
+    fn request(&mut self, tower_step: TowerStep) -> Result<(), DataError> {
+        match self
+            .requests
+            .as_ref()
+            .map(|requests| requests.try_send(tower_step))
+        {
+            Some(Ok(()) | Err(TrySendError::Full(_))) => Ok(()),
+            Some(Err(TrySendError::Disconnected(_))) | None => Err(self.panic()),
+        }
+    }
+
+    /// The next batch that is ready, if there is one.
+    fn next(&mut self) -> Result<Option<(TowerStep, Batch)>, DataError> {
+        match self.answers.try_recv() {
+            Ok(answer) => Ok(Some(answer)),
+            Err(TryRecvError::Empty) => Ok(None),
+            Err(TryRecvError::Disconnected) => Err(self.panic()),
+        }
+    }
+
+    /// Why the thread ended although its requests are open.
+    fn panic(&mut self) -> DataError {
+        let message = match self.handle.take().map(JoinHandle::join) {
+            Some(Err(payload)) => message_of(&*payload),
+            _ => "it ended before".to_owned(),
+        };
+        DataError::PrefetchPanic { message }
+    }
+}
+
+/// The text of a panic.
+fn message_of(payload: &(dyn Any + Send)) -> String {
+    let text = payload.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+    text.unwrap_or("no message").to_owned()
+}
+
+impl Drop for PrefetchThread {
+    fn drop(&mut self) {
+        self.requests = None;
+        if let Some(handle) = self.handle.take() {
+            // A panic of the thread was or would have been reported by `take`.
+            let _ = handle.join();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use cifar_sequence::{DataSet, GlobalStep, Tower};
+
+    use super::*;
+    use crate::obtain::WhenAbsent;
+
+    fn batches() -> TrainBatches {
+        let data_set: DataSet = "synthetic:50".parse().unwrap();
+        let dataset = Dataset::open(data_set, "unused".as_ref(), &WhenAbsent::Fail).unwrap();
+        TrainBatches {
+            dataset: Arc::new(dataset),
+            sequence: SampleSequence::new(5, 2, 16, 50, InputKind::Distorted),
+            input: InputKind::Distorted,
+            seed: 5,
+        }
+    }
+
+    fn tower_step(step: u64, tower: u32) -> TowerStep {
+        TowerStep {
+            global_step: GlobalStep(step),
+            tower: Tower(tower),
+        }
+    }
+
+    #[test]
+    fn a_batch_is_the_same_prepared_or_made_on_the_spot() {
+        let mut prefetcher = Prefetcher::start(batches()).unwrap();
+        let mut on_the_spot = batches();
+        for (step, tower) in [
+            (0, 0),
+            (1, 0),
+            (1, 1),
+            (2, 1),
+            (2, 0),
+            (9, 0),
+            (10, 0),
+            (1, 0),
+        ] {
+            let tower_step = tower_step(step, tower);
+            let batch = prefetcher.take(tower_step).unwrap();
+            assert!(batch == on_the_spot.batch(tower_step), "{tower_step}");
+        }
+    }
+
+    #[test]
+    fn the_next_step_of_a_tower_is_prepared() {
+        let mut prefetcher = Prefetcher::start(batches()).unwrap();
+        prefetcher.take(tower_step(3, 1)).unwrap();
+        let patience = Duration::from_secs(60);
+        let (prepared, _) = prefetcher.thread.answers.recv_timeout(patience).unwrap();
+        assert_eq!(prepared, tower_step(4, 1));
+    }
+
+    #[test]
+    fn only_so_many_batches_are_kept() {
+        let mut prefetcher = Prefetcher::start(batches()).unwrap();
+        for step in 0..100 {
+            prefetcher.take(tower_step(2 * step, 0)).unwrap();
+            assert!(prefetcher.prepared.len() <= MAX_PREPARED);
+        }
+    }
+
+    #[test]
+    fn a_panic_of_the_thread_is_an_error() {
+        let mut prefetcher = Prefetcher::start(batches()).unwrap();
+        prefetcher.thread = PrefetchThread::start(|_| panic!("no such example")).unwrap();
+        let error = (0..10_000)
+            .find_map(|step| prefetcher.take(tower_step(step, 0)).err())
+            .unwrap();
+        assert!(
+            error.to_string().ends_with("panicked: no such example"),
+            "{error}"
+        );
+    }
+}

@@ -1,0 +1,224 @@
+//! The command line of `cifar-train`: its own flags, and those of the server, handed on.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use cifar_cli::logging::LogArgs;
+use cifar_data::args::DataArgs;
+use clap::parser::ValueSource;
+use clap::{ArgAction, ArgMatches, CommandFactory, FromArgMatches, Parser};
+
+use crate::data_choice::DataChoice;
+
+/// Steps of a run when --max-steps is not given: a few minutes on two cores.
+const MAX_STEPS: &str = "1000";
+
+/// Train TensorFlow's cifar10 model on this machine: one parameter server, several workers, and a
+/// score at the end.
+///
+/// Started again with the same train dir, the run goes on from its newest checkpoint.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "cifar-train", version = cifar_cli::VERSION)]
+pub struct Launch {
+    /// Number of worker processes [default: one for each core, or for each of --gpus]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub workers: Option<u32>,
+
+    /// Compute on this many GPUs: worker k takes GPU k, and further workers share them
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub gpus: Option<u32>,
+
+    /// What to train on: cifar10, synthetic, synthetic:N, or auto, which is CIFAR-10 if it is there
+    /// or can be downloaded and else the synthetic set
+    #[arg(long, value_name = "SET", default_value = "auto")]
+    pub data: DataChoice,
+
+    /// Do not score the last checkpoint
+    #[arg(long)]
+    pub no_eval: bool,
+
+    /// The server program [default: cifar-ps beside this program]
+    #[arg(long, value_name = "FILE", help_heading = "Programs")]
+    pub ps_program: Option<PathBuf>,
+
+    /// The worker program [default: cifar-worker beside this program]
+    #[arg(long, value_name = "FILE", help_heading = "Programs")]
+    pub worker_program: Option<PathBuf>,
+
+    /// The evaluation program [default: cifar-eval beside this program]
+    #[arg(long, value_name = "FILE", help_heading = "Programs")]
+    pub eval_program: Option<PathBuf>,
+
+    /// Where the data set is.
+    #[command(flatten)]
+    pub data_args: DataArgs,
+
+    /// Where logs go and what is in them.
+    #[command(flatten)]
+    pub log: LogArgs,
+}
+
+/// The whole command line.
+#[derive(Debug)]
+pub struct Args {
+    /// The launcher's own flags.
+    pub launch: Launch,
+    /// The train dir, which the launcher reads too.
+    pub train_dir: PathBuf,
+    /// The step at which the run is complete.
+    pub max_steps: u64,
+    /// The server's flags as they were typed.
+    pub server_flags: Vec<OsString>,
+    /// The flags of data set and logs as they were typed, for workers and evaluation.
+    pub data_flags: Vec<OsString>,
+    /// As `data_flags`, of the logs.
+    pub log_flags: Vec<OsString>,
+}
+
+/// Flags of the server that the launcher sets itself.
+const SET_BY_LAUNCHER: [&str; 5] = [
+    "listen",
+    "data",
+    "default_towers",
+    "default_data",
+    "leave_with_parent",
+];
+
+/// The launcher's command line: its own flags, then the server's.
+#[must_use]
+pub fn command() -> clap::Command {
+    let own = Launch::command();
+    let is_own = |id: &str| own.get_arguments().any(|arg| arg.get_id() == id);
+    let server = server_arguments()
+        .filter(|arg| !is_own(arg.get_id().as_str()))
+        .map(|arg| match arg.get_id().as_str() {
+            "max_steps" => arg.default_value(MAX_STEPS),
+            _ => arg,
+        });
+    let server: Vec<clap::Arg> = server.collect();
+    own.args(server)
+}
+
+fn server_arguments() -> impl Iterator<Item = clap::Arg> {
+    let arguments: Vec<clap::Arg> = cifar_ps::Args::command().get_arguments().cloned().collect();
+    arguments
+        .into_iter()
+        .filter(|arg| !SET_BY_LAUNCHER.contains(&arg.get_id().as_str()))
+}
+
+impl Args {
+    /// Reads the command line of this process; ends it where that is wrong or asks for help.
+    #[must_use]
+    pub fn parse() -> Self {
+        let matches = command().get_matches();
+        Args::from_matches(&matches).unwrap_or_else(|error| error.exit())
+    }
+
+    fn from_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let launch = Launch::from_arg_matches(matches)?;
+        let typed = |command: clap::Command| typed_flags(command.get_arguments(), matches);
+        let server: Vec<clap::Arg> = server_arguments().collect();
+        let mut server_flags = typed_flags(server.iter(), matches);
+        let max_steps: u64 = *matches.get_one("max_steps").expect("it has a default");
+        server_flags.extend(["--max-steps".into(), max_steps.to_string().into()]);
+        Ok(Args {
+            launch,
+            train_dir: matches
+                .get_one::<PathBuf>("train_dir")
+                .expect("it has a default")
+                .clone(),
+            max_steps,
+            server_flags,
+            data_flags: typed(DataArgs::augment_args(clap::Command::new("data"))),
+            log_flags: typed(LogArgs::augment_args(clap::Command::new("log"))),
+        })
+    }
+}
+
+use clap::Args as _;
+
+/// Those of `arguments` that were typed, as another program can be given them. Values from the
+/// environment are not repeated: the programs inherit it.
+fn typed_flags<'a>(
+    arguments: impl Iterator<Item = &'a clap::Arg>,
+    matches: &ArgMatches,
+) -> Vec<OsString> {
+    let mut flags = Vec::new();
+    for arg in arguments {
+        let id = arg.get_id().as_str();
+        let typed = matches.try_contains_id(id).unwrap_or(false)
+            && matches.value_source(id) == Some(ValueSource::CommandLine);
+        let Some(long) = arg.get_long().filter(|_| typed && id != "max_steps") else {
+            continue;
+        };
+        flags.push(format!("--{long}").into());
+        if matches!(arg.get_action(), ArgAction::Set) {
+            flags.extend(
+                matches
+                    .get_raw(id)
+                    .into_iter()
+                    .flatten()
+                    .map(OsString::from),
+            );
+        }
+    }
+    flags
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &str) -> Args {
+        Args::from_matches(
+            &command()
+                .try_get_matches_from(line.split_whitespace())
+                .unwrap(),
+        )
+        .unwrap()
+    }
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        command().debug_assert();
+    }
+
+    #[test]
+    fn the_servers_flags_are_handed_on_as_typed() {
+        let args = parse(
+            "cifar-train --workers 3 --seed 7 --fresh --max-steps 20 --data-dir d --log-format json",
+        );
+        assert_eq!(args.launch.workers, Some(3));
+        assert_eq!(
+            args.server_flags,
+            [
+                "--fresh",
+                "--seed",
+                "7",
+                "--log-format",
+                "json",
+                "--max-steps",
+                "20"
+            ]
+        );
+        assert_eq!(args.data_flags, ["--data-dir", "d"]);
+        assert_eq!(args.log_flags, ["--log-format", "json"]);
+    }
+
+    #[test]
+    fn a_run_is_short_unless_told_otherwise() {
+        let args = parse("cifar-train");
+        assert_eq!(args.max_steps, 1000);
+        assert_eq!(args.server_flags, ["--max-steps", "1000"]);
+        assert_eq!(args.train_dir, PathBuf::from("runs/default"));
+    }
+
+    #[test]
+    fn what_the_launcher_sets_cannot_be_typed() {
+        assert!(
+            command()
+                .try_get_matches_from(["cifar-train", "--listen", "127.0.0.1:1"])
+                .is_err()
+        );
+    }
+}

@@ -1,0 +1,97 @@
+//! What to train on.
+
+use std::path::Path;
+use std::str::FromStr;
+
+use cifar_cli::exit::{Exit, Failure, OrExit};
+use cifar_data::args::DataArgs;
+use cifar_params::{Layout, checkpoint};
+use cifar_sequence::DataSet;
+use cifar_sequence::data_set::UnknownDataSet;
+use tracing::warn;
+
+/// What the user asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DataChoice {
+    /// CIFAR-10 if it can be had, else the synthetic set.
+    Auto,
+    /// This set and no other.
+    Set(DataSet),
+}
+
+impl FromStr for DataChoice {
+    type Err = UnknownDataSet;
+
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        if name == "auto" {
+            Ok(DataChoice::Auto)
+        } else {
+            name.parse().map(DataChoice::Set)
+        }
+    }
+}
+
+/// The flag with which the server is told what to train on; makes sure that the set is there.
+///
+/// A run that is in the train dir already keeps its set under `auto`.
+///
+/// # Errors
+///
+/// A [`Failure`] if the set that was asked for cannot be had, or is damaged.
+pub fn server_flags(
+    choice: DataChoice,
+    train_dir: &Path,
+    fresh: bool,
+    args: &DataArgs,
+) -> Result<[String; 2], Failure> {
+    match choice {
+        DataChoice::Set(data_set) => {
+            prepare(data_set, args)?;
+            Ok(["--data".to_owned(), data_set.to_string()])
+        }
+        DataChoice::Auto => {
+            let of_run = if fresh { None } else { data_of_run(train_dir)? };
+            let data_set = match of_run {
+                Some(data_set) => prepare(data_set, args).map(|()| data_set)?,
+                None => cifar10_or_synthetic(args)?,
+            };
+            Ok(["--default-data".to_owned(), data_set.to_string()])
+        }
+    }
+}
+
+/// What the run in the train dir trains on, if one is there.
+fn data_of_run(train_dir: &Path) -> Result<Option<DataSet>, Failure> {
+    let layout = Layout::cifar10();
+    for (_, path) in checkpoint::list(train_dir).or_exit(Exit::Disk)? {
+        // A damaged one is the server's to report.
+        if let Ok(checkpoint) = checkpoint::load(&path, &layout) {
+            return Ok(checkpoint.run.map(|run| run.data));
+        }
+    }
+    Ok(None)
+}
+
+fn cifar10_or_synthetic(args: &DataArgs) -> Result<DataSet, Failure> {
+    match args.open(DataSet::Cifar10) {
+        Ok(_) => Ok(DataSet::Cifar10),
+        Err(error) if error.exit() == Exit::TryAgain => {
+            warn!(
+                "CIFAR-10 cannot be had ({:#}); trains on the SYNTHETIC set instead, whose precision \
+                 says nothing about CIFAR-10. Put CIFAR-10 into {} for the real thing",
+                anyhow::Error::from(error),
+                args.data_dir.display()
+            );
+            Ok("synthetic".parse().expect("there is a set of this name"))
+        }
+        Err(error) => Err(Failure::new(error.exit(), error)),
+    }
+}
+
+/// Fetches and checks the set, so that one process does so before many need it.
+fn prepare(data_set: DataSet, args: &DataArgs) -> Result<(), Failure> {
+    match data_set {
+        DataSet::Cifar10 => args.open_or_exit(data_set).map(drop),
+        DataSet::Synthetic { .. } => Ok(()),
+    }
+}

@@ -1,0 +1,7 @@
+//! The program `cifar-train`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cifar_train::main()
+}

@@ -1,0 +1,411 @@
+//! The worker's side of the protocol: one conversation that outlives connections and servers.
+//!
+//! Calls block, so that the training loop reads as a loop; underneath, a thread keeps the
+//! connection and the heartbeat going while gradients are computed. A request that gets no answer
+//! is repeated, with growing pauses, until the retry window is over: every request may be, because
+//! a tower step has a key and counts once.
+
+use std::hash::{BuildHasher, RandomState};
+use std::time::{Duration, Instant};
+
+use cifar_cli::exit::Exit;
+use cifar_cli::signals;
+use cifar_params::{Layout, Numerics, RunConfig, StateDigest};
+use cifar_wire::client::{Client, ClientError};
+use cifar_wire::messages::{
+    Assignment, Goodbye, Member, PROTOCOL_VERSION, Pull, Push, Registration, Verdict, Work,
+};
+use cifar_wire::transport::BadAddress;
+use tokio::runtime::Runtime;
+use tokio::sync::watch;
+use tracing::{debug, info, warn};
+
+use crate::backoff;
+
+/// Heartbeats per lease: two may be lost before the worker is.
+const HEARTBEATS_PER_LEASE: u32 = 3;
+
+/// How long the goodbye of a worker that leaves may take; the lease ends its membership otherwise.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Why the conversation with the server is over.
+#[derive(Debug, thiserror::Error)]
+pub enum LinkError {
+    /// The address makes no sense.
+    #[error(transparent)]
+    Address(#[from] BadAddress),
+    /// The server stayed away for the whole retry window.
+    #[error("the server at {address} stayed away for {} s: {last}", window.as_secs())]
+    Away {
+        /// Where it should be.
+        address: String,
+        /// How long was tried.
+        window: Duration,
+        /// The last failure.
+        last: ClientError,
+    },
+    /// The server refuses this worker.
+    #[error("the server at {address} refuses this worker: {source}")]
+    Refused {
+        /// Where it is.
+        address: String,
+        /// Its words.
+        #[source]
+        source: ClientError,
+    },
+    /// Another run is served at the address now.
+    #[error(
+        "the server at {address} now serves another run ({differences}); start the worker anew for it"
+    )]
+    AnotherRun {
+        /// Where it is.
+        address: String,
+        /// What differs.
+        differences: String,
+    },
+    /// A signal asked the worker to leave.
+    #[error("asked to leave")]
+    Leaving(Exit),
+    /// The system gives no threads or signals.
+    #[error("cannot start the worker's network thread")]
+    Start(#[from] std::io::Error),
+}
+
+impl LinkError {
+    /// The exit code that it means.
+    #[must_use]
+    pub fn exit(&self) -> Exit {
+        match self {
+            LinkError::Address(_) => Exit::Usage,
+            LinkError::Away { .. } => Exit::TryAgain,
+            LinkError::Refused { .. } | LinkError::AnotherRun { .. } => Exit::Permanent,
+            LinkError::Leaving(exit) => *exit,
+            LinkError::Start(_) => Exit::Unexpected,
+        }
+    }
+}
+
+/// What a pull brings.
+#[derive(Debug)]
+pub enum Pulled {
+    /// Compute this.
+    Work(Work),
+    /// The run is over for good.
+    Over(Goodbye),
+}
+
+/// The conversation with a parameter server.
+#[derive(Debug)]
+pub struct ServerLink {
+    runtime: Runtime,
+    conversation: Conversation,
+    /// Set when a signal asks the worker to leave.
+    leaving: watch::Receiver<Option<Exit>>,
+    /// The membership that the heartbeat keeps up.
+    heartbeat: watch::Sender<Option<(Member, Duration)>>,
+}
+
+/// The part of the link that its requests change.
+#[derive(Debug)]
+struct Conversation {
+    client: Client,
+    address: String,
+    retry_window: Duration,
+    jitter: Jitter,
+    run: Option<RunConfig>,
+    registration: Option<Registration>,
+    member: Option<Member>,
+}
+
+impl ServerLink {
+    /// A link to the server at `address`, which need not be up yet.
+    ///
+    /// From here on SIGINT and SIGTERM end the next request with [`LinkError::Leaving`].
+    ///
+    /// # Errors
+    ///
+    /// [`LinkError::Address`] or [`LinkError::Start`].
+    pub fn new(address: &str, layout: &Layout, retry_window: Duration) -> Result<Self, LinkError> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()?;
+        let _context = runtime.enter();
+        let client = Client::new(address, layout)?;
+
+        let (asked, leaving) = watch::channel(None);
+        let signal = signals::asked_to_leave()?;
+        runtime.spawn(async move { asked.send_replace(Some(signal.await)) });
+
+        let (heartbeat, member) = watch::channel(None);
+        runtime.spawn(keep_alive(client.clone(), member));
+
+        let address = address.to_owned();
+        let jitter = Jitter::default();
+        let conversation = Conversation {
+            client,
+            address,
+            retry_window,
+            jitter,
+            run: None,
+            registration: None,
+            member: None,
+        };
+        Ok(ServerLink {
+            runtime,
+            conversation,
+            leaving,
+            heartbeat,
+        })
+    }
+
+    /// The run's configuration; waits for the server to come up.
+    ///
+    /// # Errors
+    ///
+    /// [`LinkError`].
+    pub fn run(&mut self) -> Result<RunConfig, LinkError> {
+        self.until_leaving(async |conversation| conversation.fetch_run().await)
+    }
+
+    /// Becomes a worker of the run. `layout_fingerprint`, `data_digest` and `numerics` are what the
+    /// server compares with the run's.
+    ///
+    /// # Errors
+    ///
+    /// [`LinkError::Refused`] if they differ, or another [`LinkError`].
+    pub fn register(
+        &mut self,
+        layout_fingerprint: u64,
+        data_digest: [u8; 32],
+        numerics: Numerics,
+    ) -> Result<(), LinkError> {
+        let name = format!("{}/{}", host_name(), std::process::id());
+        let registration = Registration {
+            protocol_version: PROTOCOL_VERSION,
+            layout_fingerprint,
+            data_digest,
+            numerics,
+            name,
+        };
+        self.conversation.registration = Some(registration);
+        let heartbeat = self.heartbeat.clone();
+        self.until_leaving(async move |conversation| conversation.register(&heartbeat).await)
+    }
+
+    /// Waits for the next tower step.
+    ///
+    /// # Errors
+    ///
+    /// [`LinkError`].
+    pub fn pull(&mut self, held: Option<StateDigest>) -> Result<Pulled, LinkError> {
+        let heartbeat = self.heartbeat.clone();
+        self.until_leaving(async move |conversation| conversation.pull(held, &heartbeat).await)
+    }
+
+    /// Hands in a gradient. `push.member` is filled in here.
+    ///
+    /// # Errors
+    ///
+    /// [`LinkError`].
+    pub fn push(&mut self, push: Push) -> Result<Verdict, LinkError> {
+        self.until_leaving(async move |conversation| conversation.push(push).await)
+    }
+
+    /// The member of the server's present session.
+    ///
+    /// # Panics
+    ///
+    /// If the worker has not registered.
+    #[must_use]
+    pub fn member(&self) -> Member {
+        self.conversation.member()
+    }
+
+    /// Tells the server that this worker leaves, if it listens.
+    pub fn leave(mut self) {
+        self.heartbeat.send_replace(None);
+        if let Some(member) = self.conversation.member {
+            let goodbye = self.conversation.client.leave(member);
+            let _ = self
+                .runtime
+                .block_on(async { tokio::time::timeout(LEAVE_TIMEOUT, goodbye).await });
+        }
+    }
+
+    fn until_leaving<T>(
+        &mut self,
+        talk: impl AsyncFnOnce(&mut Conversation) -> Result<T, LinkError>,
+    ) -> Result<T, LinkError> {
+        let ServerLink {
+            runtime,
+            conversation,
+            leaving,
+            ..
+        } = self;
+        runtime.block_on(async {
+            tokio::select! {
+                biased;
+                result = talk(conversation) => result,
+                exit = asked_to_leave(leaving) => Err(LinkError::Leaving(exit)),
+            }
+        })
+    }
+}
+
+async fn asked_to_leave(leaving: &mut watch::Receiver<Option<Exit>>) -> Exit {
+    match leaving.wait_for(Option::is_some).await {
+        Ok(exit) => exit.unwrap_or(Exit::Terminated),
+        // The task that waits for signals is gone only when the runtime is.
+        Err(_) => std::future::pending().await,
+    }
+}
+
+impl Conversation {
+    async fn fetch_run(&mut self) -> Result<RunConfig, LinkError> {
+        let run = self.persist(async |client| client.run().await).await?;
+        let differences = self
+            .run
+            .as_ref()
+            .map_or(Vec::new(), |before| before.differences(&run));
+        if !differences.is_empty() {
+            let address = self.address.clone();
+            return Err(LinkError::AnotherRun {
+                address,
+                differences: differences.join("; "),
+            });
+        }
+        self.run = Some(run.clone());
+        Ok(run)
+    }
+
+    async fn register(
+        &mut self,
+        heartbeat: &watch::Sender<Option<(Member, Duration)>>,
+    ) -> Result<(), LinkError> {
+        let registration = self
+            .registration
+            .clone()
+            .expect("the worker registers before it works");
+        let registered = self
+            .persist(async |client| client.register(registration.clone()).await)
+            .await?;
+        info!(worker = %registered.member.worker, server = self.address, "registered");
+        self.member = Some(registered.member);
+        heartbeat.send_replace(Some((registered.member, registered.lease)));
+        Ok(())
+    }
+
+    async fn pull(
+        &mut self,
+        held: Option<StateDigest>,
+        heartbeat: &watch::Sender<Option<(Member, Duration)>>,
+    ) -> Result<Pulled, LinkError> {
+        loop {
+            let pull = Pull {
+                member: self.member(),
+                held,
+            };
+            match self.persist(async |client| client.pull(pull).await).await? {
+                Assignment::Work(work) => return Ok(Pulled::Work(work)),
+                Assignment::Wait => debug!("no work yet"),
+                // It may be started again within the retry window.
+                Assignment::Goodbye(Goodbye::Stopping) => self.wait_for_another_start().await?,
+                Assignment::Goodbye(goodbye) => return Ok(Pulled::Over(goodbye)),
+                Assignment::Unregistered => {
+                    warn!("the server does not know this worker any more; registers again");
+                    self.fetch_run().await?;
+                    self.register(heartbeat).await?;
+                }
+            }
+        }
+    }
+
+    async fn push(&mut self, push: Push) -> Result<Verdict, LinkError> {
+        self.persist(async |client| client.push(push.clone()).await)
+            .await
+    }
+
+    fn member(&self) -> Member {
+        self.member.expect("the worker registers before it works")
+    }
+
+    async fn wait_for_another_start(&mut self) -> Result<(), LinkError> {
+        info!("the server stops; waits for it to be started again");
+        tokio::time::sleep(backoff::delay(3, self.jitter.next())).await;
+        self.persist(async |client| client.run().await)
+            .await
+            .map(drop)
+    }
+
+    /// Repeats a request until it is answered, refused, or the retry window is over.
+    async fn persist<T>(
+        &mut self,
+        request: impl AsyncFn(&mut Client) -> Result<T, ClientError>,
+    ) -> Result<T, LinkError> {
+        let started = Instant::now();
+        let mut attempt = 0;
+        loop {
+            let error = match request(&mut self.client).await {
+                Ok(answer) => return Ok(answer),
+                Err(error) => error,
+            };
+            let address = || self.address.clone();
+            if !error.is_transient() {
+                return Err(LinkError::Refused {
+                    address: address(),
+                    source: error,
+                });
+            }
+            if started.elapsed() >= self.retry_window {
+                return Err(LinkError::Away {
+                    address: address(),
+                    window: self.retry_window,
+                    last: error,
+                });
+            }
+            if attempt == 0 {
+                info!(server = self.address, "waits for the server: {error}");
+            }
+            tokio::time::sleep(backoff::delay(attempt, self.jitter.next())).await;
+            attempt += 1;
+        }
+    }
+}
+
+/// Keeps the membership alive, whatever the training loop is doing.
+async fn keep_alive(mut client: Client, mut member: watch::Receiver<Option<(Member, Duration)>>) {
+    loop {
+        let Ok(known) = member.wait_for(Option::is_some).await.map(|member| *member) else {
+            return;
+        };
+        let Some((current, lease)) = known else {
+            continue;
+        };
+        if let Err(error) = client.heartbeat(current).await {
+            debug!("a heartbeat got no answer: {error}");
+        }
+        tokio::time::sleep(lease / HEARTBEATS_PER_LEASE).await;
+    }
+}
+
+/// Numbers in `0..1` that differ from process to process. They spread retries and touch no result.
+#[derive(Debug, Default)]
+struct Jitter {
+    state: RandomState,
+    drawn: u64,
+}
+
+impl Jitter {
+    fn next(&mut self) -> f64 {
+        self.drawn += 1;
+        (self.state.hash_one(self.drawn) >> 11) as f64 / (1_u64 << 53) as f64
+    }
+}
+
+fn host_name() -> String {
+    rustix::system::uname()
+        .nodename()
+        .to_string_lossy()
+        .into_owned()
+}

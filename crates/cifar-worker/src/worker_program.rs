@@ -1,0 +1,134 @@
+//! `main` of cifar-worker.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use cifar_cli::args::seconds;
+use cifar_cli::exit::{Exit, Failure, OrExit, report};
+use cifar_cli::logging::LogArgs;
+use cifar_cli::{logging, signals};
+use cifar_data::Prefetcher;
+use cifar_data::args::DataArgs;
+use cifar_data::prefetch::TrainBatches;
+use cifar_params::{Layout, RunConfig};
+use cifar_sequence::SampleSequence;
+use cifar_wire::messages::Goodbye;
+use clap::Parser;
+use tracing::info;
+
+use crate::model::Model;
+use crate::server_link::ServerLink;
+use crate::training_loop::{or_exit, train};
+use crate::{device, numerics};
+
+/// A worker of a training run: computes gradients for the parameter server at --server until the
+/// run is complete.
+///
+/// Everything about the run (towers, batch size, seed, data set) comes from the server. Workers may
+/// join and leave at any time.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "cifar-worker", version = cifar_cli::VERSION)]
+pub struct Args {
+    /// Address of the parameter server, HOST:PORT
+    #[arg(long, default_value = "127.0.0.1:2222", value_name = "ADDR")]
+    pub server: String,
+
+    /// Compute on this GPU, counted from 0; without this flag, on the CPU
+    #[arg(long, value_name = "K")]
+    pub gpu: Option<usize>,
+
+    /// Threads on a CPU; other than the run's, the worker is refused (see --mixed of cifar-ps)
+    /// [default: the run's]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub threads: Option<u32>,
+
+    /// Say where each variable is placed
+    #[arg(long)]
+    pub log_device_placement: bool,
+
+    /// Give up when the server stays away for this long
+    #[arg(long, default_value = "300", value_name = "SECS", value_parser = seconds)]
+    pub retry_window_secs: Duration,
+
+    /// Where the data set is.
+    #[command(flatten)]
+    pub data: DataArgs,
+
+    /// Where logs go and what is in them.
+    #[command(flatten)]
+    pub log: LogArgs,
+
+    /// Leave when the process that started this one ends.
+    #[arg(long, hide = true)]
+    pub leave_with_parent: bool,
+}
+
+/// Runs the program with the arguments of this process.
+#[must_use]
+pub fn main() -> ExitCode {
+    report("cifar-worker", run(&Args::parse()))
+}
+
+fn run(args: &Args) -> Result<Exit, Failure> {
+    logging::init(&args.log).or_exit(Exit::Usage)?;
+    if args.leave_with_parent {
+        signals::leave_with_parent()?;
+    }
+    let layout = Layout::cifar10();
+    let device = device::select(args.gpu).or_exit(Exit::Permanent)?;
+    let mut server =
+        ServerLink::new(&args.server, &layout, args.retry_window_secs).map_err(or_exit)?;
+
+    let run = server.run().map_err(or_exit)?;
+    let threads = args.threads.unwrap_or(run.threads);
+    // At most 1,024, as both flags and the wire see to.
+    tch::set_num_threads(threads as i32);
+    let model =
+        Model::new(device).with_context(|| format!("cannot set up the model on {device:?}"))?;
+    if args.log_device_placement {
+        log_device_placement(&layout, device);
+    }
+    let mut batches = open_batches(args, &run)?;
+    let numerics = numerics::of_this_process(device, run.kernels, threads);
+    server
+        .register(layout.fingerprint(), run.data.digest(), numerics)
+        .map_err(or_exit)?;
+
+    let result = train(&mut server, &model, &layout, &mut batches);
+    if result.is_err() {
+        server.leave();
+    }
+    let goodbye = result?;
+    info!(?goodbye, "the run is over");
+    Ok(match goodbye {
+        Goodbye::Complete => Exit::Complete,
+        Goodbye::Stopping => Exit::TryAgain,
+        Goodbye::Diverged => Exit::Diverged,
+    })
+}
+
+fn open_batches(args: &Args, run: &RunConfig) -> Result<Prefetcher, Failure> {
+    let dataset = Arc::new(args.data.open_or_exit(run.data)?);
+    let num_examples = run.data.num_train_examples();
+    let sequence = SampleSequence::new(
+        run.seed,
+        run.num_towers,
+        run.batch_size,
+        num_examples,
+        run.input,
+    );
+    Ok(Prefetcher::start(TrainBatches {
+        dataset,
+        sequence,
+        input: run.input,
+        seed: run.seed,
+    })?)
+}
+
+fn log_device_placement(layout: &Layout, device: tch::Device) {
+    for spec in layout.specs() {
+        info!(variable = spec.name, ?device, "is placed");
+    }
+}
