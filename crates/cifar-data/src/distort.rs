@@ -91,8 +91,29 @@ impl Distortion {
 ///
 /// `[24, 24, 3]`: row by row, the channels of a pixel side by side. Mean 0, standard deviation 1
 /// unless the image is nearly of one grey. The tutorial's `inputs`, for evaluation.
+///
+/// Rounds and sums where and as TensorFlow's `per_image_standardization` does on a CPU, so that the
+/// image has the same bits as there: a comparison of the two (`docs/parity.md`) then sees what they
+/// compute from it and nothing of how it was rounded.
 pub fn central_crop(record: Record<'_>, image: &mut [f32; IMAGE_VALUES]) {
-    distort(record, &Distortion::NONE, image);
+    let crops = [0, 1, 2].map(|channel| Crop {
+        plane: record.plane(channel),
+        distortion: &Distortion::NONE,
+    });
+    // Exact up to the division: the sum is a whole number below 2^24.
+    let sum: u32 = crops
+        .map(Crop::sums)
+        .iter()
+        .map(|channel| channel.sum)
+        .sum();
+    let mean = sum as f32 / IMAGE_VALUES as f32;
+    write_image(crops, [|x| f32::from(x) - mean; NUM_CHANNELS], image);
+
+    let stddev = (sum_of_squares(image) / IMAGE_VALUES as f32).sqrt();
+    let adjusted_stddev = stddev.max(1.0 / (IMAGE_VALUES as f32).sqrt());
+    for value in image {
+        *value /= adjusted_stddev;
+    }
 }
 
 /// Writes the distorted and standardized `record` to `image`, as [`central_crop`] does.
@@ -107,7 +128,7 @@ pub fn distort(record: Record<'_>, distortion: &Distortion, image: &mut [f32; IM
     });
     let sums = crops.map(Crop::sums);
     let maps = affine_maps(sums, f64::from(distortion.contrast));
-    write_image(crops, maps, image);
+    write_image(crops, maps.map(|map| move |x| map.apply(x)), image);
 }
 
 /// The window of a plane that is in the image.
@@ -124,6 +145,15 @@ impl Crop<'_> {
         *self.plane[start..]
             .first_chunk()
             .expect("a crop lies in its record")
+    }
+
+    /// Row `row` of the image: flipped where the distortion says so.
+    fn image_row(self, row: usize) -> [u8; IMAGE_SIZE] {
+        let mut bytes = self.row(row);
+        if self.distortion.flip {
+            bytes.reverse();
+        }
+        bytes
     }
 
     fn sums(self) -> Sums {
@@ -172,34 +202,55 @@ fn affine_maps(sums: [Sums; NUM_CHANNELS], contrast: f64) -> [AffineMap; NUM_CHA
     })
 }
 
-/// Applies the maps, weaving the three planes into pixels.
+impl AffineMap {
+    fn apply(self, x: u8) -> f32 {
+        // Both terms of the difference are whole numbers below 2^24, so it is exact.
+        (f32::from(x) * NUM_PIXELS as f32 - self.sum) * self.scale + self.shift
+    }
+}
+
+/// The sum of the squares, in f32, in the order of TensorFlow's kernel: four vectors of eight partial
+/// sums, which are then added vector by vector, and the halves of what is left to each other.
+fn sum_of_squares(values: &[f32; IMAGE_VALUES]) -> f32 {
+    const LANES: usize = 8;
+    let mut partial = [[0.0; LANES]; 4];
+    for vectors in values.as_chunks().0.as_chunks::<4>().0 {
+        for (sums, vector) in partial.iter_mut().zip(vectors) {
+            add_each(sums, vector.map(|value: f32| value * value));
+        }
+    }
+    let [mut sums, rest @ ..] = partial;
+    rest.into_iter()
+        .for_each(|vector| add_each(&mut sums, vector));
+    let [a, b, c, d, e, f, g, h] = sums;
+    ((a + e) + (c + g)) + ((b + f) + (d + h))
+}
+
+fn add_each<const N: usize>(sums: &mut [f32; N], numbers: [f32; N]) {
+    for (sum, number) in sums.iter_mut().zip(numbers) {
+        *sum += number;
+    }
+}
+
+/// Writes the value of each byte of the crops, weaving the three planes into pixels.
 fn write_image(
     crops: [Crop<'_>; NUM_CHANNELS],
-    maps: [AffineMap; NUM_CHANNELS],
+    values: [impl Fn(u8) -> f32; NUM_CHANNELS],
     image: &mut [f32; IMAGE_VALUES],
 ) {
     const ROW_VALUES: usize = IMAGE_SIZE * NUM_CHANNELS;
     for (row, pixels) in image.as_chunks_mut::<ROW_VALUES>().0.iter_mut().enumerate() {
         let [red, green, blue] =
-            [0, 1, 2].map(|channel| mapped_row(crops[channel], row, maps[channel]));
-        for (column, pixel) in pixels
+            [0, 1, 2].map(|channel| crops[channel].image_row(row).map(&values[channel]));
+        let columns = pixels
             .as_chunks_mut::<NUM_CHANNELS>()
             .0
             .iter_mut()
-            .enumerate()
-        {
+            .enumerate();
+        for (column, pixel) in columns {
             *pixel = [red[column], green[column], blue[column]];
         }
     }
-}
-
-fn mapped_row(crop: Crop<'_>, row: usize, map: AffineMap) -> [f32; IMAGE_SIZE] {
-    let mut bytes = crop.row(row);
-    if crop.distortion.flip {
-        bytes.reverse();
-    }
-    // Both terms of the difference are whole numbers below 2^24, so it is exact.
-    bytes.map(|x| (f32::from(x) * NUM_PIXELS as f32 - map.sum) * map.scale + map.shift)
 }
 
 #[cfg(test)]
@@ -249,12 +300,15 @@ mod tests {
     fn check(bytes: &[u8; RECORD_BYTES], distortion: &Distortion) {
         let mut image = [0.0; IMAGE_VALUES];
         distort(Record::new(bytes), distortion, &mut image);
-        let expected = step_by_step(Record::new(bytes), distortion);
+        assert_close(&image, &step_by_step(Record::new(bytes), distortion));
+        central_crop(Record::new(bytes), &mut image);
+        assert_close(&image, &step_by_step(Record::new(bytes), &Distortion::NONE));
+    }
+
+    fn assert_close(image: &[f32], expected: &[f64]) {
         for (value, expected) in image.iter().zip(expected) {
-            assert!(
-                (f64::from(*value) - expected).abs() < TOLERANCE,
-                "{value} is not {expected}"
-            );
+            let difference = (f64::from(*value) - expected).abs();
+            assert!(difference < TOLERANCE, "{value} is not {expected}");
         }
     }
 

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use cifar_cli::logging::LogArgs;
 use cifar_data::args::DataArgs;
 use clap::parser::ValueSource;
-use clap::{ArgAction, ArgMatches, CommandFactory, FromArgMatches, Parser};
+use clap::{ArgAction, ArgMatches, Args as _, CommandFactory, FromArgMatches, Parser};
 
 use crate::data_choice::DataChoice;
 
@@ -134,8 +134,6 @@ impl Args {
         })
     }
 }
-
-use clap::Args as _;
 
 /// Those of `arguments` that were typed, as another program can be given them. Values from the
 /// environment are not repeated: the programs inherit it.

@@ -144,7 +144,7 @@ impl Model {
     ///
     /// [`TchError`] if libtorch fails, of memory for example.
     pub fn local_response_normalization(&self, x: &Tensor) -> Result<Tensor, TchError> {
-        let sums = deterministic_convolution(&x.f_square()?, &self.channel_window, None, 0)?;
+        let sums = deterministic_convolution(&x.f_square()?, &self.channel_window, 0)?;
         let scale = (sums.f_mul_scalar(LRN_ALPHA)?).f_add_scalar(LRN_BIAS)?;
         x.f_mul(&scale.f_pow_tensor_scalar(-LRN_BETA)?)
     }
@@ -152,10 +152,12 @@ impl Model {
 
 /// A 5x5 convolution, SAME, of stride 1.
 ///
-/// `x`: `[B, C, H, W]`; weights `[5, 5, C, 64]` as TensorFlow has them, biases `[64]`.
+/// `x`: `[B, C, H, W]`; weights `[5, 5, C, 64]` as TensorFlow has them, biases `[64]`. The biases are
+/// added to the finished sums, as there: a kernel that begins its sums with them rounds otherwise,
+/// and now and then another pixel wins the max-pooling.
 fn convolution(x: &Tensor, (weights, biases): (&Tensor, &Tensor)) -> Result<Tensor, TchError> {
     let weights = weights.f_permute([3, 2, 0, 1])?;
-    deterministic_convolution(x, &weights, Some(biases), 2)
+    deterministic_convolution(x, &weights, 2)?.f_add(&biases.f_reshape([1, CHANNELS, 1, 1])?)
 }
 
 /// A convolution of stride 1 whose result has the same bits each time: no search for the fastest
@@ -163,14 +165,13 @@ fn convolution(x: &Tensor, (weights, biases): (&Tensor, &Tensor)) -> Result<Tens
 fn deterministic_convolution(
     x: &Tensor,
     weights: &Tensor,
-    biases: Option<&Tensor>,
     padding: i64,
 ) -> Result<Tensor, TchError> {
     let (transposed, groups) = (false, 1);
     let (benchmark, deterministic, cudnn_enabled, allow_tf32) = (false, true, true, false);
     x.f_internal_convolution(
         weights,
-        biases,
+        None::<&Tensor>,
         [1, 1],
         [padding, padding],
         [1, 1],

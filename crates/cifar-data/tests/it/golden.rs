@@ -10,7 +10,7 @@ use safetensors::SafeTensors;
 
 const NUM_RECORDS: usize = 8;
 
-/// TensorFlow takes each step in f32, this crate the scalar ones in f64: seen are 7e-7, some units
+/// Of distorted images. TensorFlow takes each step in f32, this crate the scalar ones in f64: seen are 7e-7, some units
 /// in the last place of values around 2, and 5e-6 in the image of almost one colour, where a
 /// deviation below one grey level is divided by 1/42.
 const TOLERANCE: f32 = 1e-5;
@@ -62,7 +62,7 @@ impl Fixture {
 }
 
 /// Compares what `make` writes with the fixture's tensor `name`, record by record.
-fn check(name: &str, make: impl Fn(&Fixture, usize, &mut [f32; IMAGE_VALUES])) {
+fn check(name: &str, tolerance: f32, make: impl Fn(&Fixture, usize, &mut [f32; IMAGE_VALUES])) {
     let fixture = Fixture::open();
     for index in 0..NUM_RECORDS {
         let mut image = [0.0; IMAGE_VALUES];
@@ -73,21 +73,21 @@ fn check(name: &str, make: impl Fn(&Fixture, usize, &mut [f32; IMAGE_VALUES])) {
             .zip(&expected)
             .map(|(value, expected)| (value - expected).abs());
         let worst = errors.fold(0.0, f32::max);
-        assert!(worst < TOLERANCE, "{name} {index}: {worst}");
+        assert!(worst <= tolerance, "{name} {index}: {worst}");
     }
 }
 
 #[test]
 fn distortions_are_those_of_tensorflow() {
-    check("distorted", |fixture, index, image| {
+    check("distorted", TOLERANCE, |fixture, index, image| {
         let record = fixture.record(index);
         distort::distort(Record::new(&record), &fixture.distortion(index), image);
     });
 }
 
 #[test]
-fn standardization_is_that_of_tensorflow() {
-    check("standardized", |fixture, index, image| {
+fn standardization_has_the_bits_of_tensorflow() {
+    check("standardized", 0.0, |fixture, index, image| {
         let record = fixture.record(index);
         distort::central_crop(Record::new(&record), image);
     });

@@ -5,6 +5,11 @@
 //! to turn on rounding: where one turns, a convolution's gradient changes by a thousandth, which
 //! is no error of either side.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that cannot read its fixture fails"
+)]
+
 mod fixture;
 
 mod formula;
