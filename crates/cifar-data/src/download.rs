@@ -215,6 +215,10 @@ impl From<DataError> for Failure {
     }
 }
 
+/// Attempts in a row that reach nobody before there is no use in more: whoever works without a
+/// network should not wait minutes to be told.
+const MAX_UNREACHABLE: u32 = 3;
+
 /// Fetches what `part` lacks, in as many attempts as `source` allows.
 fn transfer(source: &Source, path: &Path, part: &Path) -> Result<(), DataError> {
     let gave_up = |attempts, cause| DataError::Download {
@@ -225,7 +229,7 @@ fn transfer(source: &Source, path: &Path, part: &Path) -> Result<(), DataError> 
     let client = client(source).map_err(|error| gave_up(0, TransferError::Request(error)))?;
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let mut progress = Progress::new(&name);
-    let mut attempts = 0;
+    let (mut attempts, mut unreachable) = (0, 0);
     loop {
         let failure = match attempt(&client, source, part, &mut progress) {
             Ok(()) => return Ok(()),
@@ -235,10 +239,15 @@ fn transfer(source: &Source, path: &Path, part: &Path) -> Result<(), DataError> 
         match failure {
             Failure::Local(error) => return Err(error),
             Failure::Refused(cause) => return Err(gave_up(attempts, cause)),
-            Failure::Transient(cause) if attempts >= source.patience.attempts => {
-                return Err(gave_up(attempts, cause));
-            }
             Failure::Transient(cause) => {
+                unreachable = if cause.is_unreachable() {
+                    unreachable + 1
+                } else {
+                    0
+                };
+                if attempts >= source.patience.attempts || unreachable >= MAX_UNREACHABLE {
+                    return Err(gave_up(attempts, cause));
+                }
                 let pause = pause_after(attempts, source.patience.pause);
                 tracing::warn!(
                     url = %source.url,

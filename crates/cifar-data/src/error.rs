@@ -210,6 +210,14 @@ pub enum TransferError {
     },
 }
 
+impl TransferError {
+    /// Whether no connection was made at all.
+    #[must_use]
+    pub fn is_unreachable(&self) -> bool {
+        matches!(self, TransferError::Request(error) if error.is_connect())
+    }
+}
+
 impl DataError {
     /// The exit code that it means. [`Exit::TryAgain`]: the set cannot be had now, perhaps later or
     /// from elsewhere.

@@ -20,8 +20,11 @@ pub mod run;
 
 pub mod checkpoint;
 
+pub mod state_file;
+
 pub use checkpoint::{Checkpoint, CheckpointError};
 pub use layout::{Initializer, Layout, VariableSpec};
 pub use run::{DecayBy, Kernels, Numerics, RunConfig};
 pub use state::{StateDigest, TrainingState};
+pub use state_file::{StateFile, StateFileError, Stored};
 pub use values::Values;

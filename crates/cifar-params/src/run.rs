@@ -149,7 +149,7 @@ named_choices!(Kernels, "auto, torch", {
 /// Workers of equal numerics are interchangeable: any of them may compute any tower step.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Numerics {
-    /// `cpu`, or `cuda` and the name of the device.
+    /// `cpu` or `cuda`.
     pub device: String,
     /// The widest vector instructions used, such as `avx512`.
     pub instruction_set: String,

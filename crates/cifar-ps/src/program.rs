@@ -8,7 +8,7 @@ use std::sync::Arc;
 use anyhow::{Context, anyhow};
 use cifar_cli::exit::{Exit, Failure, OrExit, report};
 use cifar_cli::{logging, signals};
-use cifar_params::{Layout, RunConfig, TrainingState, checkpoint};
+use cifar_params::{Layout, RunConfig, Stored, TrainingState, checkpoint};
 use cifar_sequence::GlobalStep;
 use cifar_wire::messages::Session;
 use clap::Parser;
@@ -18,7 +18,7 @@ use tracing::{info, warn};
 use crate::args::{Args, RunArgs};
 use crate::config;
 use crate::serve::{Keeper, serve};
-use crate::service::Service;
+use crate::service::{Service, note_of};
 use crate::step_log::StepLog;
 use crate::train_dir::{TrainDir, TrainDirError};
 use crate::training::{Limits, Training, initial_state};
@@ -38,15 +38,34 @@ fn run(args: &Args) -> Result<Exit, Failure> {
         signals::leave_with_parent()?;
     }
     let layout = Arc::new(Layout::cifar10());
+    // What can be wrong with the command line shows before anything is moved or written.
+    let listener = bind(&args.listen)?;
+    if let Some(path) = args.run.init_from.as_deref().filter(|_| args.fresh) {
+        load_initial(path, &layout).or_exit(Exit::Permanent)?;
+    }
     let train_dir = TrainDir::open(&args.train_dir, args.keep_checkpoints as usize, args.fresh)
         .map_err(|error| Failure::new(exit_of(&error), error))?;
-    let (state, run) = resume_or_begin(&args.run, &train_dir, &layout)?;
+    let start = resume_or_begin(&args.run, &train_dir, &layout)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(RUNTIME_THREADS)
         .enable_all()
         .build()
         .context("cannot start the threads of the server")?;
-    runtime.block_on(train(args, Arc::new(train_dir), layout, state, run))
+    runtime.block_on(train(args, listener, Arc::new(train_dir), layout, start))
+}
+
+fn bind(address: &str) -> Result<std::net::TcpListener, Failure> {
+    let listener = std::net::TcpListener::bind(address).map_err(|error| {
+        let exit = match error.kind() {
+            io::ErrorKind::AddrInUse => Exit::TryAgain,
+            _ => Exit::Permanent,
+        };
+        Failure::new(exit, anyhow!("cannot listen on {address}: {error}"))
+    })?;
+    listener
+        .set_nonblocking(true)
+        .context("cannot listen without blocking")?;
+    Ok(listener)
 }
 
 fn exit_of(error: &TrainDirError) -> Exit {
@@ -57,14 +76,32 @@ fn exit_of(error: &TrainDirError) -> Exit {
     }
 }
 
-/// The state and configuration with which the run goes on, or begins.
+/// With what the run goes on, or begins.
+struct Start {
+    state: TrainingState,
+    run: RunConfig,
+    /// The step of the newest checkpoint that is whole, if there is one.
+    saved_step: Option<GlobalStep>,
+}
+
 fn resume_or_begin(
     args: &RunArgs,
     train_dir: &TrainDir,
     layout: &Layout,
-) -> Result<(TrainingState, RunConfig), Failure> {
-    let Some(newest) = train_dir.newest(layout).or_exit(Exit::Permanent)? else {
-        return begin(args, train_dir, layout);
+) -> Result<Start, Failure> {
+    let (kept, saved) = (train_dir.kept_state(layout), train_dir.newest(layout));
+    let saved_step = saved
+        .iter()
+        .flatten()
+        .map(|checkpoint| checkpoint.state.global_step)
+        .next();
+    let newest = match (kept, saved) {
+        // A checkpoint can be newer only if the state file is an old copy, put back by hand.
+        (Some(kept), Ok(Some(saved))) if saved.state.global_step > kept.state.global_step => saved,
+        (Some(kept), _) => kept,
+        (None, Ok(Some(saved))) => saved,
+        (None, Ok(None)) => return begin(args, train_dir, layout),
+        (None, Err(error)) => return Err(Failure::new(exit_of(&error), error)),
     };
     let before = newest.run.ok_or_else(|| {
         anyhow!(
@@ -85,15 +122,18 @@ fn resume_or_begin(
         });
     let run = config::resumed_run(args, before.or_exit(Exit::Permanent)?, init_from)
         .or_exit(Exit::Permanent)?;
-    info!(global_step = %newest.state.global_step, "goes on with the run in the train dir");
-    Ok((newest.state, run))
+    info!(
+        global_step = newest.state.global_step.0,
+        "goes on with the run in the train dir"
+    );
+    Ok(Start {
+        state: newest.state,
+        run,
+        saved_step,
+    })
 }
 
-fn begin(
-    args: &RunArgs,
-    train_dir: &TrainDir,
-    layout: &Layout,
-) -> Result<(TrainingState, RunConfig), Failure> {
+fn begin(args: &RunArgs, train_dir: &TrainDir, layout: &Layout) -> Result<Start, Failure> {
     let state = match &args.init_from {
         Some(path) => load_initial(path, layout).or_exit(Exit::Permanent)?,
         None => initial_state(layout, config::seed_of_new_run(args)),
@@ -101,8 +141,13 @@ fn begin(
     let run = config::new_run(args, state.digest());
     // From here on the train dir knows which run it holds, even if no step is ever done.
     train_dir.save(layout, &state, &run).or_exit(Exit::Disk)?;
-    info!(global_step = %state.global_step, "begins a new run");
-    Ok((state, run))
+    info!(global_step = state.global_step.0, "begins a new run");
+    let saved_step = Some(state.global_step);
+    Ok(Start {
+        state,
+        run,
+        saved_step,
+    })
 }
 
 fn load_initial(path: &Path, layout: &Layout) -> anyhow::Result<TrainingState> {
@@ -112,16 +157,18 @@ fn load_initial(path: &Path, layout: &Layout) -> anyhow::Result<TrainingState> {
 
 async fn train(
     args: &Args,
+    listener: std::net::TcpListener,
     train_dir: Arc<TrainDir>,
     layout: Arc<Layout>,
-    state: TrainingState,
-    run: RunConfig,
+    start: Start,
 ) -> Result<Exit, Failure> {
+    let Start {
+        state,
+        run,
+        saved_step,
+    } = start;
     let leave = signals::asked_to_leave()?;
-    let listener = TcpListener::bind(&args.listen)
-        .await
-        .with_context(|| format!("cannot listen on {}", args.listen))
-        .or_exit(Exit::Permanent)?;
+    let listener = TcpListener::from_std(listener).context("cannot listen")?;
     let address = listener
         .local_addr()
         .context("cannot learn the address listened on")?;
@@ -133,7 +180,7 @@ async fn train(
         train_dir,
         layout: Arc::clone(&layout),
         interval: args.checkpoint_secs,
-        saved_step: state.global_step,
+        saved_step,
     };
     let limits = Limits {
         max_steps: GlobalStep(args.max_steps),
@@ -142,15 +189,18 @@ async fn train(
         mixed: args.mixed,
     };
     let now = tokio::time::Instant::now().into_std();
-    let training = Training::new(now, new_session(), run, limits, state);
-    serve(
-        Arc::new(Service::new(training, &layout)),
-        listener,
-        leave,
-        keeper,
-        step_log,
-    )
-    .await
+    let stored = Stored {
+        digest: state.digest(),
+        state,
+        note: note_of(&run),
+    };
+    let state_file = keeper
+        .train_dir
+        .state_file(&layout, &stored)
+        .or_exit(Exit::Disk)?;
+    let training = Training::new(now, new_session(), run, limits, stored.state);
+    let service = Arc::new(Service::new(training, state_file, &layout));
+    serve(service, listener, leave, keeper, step_log).await
 }
 
 fn new_session() -> Session {

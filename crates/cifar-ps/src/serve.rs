@@ -36,8 +36,8 @@ pub struct Keeper {
     pub layout: Arc<Layout>,
     /// A checkpoint is written after this long without one.
     pub interval: Duration,
-    /// The step of the newest checkpoint.
-    pub saved_step: GlobalStep,
+    /// The step of the newest checkpoint, if there is one.
+    pub saved_step: Option<GlobalStep>,
 }
 
 /// Serves the run on `listener` until it is over or `leave` resolves.
@@ -47,7 +47,7 @@ pub struct Keeper {
 ///
 /// # Errors
 ///
-/// [`Exit::Disk`] if a checkpoint cannot be written.
+/// [`Exit::Disk`] if a state or checkpoint cannot be written.
 pub async fn serve(
     service: Arc<Service>,
     listener: TcpListener,
@@ -118,11 +118,14 @@ impl Supervisor {
                 _ = changes.changed() => {}
                 _ = ticks.tick() => self.service.change(|training, now| training.tick(now)),
             }
+            if let Some(error) = self.service.take_failure() {
+                return Err(Failure::new(Exit::Disk, error));
+            }
             self.handle_events().await?;
             self.save_after_interval().await?;
             match self.service.ask(|training, _| training.phase()) {
                 Phase::Training => {}
-                Phase::Closing(_) => self.close().await?,
+                Phase::Closing(goodbye) => self.close(goodbye).await?,
                 Phase::Closed(goodbye) => {
                     let told = self
                         .service
@@ -142,10 +145,13 @@ impl Supervisor {
                     worker,
                     name,
                     numerics,
-                } => info!(%worker, name, numerics, "worker joins"),
-                Event::Left { worker, name } => info!(%worker, name, "worker leaves"),
+                } => info!(worker = worker.0, name, numerics, "worker joins"),
+                Event::Left { worker, name } => info!(worker = worker.0, name, "worker leaves"),
                 Event::Lost { worker, name } => {
-                    warn!(%worker, name, "worker gave no sign of life for its lease and is given up");
+                    warn!(
+                        worker = worker.0,
+                        name, "worker gave no sign of life for its lease and is given up"
+                    );
                 }
                 Event::Committed {
                     global_step,
@@ -180,9 +186,12 @@ impl Supervisor {
         self.save(snapshot).await
     }
 
-    async fn close(&mut self) -> Result<(), Failure> {
-        let snapshot = self.service.ask(|training, _| training.snapshot());
-        self.save(snapshot).await?;
+    async fn close(&mut self, goodbye: Goodbye) -> Result<(), Failure> {
+        // A state from which training diverges would only take the place of a good one.
+        if goodbye != Goodbye::Diverged {
+            let snapshot = self.service.ask(|training, _| training.snapshot());
+            self.save(snapshot).await?;
+        }
         self.service.change(|training, _| training.saved());
         Ok(())
     }
@@ -190,7 +199,7 @@ impl Supervisor {
     async fn save(&mut self, snapshot: Arc<Snapshot>) -> Result<(), Failure> {
         let global_step = snapshot.state.global_step;
         self.saved_at = Instant::now();
-        if global_step == self.keeper.saved_step {
+        if self.keeper.saved_step == Some(global_step) {
             return Ok(());
         }
         let run = self.service.ask(|training, _| training.run().clone());
@@ -206,8 +215,8 @@ impl Supervisor {
         let path = saved
             .context("cannot save a checkpoint, and goes no further")
             .or_exit(Exit::Disk)?;
-        info!(%global_step, path = %path.display(), "checkpoint is written");
-        self.keeper.saved_step = global_step;
+        info!(global_step = global_step.0, path = %path.display(), "checkpoint is written");
+        self.keeper.saved_step = Some(global_step);
         Ok(())
     }
 }

@@ -1,9 +1,10 @@
-//! Answers the wire: a lock, a clock and a way to wait, around [`Training`].
+//! Answers the wire: a lock, a clock and a way to wait, around [`Training`]; and the file that each
+//! commit goes to before anybody hears of it.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use cifar_params::{Layout, RunConfig, Values};
+use cifar_params::{Layout, RunConfig, StateDigest, StateFile, StateFileError, Values};
 use cifar_wire::client::PULL_HOLD;
 use cifar_wire::messages::{
     Assignment, Member, Pull, Push, Refusal, Registered, Registration, Status, Verdict,
@@ -16,26 +17,76 @@ use crate::training::Training;
 /// The run behind a lock, and a signal for whoever waits for it to change.
 #[derive(Debug)]
 pub struct Service {
-    training: Mutex<Training>,
+    guarded: Mutex<Guarded>,
     changed: watch::Sender<()>,
     num_values: usize,
 }
 
+/// The run and the file that holds its newest state.
+#[derive(Debug)]
+struct Guarded {
+    training: Training,
+    state_file: StateFile,
+    /// The state that the file holds.
+    kept: StateDigest,
+    failure: Option<StateFileError>,
+}
+
+impl Guarded {
+    /// Makes the file hold the newest state.
+    fn keep(&mut self) {
+        let snapshot = self.training.snapshot();
+        if snapshot.digest == self.kept {
+            return;
+        }
+        let note = note_of(self.training.run());
+        match self
+            .state_file
+            .commit(&snapshot.state, snapshot.digest, &note)
+        {
+            Ok(()) => self.kept = snapshot.digest,
+            Err(error) => self.failure = Some(error),
+        }
+    }
+}
+
+/// What is kept with each state: the run that it belongs to, as JSON.
+///
+/// # Panics
+///
+/// Never: a configuration has no map with keys that JSON lacks.
+#[must_use]
+pub fn note_of(run: &RunConfig) -> Vec<u8> {
+    serde_json::to_vec(run).expect("a configuration is numbers and names")
+}
+
 impl Service {
-    /// A service for `training`, whose gradients are of `layout`.
+    /// A service for `training`, whose gradients are of `layout`. `state_file` holds its state.
     #[must_use]
-    pub fn new(training: Training, layout: &Layout) -> Self {
+    pub fn new(training: Training, state_file: StateFile, layout: &Layout) -> Self {
         let (changed, _) = watch::channel(());
+        let kept = training.snapshot().digest;
+        let guarded = Guarded {
+            training,
+            state_file,
+            kept,
+            failure: None,
+        };
         Service {
-            training: Mutex::new(training),
+            guarded: Mutex::new(guarded),
             changed,
             num_values: layout.num_values(),
         }
     }
 
+    /// Why the newest state could not be kept, if so; the run must then not go on.
+    pub fn take_failure(&self) -> Option<StateFileError> {
+        self.lock().failure.take()
+    }
+
     /// Asks the run something that changes nothing for those who wait.
     pub fn ask<T>(&self, question: impl FnOnce(&mut Training, Instant) -> T) -> T {
-        question(&mut self.lock(), now())
+        question(&mut self.lock().training, now())
     }
 
     /// Changes the run and wakes those who wait.
@@ -50,9 +101,9 @@ impl Service {
         self.changed.subscribe()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Training> {
+    fn lock(&self) -> MutexGuard<'_, Guarded> {
         // A panic under the lock is a bug that ends the program; until it does, the others go on.
-        self.training.lock().unwrap_or_else(PoisonError::into_inner)
+        self.guarded.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -100,7 +151,14 @@ impl ParameterServer for Service {
                 push.tower_step.tower
             )));
         }
-        Ok(self.change(|training, now| training.push(now, &push, gradients)))
+        let verdict = {
+            let mut guarded = self.lock();
+            let verdict = guarded.training.push(now(), &push, gradients);
+            guarded.keep();
+            verdict
+        };
+        self.changed.send_replace(());
+        Ok(verdict)
     }
 
     async fn heartbeat(&self, member: Member) -> Result<bool, RequestError> {

@@ -89,7 +89,10 @@ impl StepLog {
                 examples_per_sec,
                 sec_per_batch,
             )),
-            LogFormat::Json => info!(%global_step, loss, examples_per_sec, sec_per_batch, "step"),
+            LogFormat::Json => info!(
+                global_step = global_step.0,
+                loss, examples_per_sec, sec_per_batch, "step"
+            ),
         }
     }
 }

@@ -5,10 +5,13 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use cifar_params::checkpoint::{self, CheckpointError};
-use cifar_params::{Checkpoint, Layout, RunConfig, TrainingState};
+use cifar_params::{
+    Checkpoint, Layout, RunConfig, StateFile, StateFileError, Stored, TrainingState,
+};
 use tracing::warn;
 
 const LOCK_FILE: &str = ".lock";
+const STATE_FILE: &str = "state";
 const PREVIOUS_PREFIX: &str = "previous-";
 
 /// A train dir, locked for this process.
@@ -108,6 +111,43 @@ impl TrainDir {
             }
         }
         first_error.map_or(Ok(None), |error| Err(nothing_good(error)))
+    }
+
+    /// The newest state that the state file holds whole, with the run that it belongs to. A file
+    /// that holds none is named in the log and passed over: the checkpoints are there for that.
+    #[must_use]
+    pub fn kept_state(&self, layout: &Layout) -> Option<Checkpoint> {
+        let path = self.path.join(STATE_FILE);
+        match StateFile::open(&path, layout) {
+            Ok(None) => None,
+            Ok(Some((_, stored))) => match serde_json::from_slice(&stored.note) {
+                Ok(run) => Some(Checkpoint {
+                    state: stored.state,
+                    run: Some(run),
+                }),
+                Err(error) => {
+                    warn!(path = %path.display(), "passes over a state of another release: {error}");
+                    None
+                }
+            },
+            Err(error) => {
+                warn!("passes over the state file: {error}");
+                None
+            }
+        }
+    }
+
+    /// The state file, holding `stored`, for the commits to come.
+    ///
+    /// # Errors
+    ///
+    /// [`StateFileError::Write`] if the disk is full or cannot be written.
+    pub fn state_file(
+        &self,
+        layout: &Layout,
+        stored: &Stored,
+    ) -> Result<StateFile, StateFileError> {
+        StateFile::create(&self.path.join(STATE_FILE), layout, stored)
     }
 
     /// Writes a checkpoint and removes the oldest beyond the number that is kept.

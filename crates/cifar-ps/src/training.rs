@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use cifar_params::{Layout, RunConfig, StateDigest, TrainingState, Values};
+use cifar_params::{Layout, Numerics, RunConfig, StateDigest, TrainingState, Values};
 use cifar_sequence::{GlobalStep, Tower, TowerStep};
 use cifar_wire::messages::{
     Assignment, Goodbye, Losses, Member, Pull, Push, Refusal, Registered, Registration, Session,
@@ -165,7 +165,7 @@ impl Training {
         Training {
             schedule: LearningRateSchedule::of(&run),
             phase: if complete {
-                Phase::Closed(Goodbye::Complete)
+                Phase::Closing(Goodbye::Complete)
             } else {
                 Phase::Training
             },
@@ -222,16 +222,18 @@ impl Training {
             });
         }
         let Registration { name, numerics, .. } = registration;
-        match &self.run.numerics {
-            None => self.run.numerics = Some(numerics.clone()),
-            Some(of_run) if *of_run == numerics || self.limits.mixed => {}
-            Some(of_run) => {
-                return Err(Refusal::Numerics {
-                    worker: Box::new(numerics),
-                    run: Box::new(of_run.clone()),
-                });
-            }
+        // Before the first worker has come only the threads are known.
+        let of_run = self.run.numerics.clone().unwrap_or_else(|| Numerics {
+            threads: self.run.threads,
+            ..numerics.clone()
+        });
+        if numerics != of_run && !self.limits.mixed {
+            return Err(Refusal::Numerics {
+                worker: Box::new(numerics),
+                run: Box::new(of_run),
+            });
         }
+        self.run.numerics.get_or_insert(of_run);
         let member = self.members.admit(now, name.clone(), numerics.clone());
         self.events.push(Event::Joined {
             worker: member.worker,
@@ -760,7 +762,8 @@ mod tests {
 
     #[test]
     fn a_run_that_was_complete_lingers_for_one_lease() {
-        let bench = Bench::new(0);
+        let mut bench = Bench::new(0);
+        bench.training.saved();
         assert!(!bench.training.everyone_told(bench.now));
         assert!(bench.training.everyone_told(bench.now + LEASE));
     }

@@ -1,13 +1,18 @@
 //! `main` of cifar-train.
 
 use std::ffi::OsString;
+use std::path::Path;
+use std::pin::pin;
 use std::process::{ExitCode, Stdio};
 use std::thread;
 
 use anyhow::Context;
 use cifar_cli::exit::{Exit, Failure, OrExit, report};
 use cifar_cli::{logging, signals};
+use cifar_params::checkpoint;
+use cifar_sequence::GlobalStep;
 use tokio::process::Command;
+use tokio::sync::oneshot;
 use tokio::task::LocalSet;
 
 use crate::args::Args;
@@ -33,13 +38,23 @@ fn run(args: &Args) -> Result<Exit, Failure> {
 }
 
 async fn launch(args: &Args) -> Result<Exit, Failure> {
-    let leave = signals::asked_to_leave()?;
+    let mut leave = pin!(signals::asked_to_leave()?);
     let launch = &args.launch;
     let server_program = find(launch.ps_program.as_ref(), "cifar-ps")?;
     let worker_program = find(launch.worker_program.as_ref(), "cifar-worker")?;
     let eval_program = find(launch.eval_program.as_ref(), "cifar-eval")?;
-    let fresh = args.server_flags.iter().any(|flag| flag == "--fresh");
-    let data = data_choice::server_flags(launch.data, &args.train_dir, fresh, &launch.data_args)?;
+    if let Some(step) = complete_run(args)? {
+        let train_dir = args.train_dir.display();
+        eprintln!(
+            "the run in {train_dir} is complete at step {step}; a higher --max-steps goes on with it, \
+             --fresh begins a new one"
+        );
+        return finish(args, &eval_program, leave).await;
+    }
+    let data = tokio::select! {
+        data = choose_data(args) => data?,
+        exit = &mut leave => return Ok(exit),
+    };
 
     let num_workers = number_of_workers(args);
     let progress = Progress::new(args.max_steps);
@@ -61,14 +76,76 @@ async fn launch(args: &Args) -> Result<Exit, Failure> {
         })
         .collect();
     let drawing = tokio::task::spawn_local(progress.clone().follow(address));
-    let result = supervise(server, plans, &progress, leave).await;
+    let result = supervise(server, plans, &progress, leave.as_mut()).await;
     drawing.abort();
     progress.clear();
-    let exit = result?;
-    if exit == Exit::Complete && !launch.no_eval {
-        score(args, &eval_program).await?;
+    match result? {
+        Exit::Complete => finish(args, &eval_program, leave).await,
+        exit => Ok(exit),
     }
-    Ok(exit)
+}
+
+/// Scores the complete run, if that is wanted.
+async fn finish(
+    args: &Args,
+    eval_program: &Path,
+    leave: impl Future<Output = Exit>,
+) -> Result<Exit, Failure> {
+    if args.launch.no_eval {
+        return Ok(Exit::Complete);
+    }
+    tokio::select! {
+        scored = score(args, eval_program) => scored.map(|()| Exit::Complete),
+        exit = leave => Ok(exit),
+    }
+}
+
+/// The newest step in the train dir, if that completes the run that is asked for.
+///
+/// Where a setting of the run was typed, the server is to say whether it is the same run.
+fn complete_run(args: &Args) -> Result<Option<GlobalStep>, Failure> {
+    const SAY_NOTHING_OF_THE_RUN: [&str; 4] =
+        ["--max-steps", "--train-dir", "--log-format", "--log-level"];
+    let flags = || args.server_flags.iter().filter_map(|flag| flag.to_str());
+    let mut settings = flags().filter(|flag| flag.starts_with("--"));
+    if settings.any(|flag| !SAY_NOTHING_OF_THE_RUN.contains(&flag)) {
+        return Ok(None);
+    }
+    let newest = checkpoint::list(&args.train_dir)
+        .or_exit(Exit::Disk)?
+        .into_iter()
+        .next();
+    Ok(newest
+        .map(|(step, _)| step)
+        .filter(|step| step.0 >= args.max_steps))
+}
+
+fn is_fresh(args: &Args) -> bool {
+    args.server_flags.iter().any(|flag| flag == "--fresh")
+}
+
+/// Runs [`data_choice::server_flags`], which may take as long as a download, on a thread of its own.
+/// Nobody waits for that thread once this future is dropped: it ends with the process.
+async fn choose_data(args: &Args) -> Result<[String; 2], Failure> {
+    let launch = &args.launch;
+    let fresh = is_fresh(args);
+    let (choice, train_dir, data_args) = (
+        launch.data,
+        args.train_dir.clone(),
+        launch.data_args.clone(),
+    );
+    let (done, chosen) = oneshot::channel();
+    thread::Builder::new()
+        .name("data".to_owned())
+        .spawn(move || {
+            // Nobody may be waiting any more.
+            let _ = done.send(data_choice::server_flags(
+                choice, &train_dir, fresh, &data_args,
+            ));
+        })?;
+    chosen
+        .await
+        .context("the thread that fetches the data set panicked")?
 }
 
 fn number_of_workers(args: &Args) -> u32 {
@@ -110,7 +187,7 @@ fn quiet(args: &Args) -> Vec<OsString> {
 }
 
 /// Scores the newest checkpoint; the score goes to this program's stdout.
-async fn score(args: &Args, eval_program: &std::path::Path) -> Result<(), Failure> {
+async fn score(args: &Args, eval_program: &Path) -> Result<(), Failure> {
     let status = Command::new(eval_program)
         .arg("--run-once")
         .arg("--checkpoint-dir")
@@ -119,6 +196,7 @@ async fn score(args: &Args, eval_program: &std::path::Path) -> Result<(), Failur
         .args(&args.log_flags)
         .args(quiet(args))
         .stdin(Stdio::null())
+        .process_group(0)
         .kill_on_drop(true)
         .status()
         .await

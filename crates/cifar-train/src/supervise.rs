@@ -7,7 +7,7 @@ use std::time::Duration;
 use cifar_cli::exit::{Exit, Failure};
 use rustix::process::Signal;
 use tokio::task::JoinSet;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tracing::warn;
 
 use crate::processes::{Program, ended};
@@ -18,6 +18,9 @@ const RESTART_PAUSE: Duration = Duration::from_secs(1);
 
 /// A worker that has been started again this often is given up.
 const MAX_RESTARTS: u32 = 10;
+
+/// How long workers that were told that the run is complete may take to end.
+const FAREWELL: Duration = Duration::from_secs(5);
 
 /// What a worker needs to be started, and started again.
 #[derive(Clone, Debug)]
@@ -64,10 +67,12 @@ pub async fn supervise(
             }
         }
     };
-    // The workers of a complete run were told and end by themselves; those of a run that stops
-    // would wait for the server to come back, and are ended as this set is dropped.
+    // The workers of a complete run were told and end by themselves. One that was too late to be
+    // told, and those of a run that stops, would look for the server for minutes; they are ended as
+    // this set is dropped.
     if code == Exit::Complete as i32 {
-        while workers.join_next().await.is_some() {}
+        let all_ended = async { while workers.join_next().await.is_some() {} };
+        let _ = timeout(FAREWELL, all_ended).await;
     }
     match (code, left) {
         (0, None) => Ok(Exit::Complete),

@@ -6,6 +6,7 @@
 //! a tower step has a key and counts once.
 
 use std::hash::{BuildHasher, RandomState};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use cifar_cli::exit::Exit;
@@ -17,7 +18,7 @@ use cifar_wire::messages::{
 };
 use cifar_wire::transport::BadAddress;
 use tokio::runtime::Runtime;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tracing::{debug, info, warn};
 
 use crate::backoff;
@@ -45,7 +46,7 @@ pub enum LinkError {
         last: ClientError,
     },
     /// The server refuses this worker.
-    #[error("the server at {address} refuses this worker: {source}")]
+    #[error("the server at {address} refuses this worker")]
     Refused {
         /// Where it is.
         address: String,
@@ -166,6 +167,26 @@ impl ServerLink {
     /// [`LinkError`].
     pub fn run(&mut self) -> Result<RunConfig, LinkError> {
         self.until_leaving(async |conversation| conversation.fetch_run().await)
+    }
+
+    /// Does something long that has nothing to do with the server, on a thread of its own, so that a
+    /// signal ends the wait for it.
+    ///
+    /// # Errors
+    ///
+    /// [`LinkError::Leaving`] or [`LinkError::Start`].
+    ///
+    /// # Panics
+    ///
+    /// If `work` does.
+    pub fn meanwhile<T: Send + 'static>(
+        &mut self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, LinkError> {
+        let (done, result) = oneshot::channel();
+        // It ends with the process if nobody waits for it any more.
+        thread::Builder::new().spawn(move || drop(done.send(work())))?;
+        self.until_leaving(async |_| Ok(result.await.expect("the work does not panic")))
     }
 
     /// Becomes a worker of the run. `layout_fingerprint`, `data_digest` and `numerics` are what the
@@ -290,7 +311,11 @@ impl Conversation {
         let registered = self
             .persist(async |client| client.register(registration.clone()).await)
             .await?;
-        info!(worker = %registered.member.worker, server = self.address, "registered");
+        info!(
+            worker = registered.member.worker.0,
+            server = self.address,
+            "registered"
+        );
         self.member = Some(registered.member);
         heartbeat.send_replace(Some((registered.member, registered.lease)));
         Ok(())

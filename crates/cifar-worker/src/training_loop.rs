@@ -67,7 +67,10 @@ pub fn train(
                 info!(tower_step = %work.tower_step, staleness, "was too late")
             }
             Verdict::Ahead { global_step } => {
-                info!(%global_step, "the server went back to a checkpoint")
+                info!(
+                    global_step = global_step.0,
+                    "the server went back to a checkpoint"
+                )
             }
             // The next pull says the same, and what to do about it.
             Verdict::Goodbye(_) | Verdict::Unregistered => {}

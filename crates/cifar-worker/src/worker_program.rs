@@ -9,9 +9,9 @@ use cifar_cli::args::seconds;
 use cifar_cli::exit::{Exit, Failure, OrExit, report};
 use cifar_cli::logging::LogArgs;
 use cifar_cli::{logging, signals};
-use cifar_data::Prefetcher;
 use cifar_data::args::DataArgs;
 use cifar_data::prefetch::TrainBatches;
+use cifar_data::{Dataset, Prefetcher};
 use cifar_params::{Layout, RunConfig};
 use cifar_sequence::SampleSequence;
 use cifar_wire::messages::Goodbye;
@@ -90,7 +90,11 @@ fn run(args: &Args) -> Result<Exit, Failure> {
     if args.log_device_placement {
         log_device_placement(&layout, device);
     }
-    let mut batches = open_batches(args, &run)?;
+    let (data, data_set) = (args.data.clone(), run.data);
+    let dataset = server
+        .meanwhile(move || data.open_or_exit(data_set))
+        .map_err(or_exit)??;
+    let mut batches = prepare_batches(dataset, &run)?;
     let numerics = numerics::of_this_process(device, run.kernels, threads);
     server
         .register(layout.fingerprint(), run.data.digest(), numerics)
@@ -109,8 +113,7 @@ fn run(args: &Args) -> Result<Exit, Failure> {
     })
 }
 
-fn open_batches(args: &Args, run: &RunConfig) -> Result<Prefetcher, Failure> {
-    let dataset = Arc::new(args.data.open_or_exit(run.data)?);
+fn prepare_batches(dataset: Dataset, run: &RunConfig) -> Result<Prefetcher, Failure> {
     let num_examples = run.data.num_train_examples();
     let sequence = SampleSequence::new(
         run.seed,
@@ -120,7 +123,7 @@ fn open_batches(args: &Args, run: &RunConfig) -> Result<Prefetcher, Failure> {
         run.input,
     );
     Ok(Prefetcher::start(TrainBatches {
-        dataset,
+        dataset: Arc::new(dataset),
         sequence,
         input: run.input,
         seed: run.seed,

@@ -1,0 +1,144 @@
+//! Is what the documents say true?
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use cifar_params::{Layout, TrainingState, checkpoint, initial::initial_variables};
+use cifar_sequence::GlobalStep;
+use clap::CommandFactory;
+
+use cifar_ps::args::RunArgs;
+use cifar_ps::config::new_run;
+
+fn read(document: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("..")
+        .join(document);
+    fs::read_to_string(&path)
+        .unwrap_or_else(|error| panic!("cannot read {}: {error}", path.display()))
+}
+
+#[test]
+fn the_readmes_python_snippet_reads_a_checkpoint() {
+    let folder = tempfile::tempdir().unwrap();
+    let train_dir = folder.path().join("runs/default");
+    fs::create_dir_all(&train_dir).unwrap();
+    let layout = Layout::cifar10();
+    let mut state = TrainingState::initial(initial_variables(&layout, 1));
+    state.global_step = GlobalStep(1000);
+    checkpoint::save(
+        &train_dir,
+        &layout,
+        &state,
+        &new_run(&RunArgs::default(), state.digest()),
+    )
+    .unwrap();
+
+    let readme = read("README.md");
+    let snippet = readme
+        .split("```python\n")
+        .nth(1)
+        .and_then(|rest| rest.split("```").next())
+        .unwrap();
+    let output = Command::new(python())
+        .args(["-c", snippet])
+        .current_dir(folder.path())
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    assert_eq!(
+        String::from_utf8_lossy(&output.stdout).trim(),
+        "1000 (5, 5, 3, 64) float32"
+    );
+}
+
+/// A Python that has what the snippet imports; made once and kept in the target folder.
+fn python() -> PathBuf {
+    let environment = Path::new(env!("CARGO_TARGET_TMPDIR")).join("python");
+    let python = environment.join("bin/python");
+    let has_packages = || succeeds(Command::new(&python).args(["-c", "import numpy, safetensors"]));
+    if !has_packages() {
+        assert!(succeeds(
+            Command::new("python3")
+                .args(["-m", "venv", "--clear"])
+                .arg(&environment)
+        ));
+        let packages = ["numpy>=1.26,<3", "safetensors>=0.4,<1"];
+        let pip = [
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--disable-pip-version-check",
+        ];
+        assert!(
+            succeeds(Command::new(&python).args(pip).args(packages)),
+            "pip cannot install {packages:?}"
+        );
+        assert!(has_packages());
+    }
+    python
+}
+
+fn succeeds(command: &mut Command) -> bool {
+    command.status().is_ok_and(|status| status.success())
+}
+
+#[test]
+fn every_flag_in_the_documents_exists() {
+    let mut known: BTreeSet<String> = ["--workspace", "--release"].map(str::to_owned).into();
+    for command in [
+        cifar_ps::Args::command(),
+        cifar_worker::worker_program::Args::command(),
+        cifar_worker::eval_program::Args::command(),
+        cifar_train::args::command(),
+    ] {
+        known.extend(
+            command
+                .get_arguments()
+                .filter_map(|arg| arg.get_long())
+                .map(|long| format!("--{long}")),
+        );
+    }
+    known.extend(["--help", "--version"].map(str::to_owned));
+    for document in ["README.md", "deploy/README.md", "ARCHITECTURE.md"] {
+        for flag in flags_in(&read(document)) {
+            assert!(
+                known.contains(&flag),
+                "{document} names {flag}, which no program has"
+            );
+        }
+    }
+}
+
+fn flags_in(text: &str) -> BTreeSet<String> {
+    let words = text.split(|c: char| !(c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-'));
+    let is_flag = |word: &&str| {
+        word.strip_prefix("--")
+            .is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_lowercase()))
+    };
+    words.filter(is_flag).map(str::to_owned).collect()
+}
+
+#[test]
+fn the_files_of_the_walk_are_there() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let architecture = read("ARCHITECTURE.md");
+    let files: Vec<&str> = architecture
+        .split('`')
+        .filter(|word| word.starts_with("crates/") && word.ends_with(".rs"))
+        .collect();
+    assert!(files.len() >= 10, "the walk has ten files, found {files:?}");
+    for file in files {
+        assert!(
+            root.join(file).is_file(),
+            "ARCHITECTURE.md names {file}, which is not there"
+        );
+    }
+}

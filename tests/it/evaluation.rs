@@ -1,0 +1,137 @@
+//! Scores of checkpoints.
+
+use std::fs;
+use std::path::Path;
+
+use cifar_cli::exit::Exit;
+use serde_json::Value;
+
+use crate::cluster::Cluster;
+use crate::files::write_opinionated_checkpoint;
+use crate::program::{EVAL, Program, command};
+
+/// Test examples of the synthetic set of 512: a fifth as many.
+const NUM_TEST_EXAMPLES: u64 = 102;
+
+fn start(checkpoint_dir: &Path, flags: &[&str]) -> Program {
+    Program::start(
+        command(EVAL)
+            .args(flags)
+            .arg("--checkpoint-dir")
+            .arg(checkpoint_dir),
+    )
+}
+
+/// What cifar-eval writes to stdout about the newest checkpoint.
+#[track_caller]
+fn score(checkpoint_dir: &Path, flags: &[&str]) -> String {
+    let mut eval = start(checkpoint_dir, &[&["--run-once"], flags].concat());
+    assert_eq!(eval.wait(), Exit::Complete);
+    eval.stdout()
+}
+
+/// The row of the table that says what share of a class was recognised.
+fn row_of(class: usize, score: &str) -> Option<&str> {
+    let class = format!("class {class} ");
+    score
+        .lines()
+        .find_map(|line| line.trim_start().strip_prefix(&class))
+        .map(str::trim_start)
+}
+
+#[test]
+fn a_score_names_its_step_and_its_data_set() {
+    let mut cluster = Cluster::builder().max_steps(2).start();
+    cluster.finish();
+
+    let text = score(cluster.train_dir(), &[]);
+    let first = text.lines().next().unwrap();
+    assert!(first.contains(": precision @ 1 = 0."), "{text}");
+    assert!(
+        first.ends_with("(of the synthetic set, not of CIFAR-10)"),
+        "{text}"
+    );
+    assert!(text.contains("step 2, synthetic:512: "), "{text}");
+
+    let line = score(cluster.train_dir(), &["--json"]);
+    let json: Value = serde_json::from_str(&line).unwrap();
+    let correct = json["correct"].as_u64().unwrap();
+    let precision = correct as f64 / NUM_TEST_EXAMPLES as f64;
+    let expected = format!(
+        r#"{{"step":2,"examples":{NUM_TEST_EXAMPLES},"correct":{correct},"precision_at_1":{precision:?},"dataset":"synthetic:512"}}"#
+    );
+    assert_eq!(line, expected + "\n");
+}
+
+#[test]
+fn averages_are_scored_unless_the_variables_are_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    write_opinionated_checkpoint(folder.path(), 7, 3, 5);
+    let check = |flags: &[&str], recognised: usize, others: usize| {
+        let flags = [&["--data", "synthetic:512"], flags].concat();
+        let text = score(folder.path(), &flags);
+        assert!(text.contains("step 7, synthetic:512: "), "{text}");
+        assert!(
+            row_of(recognised, &text).unwrap().starts_with("1.0000"),
+            "{text}"
+        );
+        assert!(
+            row_of(others, &text).unwrap().starts_with("0.0000"),
+            "{text}"
+        );
+    };
+    check(&[], 5, 3);
+    check(&["--raw"], 3, 5);
+}
+
+#[test]
+fn training_examples_can_be_scored_and_not_all_need_be() {
+    let folder = tempfile::tempdir().unwrap();
+    write_opinionated_checkpoint(folder.path(), 7, 3, 5);
+    let check = |flags: &[&str], examples: u64| {
+        let flags = [&["--json", "--data", "synthetic:512"], flags].concat();
+        let json: Value = serde_json::from_str(&score(folder.path(), &flags)).unwrap();
+        assert_eq!(json["examples"], examples);
+    };
+    check(&["--eval-data", "train_eval"], 512);
+    check(&["--num-examples", "30"], 30);
+}
+
+#[test]
+fn without_a_checkpoint_there_is_nothing_to_score_yet() {
+    let folder = tempfile::tempdir().unwrap();
+    for dir in [folder.path(), &folder.path().join("not/there")] {
+        let mut eval = start(dir, &["--run-once"]);
+        assert_eq!(eval.wait(), Exit::TryAgain);
+        eval.assert_said("No checkpoint file found");
+        assert_eq!(eval.stdout(), "");
+    }
+}
+
+#[test]
+fn checkpoints_are_scored_as_they_appear() {
+    let folder = tempfile::tempdir().unwrap();
+    let flags = ["--eval-interval-secs", "0.05", "--data", "synthetic:512"];
+    let eval = start(folder.path(), &flags);
+    eval.wait_until_said("No checkpoint file found");
+    for step in [1, 2] {
+        // Renamed into place, as the server does: what can be seen is whole.
+        let aside = tempfile::tempdir_in(folder.path()).unwrap();
+        write_opinionated_checkpoint(aside.path(), step, 0, 0);
+        let name = format!("model.ckpt-{step}.safetensors");
+        fs::rename(aside.path().join(&name), folder.path().join(&name)).unwrap();
+        let scored = format!("step {step}, synthetic:512: ");
+        eval.wait_for(&scored, |eval| {
+            eval.stdout().contains(&scored).then_some(())
+        });
+    }
+}
+
+#[test]
+fn nothing_but_damaged_checkpoints_is_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("model.ckpt-4.safetensors"), "cut").unwrap();
+    let mut eval = start(folder.path(), &["--run-once"]);
+    assert_eq!(eval.wait(), Exit::Permanent);
+    eval.assert_said("model.ckpt-4.safetensors is no whole safetensors file");
+}

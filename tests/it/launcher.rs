@@ -1,0 +1,149 @@
+//! Everything on one machine, started by one command.
+
+use std::path::Path;
+use std::process::Command;
+
+use cifar_cli::exit::Exit;
+use cifar_params::{Layout, checkpoint};
+use rustix::process::Signal;
+
+use crate::files::names_in;
+use crate::http;
+use crate::program::{DEADLINE, EVAL, LAUNCHER, Program, SERVER, WORKER, command};
+
+/// A step that a run without end comes to soon.
+const SOON: &str = ": step 10, loss = ";
+
+fn launcher(train_dir: &Path, flags: &[&str]) -> Command {
+    let mut launcher = command(LAUNCHER);
+    launcher
+        .args(["--ps-program", SERVER, "--worker-program", WORKER])
+        .args([
+            "--eval-program",
+            EVAL,
+            "--workers",
+            "2",
+            "--batch-size",
+            "16",
+        ])
+        .args(flags)
+        .arg("--train-dir")
+        .arg(train_dir);
+    launcher
+}
+
+/// Step of the newest checkpoint, which must be whole.
+fn newest_step(train_dir: &Path) -> u64 {
+    let (step, path) = checkpoint::list(train_dir).unwrap().swap_remove(0);
+    checkpoint::load(&path, &Layout::cifar10()).unwrap();
+    step.0
+}
+
+#[test]
+fn one_command_trains_and_scores() {
+    let train_dir = tempfile::tempdir().unwrap();
+    let flags = ["--data", "synthetic:512", "--max-steps", "20"];
+    let mut launcher = Program::start(&mut launcher(train_dir.path(), &flags));
+    assert_eq!(launcher.wait(), Exit::Complete);
+    launcher.assert_said(SOON);
+    let score = launcher.stdout();
+    assert!(score.contains(": precision @ 1 = 0."), "{score}");
+    assert!(score.contains("step 20, synthetic:512: "), "{score}");
+    assert_eq!(newest_step(train_dir.path()), 20);
+}
+
+/// The end of the launcher's stderr, which [`Program::wait`] waits for, comes when the last of its
+/// programs is gone.
+#[test]
+fn ctrl_c_leaves_a_checkpoint_and_no_process() {
+    for (signal, exit) in [
+        (Signal::INT, Exit::Interrupted),
+        (Signal::TERM, Exit::Terminated),
+    ] {
+        let train_dir = tempfile::tempdir().unwrap();
+        let flags = ["--data", "synthetic:512", "--max-steps", "1000000"];
+        let mut launcher = Program::start(&mut launcher(train_dir.path(), &flags));
+        launcher.wait_until_said(SOON);
+        launcher.signal(signal);
+        assert_eq!(launcher.wait(), exit);
+        assert!(newest_step(train_dir.path()) >= 10);
+        assert_eq!(launcher.stdout(), "");
+    }
+}
+
+#[test]
+fn a_launcher_that_is_killed_leaves_a_checkpoint_and_no_process() {
+    let train_dir = tempfile::tempdir().unwrap();
+    let flags = ["--data", "synthetic:512", "--max-steps", "1000000"];
+    let mut launcher = Program::start(&mut launcher(train_dir.path(), &flags));
+    launcher.wait_until_said(SOON);
+    launcher.kill();
+    assert!(newest_step(train_dir.path()) >= 10);
+}
+
+#[test]
+fn ctrl_c_ends_a_download() {
+    let (mirror, clients) = http::silence();
+    let scratch = tempfile::tempdir().unwrap();
+    let flags = ["--data-url", &mirror, "--data-dir"];
+    let mut launcher = launcher(&scratch.path().join("run"), &[]);
+    let mut launcher = Program::start(launcher.args(flags).arg(scratch.path().join("data")));
+    clients.recv_timeout(DEADLINE).unwrap();
+    launcher.signal(Signal::INT);
+    assert_eq!(launcher.wait(), Exit::Interrupted);
+}
+
+#[test]
+fn a_run_that_diverges_ends_the_launcher_with_its_code() {
+    let train_dir = tempfile::tempdir().unwrap();
+    let flags = ["--data", "synthetic:512", "--learning-rate", "1e30"];
+    let mut launcher = Program::start(&mut launcher(train_dir.path(), &flags));
+    assert_eq!(launcher.wait(), Exit::Diverged);
+    launcher.assert_said("Model diverged with loss = ");
+    assert_eq!(launcher.stdout(), "");
+}
+
+#[test]
+fn a_server_that_refuses_ends_the_launcher_with_its_code() {
+    let train_dir = tempfile::tempdir().unwrap();
+    let flags = ["--data", "synthetic:512", "--max-steps", "1", "--no-eval"];
+    let mut first = Program::start(&mut launcher(train_dir.path(), &flags));
+    assert_eq!(first.wait(), Exit::Complete);
+    assert_eq!(first.stdout(), "");
+
+    let flags = [flags.as_slice(), &["--seed", "2"]].concat();
+    let mut second = Program::start(&mut launcher(train_dir.path(), &flags));
+    assert_eq!(second.wait(), Exit::Permanent);
+    second.assert_said("(--seed: 1 -> 2)");
+}
+
+#[test]
+fn a_program_that_is_not_there_is_named() {
+    let train_dir = tempfile::tempdir().unwrap();
+    let missing = train_dir.path().join("cifar-ps");
+    let mut launcher = Program::start(command(LAUNCHER).arg("--ps-program").arg(&missing));
+    assert_eq!(launcher.wait(), Exit::Permanent);
+    launcher.assert_said(&format!(
+        "the program cifar-ps is not at {}",
+        missing.display()
+    ));
+}
+
+#[test]
+fn without_cifar10_it_says_loudly_that_it_takes_the_synthetic_set() {
+    let mirror = http::serve("404 Not Found", b"");
+    let scratch = tempfile::tempdir().unwrap();
+    let (train_dir, data_dir) = (scratch.path().join("run"), scratch.path().join("data"));
+    let flags = ["--max-steps", "1", "--no-eval", "--data-url", &mirror];
+    let mut launcher = Program::start(
+        launcher(&train_dir, &flags)
+            .arg("--data-dir")
+            .arg(&data_dir),
+    );
+    assert_eq!(launcher.wait(), Exit::Complete);
+    launcher.assert_said("trains on the SYNTHETIC set instead");
+    let (_, path) = checkpoint::list(&train_dir).unwrap().swap_remove(0);
+    let run = checkpoint::load(&path, &Layout::cifar10()).unwrap().run;
+    assert_eq!(run.unwrap().data.to_string(), "synthetic");
+    assert_eq!(names_in(&data_dir), [".cifar-10-batches-bin.lock"]);
+}

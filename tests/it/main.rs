@@ -1,0 +1,31 @@
+//! Do the programs work? Each test starts real processes and looks at what anybody could see of
+//! them: exit codes, what they write, the files they leave, and the status that a server gives.
+//!
+//! Servers listen on port 0, every wait has a deadline, and nothing sleeps in the hope that
+//! something has happened meanwhile. A test that fails prints what its programs wrote.
+
+#![expect(clippy::unwrap_used, reason = "a test may stop where it fails")]
+
+mod cluster;
+mod files;
+mod http;
+mod program;
+
+mod training;
+
+mod resuming;
+mod survival;
+
+mod bad_data;
+mod disk;
+mod divergence;
+mod train_dir;
+mod usage;
+
+mod evaluation;
+mod gpu;
+mod launcher;
+mod real_data;
+
+mod documents;
+mod tidy;
