@@ -39,3 +39,28 @@ fn a_worker_that_is_asked_to_leave_says_goodbye() {
     cluster.server.program.wait_until_said("worker leaves");
     assert_eq!(cluster.finish(), undisturbed());
 }
+
+#[test]
+fn another_worker_covers_for_one_that_hangs() {
+    let mut cluster = Cluster::builder()
+        .workers(2)
+        .server_flags(&["--worker-lease-secs", "5"])
+        .start();
+    cluster.wait_for_step(NUM_STEPS / 3);
+    let hanging = cluster.workers.remove(0);
+    hanging.signal(Signal::STOP);
+    assert_eq!(cluster.finish(), undisturbed());
+    let server = &cluster.server.program;
+    server.assert_said("tower step is overdue");
+}
+
+#[test]
+fn a_server_that_waits_for_workers_in_vain_leaves_in_the_end() {
+    let mut cluster = Cluster::builder()
+        .workers(0)
+        .server_flags(&["--stall-timeout-secs", "1"])
+        .start();
+    let server = &mut cluster.server.program;
+    assert_eq!(server.wait(), Exit::TryAgain);
+    server.assert_said("workers: none is registered");
+}

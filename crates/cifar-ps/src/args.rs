@@ -57,6 +57,14 @@ pub struct Args {
     #[arg(long, default_value = "15", value_name = "SECS", value_parser = seconds, help_heading = "Workers")]
     pub worker_lease_secs: Duration,
 
+    /// Fewer workers than this, for --stall-timeout-secs, end the run for now
+    #[arg(long, default_value_t = 1, value_name = "N", help_heading = "Workers")]
+    pub min_workers: u32,
+
+    /// When no gradient comes for this long, write a checkpoint and leave with exit code 75
+    #[arg(long, default_value = "1800", value_name = "SECS", value_parser = seconds, help_heading = "Workers")]
+    pub stall_timeout_secs: Duration,
+
     /// Let workers of different devices, instruction sets or libtorch take part: the run then no
     /// longer has the same bits each time
     #[arg(long, help_heading = "Workers")]

@@ -1,8 +1,8 @@
 //! The parameter server.
 //!
 //! The arithmetic and the decisions are pure: [`schedule`], [`optimizer`], [`averages`] and
-//! [`commit`] turn one state and its gradients into the next; [`membership`], [`assignment`] and
-//! [`aggregator`] know who works on what and what has come in; [`training`] puts them together and
+//! [`commit`] turn one state and its gradients into the next; [`membership`], [`assignment`],
+//! [`pace`] and [`aggregator`] know who works on what, how fast, and what has come in; [`training`] puts them together and
 //! answers every request. None of them reads a clock, takes a lock or waits.
 //!
 //! Around them is a thin shell: [`service`] answers the wire, [`serve`] runs until the end,
@@ -20,6 +20,8 @@ pub mod commit;
 pub mod membership;
 
 pub mod assignment;
+
+pub mod pace;
 
 pub mod aggregator;
 

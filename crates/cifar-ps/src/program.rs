@@ -187,6 +187,8 @@ async fn train(
         checkpoint_steps: args.checkpoint_steps,
         worker_lease: args.worker_lease_secs,
         mixed: args.mixed,
+        min_workers: args.min_workers,
+        stall_timeout: args.stall_timeout_secs,
     };
     let now = tokio::time::Instant::now().into_std();
     let stored = Stored {

@@ -153,6 +153,22 @@ impl Supervisor {
                         name, "worker gave no sign of life for its lease and is given up"
                     );
                 }
+                Event::Overdue {
+                    tower_step,
+                    slow,
+                    also_given_to,
+                } => {
+                    let (slow, also_given_to) = (slow.0, also_given_to.0);
+                    info!(%tower_step, slow, also_given_to, "tower step is overdue, an idle worker computes it too");
+                }
+                Event::StandsStill { waits_for } => warn!(waits_for, "run stands still"),
+                Event::GoesOn { after } => info!(after_secs = after.as_secs(), "run goes on"),
+                Event::Stalled { waits_for } => {
+                    error!(
+                        waits_for,
+                        "run has stood still for --stall-timeout-secs, and ends for now"
+                    );
+                }
                 Event::Committed {
                     global_step,
                     loss,
@@ -225,8 +241,8 @@ fn exit_of(goodbye: Goodbye) -> Exit {
     match goodbye {
         Goodbye::Complete => Exit::Complete,
         Goodbye::Diverged => Exit::Diverged,
-        // A server that stops was asked to, and ends with the code of the signal.
-        Goodbye::Stopping => Exit::Terminated,
+        // A server that was asked to stop ends with the code of the signal; else the run stood still.
+        Goodbye::Stopping => Exit::TryAgain,
     }
 }
 

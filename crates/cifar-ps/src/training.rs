@@ -23,9 +23,10 @@ use cifar_wire::messages::{
 };
 
 use crate::aggregator::{Aggregator, TowerGradient};
-use crate::assignment::Assignments;
+use crate::assignment::{Assigned, Assignments, Holder};
 use crate::commit::{all_finite, commit};
 use crate::membership::Members;
+use crate::pace::Pace;
 use crate::schedule::LearningRateSchedule;
 use crate::step_log::Throughput;
 
@@ -67,7 +68,14 @@ pub struct Limits {
     pub worker_lease: Duration,
     /// Whether workers of different numerics may take part.
     pub mixed: bool,
+    /// Fewer workers than this, for the stall timeout, end the run for now.
+    pub min_workers: u32,
+    /// How long a run may go on without a gradient, or with too few workers.
+    pub stall_timeout: Duration,
 }
+
+/// A run that got no gradient for this long stands still, and says what it waits for.
+const STANDSTILL: Duration = Duration::from_secs(5);
 
 /// Something worth telling people.
 #[derive(Debug)]
@@ -94,6 +102,30 @@ pub enum Event {
         worker: WorkerId,
         /// Its name.
         name: String,
+    },
+    /// A tower step takes far longer than usual, and is also given to an idle worker.
+    Overdue {
+        /// The tower step.
+        tower_step: TowerStep,
+        /// Who has it.
+        slow: WorkerId,
+        /// Who has it too now.
+        also_given_to: WorkerId,
+    },
+    /// No gradient has come for some seconds.
+    StandsStill {
+        /// Who is missing, and since when.
+        waits_for: String,
+    },
+    /// A run that stood still goes on.
+    GoesOn {
+        /// How long it stood.
+        after: Duration,
+    },
+    /// The run stood still, or had too few workers, for so long that it ends for now.
+    Stalled {
+        /// Who is missing, and since when.
+        waits_for: String,
     },
     /// A step was applied.
     Committed {
@@ -145,6 +177,11 @@ pub struct Training {
     previous: Option<Arc<Snapshot>>,
     loss: Option<f32>,
     throughput: Throughput,
+    pace: Pace,
+    last_progress: Instant,
+    told_standstill: bool,
+    /// When there were last as many workers as there have to be.
+    enough_workers: Instant,
     events: Vec<Event>,
 }
 
@@ -177,6 +214,10 @@ impl Training {
             previous: None,
             loss: None,
             throughput: Throughput::default(),
+            pace: Pace::default(),
+            last_progress: now,
+            told_standstill: false,
+            enough_workers: now,
             events: Vec::new(),
             run,
             limits,
@@ -259,20 +300,38 @@ impl Training {
                 return Some(Assignment::Goodbye(goodbye));
             }
         }
-        let tower = self.towers.assign(pull.member.worker)?;
+        let id = pull.member.worker;
+        let assigned = self.towers.assign(now, id, self.pace.overdue())?;
         self.throughput.begin(now);
         let digest = self.snapshot.digest;
         let variables = (pull.held != Some(digest))
             .then(|| Bytes::from_owner(SharedVariables(Arc::clone(&self.snapshot))));
-        let tower_step = TowerStep {
-            global_step: self.snapshot.state.global_step,
-            tower,
-        };
+        let tower_step = self.announce(id, assigned);
         Some(Assignment::Work(Work {
             tower_step,
             state_digest: digest,
             variables,
         }))
+    }
+
+    /// The tower step of an assignment; that it goes to a second worker is worth telling.
+    fn announce(&mut self, worker: WorkerId, assigned: Assigned) -> TowerStep {
+        let (tower, slow) = match assigned {
+            Assigned::Tower(tower) => (tower, None),
+            Assigned::Overdue { tower, slow } => (tower, Some(slow)),
+        };
+        let tower_step = TowerStep {
+            global_step: self.snapshot.state.global_step,
+            tower,
+        };
+        if let Some(slow) = slow {
+            self.events.push(Event::Overdue {
+                tower_step,
+                slow,
+                also_given_to: worker,
+            });
+        }
+        tower_step
     }
 
     /// Takes the gradient of a tower step, and commits the step if it was the last.
@@ -300,7 +359,7 @@ impl Training {
                 losses: push.losses,
             },
         ) {
-            self.credit(push);
+            self.credit(now, push);
         }
         if let Some(complete) = self.aggregator.take_complete() {
             return self.commit(now, complete, push, name);
@@ -322,9 +381,12 @@ impl Training {
         None
     }
 
-    fn credit(&mut self, push: &Push) {
+    fn credit(&mut self, now: Instant, push: &Push) {
         let id = push.member.worker;
-        self.towers.done(push.tower_step.tower, id);
+        if let Some(time) = self.towers.done(now, push.tower_step.tower, id) {
+            self.pace.note(time);
+        }
+        self.progress(now);
         if let Some(worker) = self.members.get_mut(id) {
             worker.tower_steps += 1;
             worker.compute_time = push.compute_time;
@@ -411,8 +473,78 @@ impl Training {
         }
     }
 
-    /// Gives up the workers whose lease is over. Called every now and then.
+    /// A gradient was taken: the run goes on.
+    fn progress(&mut self, now: Instant) {
+        if self.told_standstill {
+            let after = now.saturating_duration_since(self.last_progress);
+            self.events.push(Event::GoesOn { after });
+        }
+        self.told_standstill = false;
+        self.last_progress = now;
+    }
+
+    /// Lets time pass: gives up the workers whose lease is over, says when the run stands still, and
+    /// stops it when it has for too long. Called a few times a second.
     pub fn tick(&mut self, now: Instant) {
+        self.expire(now);
+        if self.phase != Phase::Training {
+            return;
+        }
+        if self.members.iter().count() >= self.limits.min_workers as usize {
+            self.enough_workers = now;
+        }
+        let still = now.saturating_duration_since(self.last_progress);
+        if still > STANDSTILL && !self.told_standstill {
+            self.told_standstill = true;
+            self.events.push(Event::StandsStill {
+                waits_for: self.waits_for(now),
+            });
+        }
+        let too_few = now.saturating_duration_since(self.enough_workers);
+        if still.max(too_few) > self.limits.stall_timeout {
+            self.events.push(Event::Stalled {
+                waits_for: self.waits_for(now),
+            });
+            self.stop();
+        }
+    }
+
+    /// Who is missing, and since when.
+    fn waits_for(&self, now: Instant) -> String {
+        let (have, need) = (self.members.iter().count(), self.limits.min_workers);
+        if have == 0 {
+            let since = now.saturating_duration_since(self.last_progress).as_secs();
+            return format!("workers: none is registered, no gradient came for {since} s");
+        }
+        let mut missing: Vec<String> = Vec::new();
+        if have < need as usize {
+            missing.push(format!("workers: {have} of at least {need} are registered"));
+        }
+        let step = self.snapshot.state.global_step;
+        for (tower, holders) in self.towers.open() {
+            let who: Vec<String> = holders
+                .iter()
+                .map(|holder| self.describe(now, holder))
+                .collect();
+            let who = if who.is_empty() {
+                "nobody".to_owned()
+            } else {
+                who.join(" and ")
+            };
+            missing.push(format!("step {step} tower {tower}, which {who} computes"));
+        }
+        missing.join("; ")
+    }
+
+    fn describe(&self, now: Instant, holder: &Holder) -> String {
+        let id = holder.worker;
+        let worker = self.members.iter().find(|(member, _)| *member == id);
+        let name = worker.map_or("", |(_, worker)| &worker.name);
+        let since = now.saturating_duration_since(holder.since).as_secs();
+        format!("worker {id} ({name}) since {since} s")
+    }
+
+    fn expire(&mut self, now: Instant) {
         for (id, worker) in self.members.expire(now) {
             self.towers.release(id);
             self.events.push(Event::Lost {
@@ -422,7 +554,7 @@ impl Training {
         }
     }
 
-    /// Ends the run before its time: the server was asked to stop.
+    /// Ends the run before its time: the server was asked to stop, or the run stands still.
     pub fn stop(&mut self) {
         if self.phase == Phase::Training {
             self.phase = Phase::Closing(Goodbye::Stopping);
@@ -517,316 +649,7 @@ pub fn initial_state(layout: &Layout, seed: u64) -> TrainingState {
 
 /// A small run for the tests of this crate.
 #[cfg(test)]
-pub(crate) mod fixtures {
-    use cifar_params::{DecayBy, Kernels, Numerics};
-    use cifar_sequence::{DataSet, InputKind};
-
-    use super::*;
-
-    pub(crate) fn run_config() -> RunConfig {
-        RunConfig {
-            seed: 1,
-            num_towers: 2,
-            batch_size: 4,
-            input: InputKind::Distorted,
-            data: DataSet::Synthetic { num_examples: 100 },
-            learning_rate: 0.5,
-            num_epochs_per_decay: 1000.0,
-            decay_by: DecayBy::Steps,
-            moving_average_decay: 0.9999,
-            threads: 1,
-            kernels: Kernels::Auto,
-            initial_digest: StateDigest(0),
-            numerics: None,
-        }
-    }
-
-    pub(crate) fn numerics(threads: u32) -> Numerics {
-        Numerics {
-            device: "cpu".to_owned(),
-            instruction_set: "avx2".to_owned(),
-            kernels: Kernels::Torch,
-            threads,
-            libtorch: "2.11.0".to_owned(),
-        }
-    }
-}
+pub(crate) mod fixtures;
 
 #[cfg(test)]
-mod tests {
-    use super::fixtures::{numerics, run_config};
-    use super::*;
-
-    const LEASE: Duration = Duration::from_secs(10);
-
-    /// A run of two towers over two numbers, and a clock.
-    struct Bench {
-        training: Training,
-        now: Instant,
-    }
-
-    impl Bench {
-        fn new(max_steps: u64) -> Self {
-            let limits = Limits {
-                max_steps: GlobalStep(max_steps),
-                checkpoint_steps: 2,
-                worker_lease: LEASE,
-                mixed: false,
-            };
-            #[expect(
-                clippy::disallowed_methods,
-                reason = "a test needs some time to begin with"
-            )]
-            let now = Instant::now();
-            let state = TrainingState::initial(Values::from([1.0, 2.0].as_slice()));
-            Bench {
-                training: Training::new(now, Session(7), run_config(), limits, state),
-                now,
-            }
-        }
-
-        fn join(&mut self) -> Member {
-            self.training
-                .register(self.now, registration(1))
-                .unwrap()
-                .member
-        }
-
-        fn pull(&mut self, member: Member) -> Option<Assignment> {
-            self.training.pull(self.now, Pull { member, held: None })
-        }
-
-        fn work(&mut self, member: Member) -> Work {
-            match self.pull(member) {
-                Some(Assignment::Work(work)) => work,
-                other => panic!("expected work, got {other:?}"),
-            }
-        }
-
-        fn push(&mut self, member: Member, work: &Work, gradients: [f32; 2]) -> Verdict {
-            let push = Push {
-                member,
-                tower_step: work.tower_step,
-                state_digest: work.state_digest,
-                losses: Losses {
-                    cross_entropy: 1.0,
-                    total: 2.0,
-                },
-                examples_digest: [0; 16],
-                compute_time: Duration::from_millis(5),
-                gradients: Bytes::new(),
-            };
-            self.training
-                .push(self.now, &push, Values::from(gradients.as_slice()))
-        }
-
-        fn step(&mut self, member: Member) {
-            for _ in 0..2 {
-                let work = self.work(member);
-                assert_eq!(self.push(member, &work, [0.5, 0.5]), Verdict::Accepted);
-            }
-        }
-
-        fn variables(&self) -> Vec<f32> {
-            self.training.snapshot().state.variables.to_vec()
-        }
-    }
-
-    fn registration(threads: u32) -> Registration {
-        Registration {
-            protocol_version: 1,
-            layout_fingerprint: 0,
-            data_digest: run_config().data.digest(),
-            numerics: numerics(threads),
-            name: "test".to_owned(),
-        }
-    }
-
-    #[test]
-    fn a_step_is_committed_when_all_towers_are_in() {
-        let mut bench = Bench::new(10);
-        let (a, b) = (bench.join(), bench.join());
-        let (work_a, work_b) = (bench.work(a), bench.work(b));
-        assert_ne!(work_a.tower_step, work_b.tower_step);
-        assert_eq!(bench.push(b, &work_b, [3.0, 0.0]), Verdict::Accepted);
-        assert_eq!(bench.variables(), [1.0, 2.0]);
-        assert_eq!(
-            bench.pull(b),
-            None,
-            "nothing to do until the other tower is in"
-        );
-        assert_eq!(bench.push(a, &work_a, [1.0, 4.0]), Verdict::Accepted);
-        assert_eq!(bench.variables(), [0.0, 1.0]);
-        assert_eq!(bench.work(b).tower_step.global_step, GlobalStep(1));
-    }
-
-    #[test]
-    fn a_gradient_pushed_twice_counts_once() {
-        let mut bench = Bench::new(10);
-        let a = bench.join();
-        let work = bench.work(a);
-        assert_eq!(bench.push(a, &work, [1.0, 1.0]), Verdict::Accepted);
-        assert_eq!(bench.push(a, &work, [1.0, 1.0]), Verdict::Accepted);
-        assert_eq!(bench.training.snapshot().state.global_step, GlobalStep(0));
-        let other = bench.work(a);
-        bench.push(a, &other, [1.0, 1.0]);
-        assert_eq!(bench.variables(), [0.5, 1.5]);
-        assert_eq!(
-            bench.push(a, &work, [1.0, 1.0]),
-            Verdict::Stale { staleness: 1 }
-        );
-        assert_eq!(bench.variables(), [0.5, 1.5]);
-    }
-
-    #[test]
-    fn a_gradient_of_another_state_does_not_count() {
-        let mut bench = Bench::new(10);
-        let a = bench.join();
-        let work = bench.work(a);
-        let other_state = Work {
-            state_digest: StateDigest(1),
-            ..work.clone()
-        };
-        assert_eq!(
-            bench.push(a, &other_state, [1.0, 1.0]),
-            Verdict::Stale { staleness: 0 }
-        );
-        let mut later = work;
-        later.tower_step.global_step = GlobalStep(5);
-        assert_eq!(
-            bench.push(a, &later, [1.0, 1.0]),
-            Verdict::Ahead {
-                global_step: GlobalStep(0)
-            }
-        );
-    }
-
-    #[test]
-    fn the_tower_of_a_silent_worker_goes_to_another() {
-        let mut bench = Bench::new(10);
-        let (a, b) = (bench.join(), bench.join());
-        bench.work(a);
-        let work = bench.work(b);
-        bench.push(b, &work, [1.0, 1.0]);
-        bench.now += LEASE;
-        assert!(bench.training.heartbeat(bench.now, b));
-        bench.now += Duration::from_secs(1);
-        bench.training.tick(bench.now);
-        assert_eq!(bench.work(b).tower_step.tower, Tower(0));
-        assert_eq!(bench.pull(a), Some(Assignment::Unregistered));
-    }
-
-    #[test]
-    fn a_worker_of_another_session_must_register_again() {
-        let mut bench = Bench::new(10);
-        let member = Member {
-            session: Session(6),
-            ..bench.join()
-        };
-        assert_eq!(bench.pull(member), Some(Assignment::Unregistered));
-        assert!(!bench.training.heartbeat(bench.now, member));
-    }
-
-    #[test]
-    fn variables_that_the_worker_holds_are_not_sent_again() {
-        let mut bench = Bench::new(10);
-        let a = bench.join();
-        let work = bench.work(a);
-        assert!(work.variables.is_some());
-        let pull = Pull {
-            member: a,
-            held: Some(work.state_digest),
-        };
-        let again = bench.training.pull(bench.now, pull);
-        assert_eq!(
-            again,
-            Some(Assignment::Work(Work {
-                variables: None,
-                ..work
-            }))
-        );
-    }
-
-    #[test]
-    fn a_complete_run_is_saved_before_the_workers_are_told() {
-        let mut bench = Bench::new(1);
-        let a = bench.join();
-        bench.step(a);
-        assert_eq!(bench.training.phase(), Phase::Closing(Goodbye::Complete));
-        assert_eq!(bench.pull(a), None);
-        bench.training.saved();
-        assert!(!bench.training.everyone_told(bench.now));
-        assert_eq!(bench.pull(a), Some(Assignment::Goodbye(Goodbye::Complete)));
-        assert!(bench.training.everyone_told(bench.now));
-    }
-
-    #[test]
-    fn a_run_that_was_complete_lingers_for_one_lease() {
-        let mut bench = Bench::new(0);
-        bench.training.saved();
-        assert!(!bench.training.everyone_told(bench.now));
-        assert!(bench.training.everyone_told(bench.now + LEASE));
-    }
-
-    #[test]
-    fn a_number_that_is_not_finite_ends_the_run_at_the_last_good_state() {
-        let mut bench = Bench::new(10);
-        let a = bench.join();
-        let work = bench.work(a);
-        assert_eq!(
-            bench.push(a, &work, [f32::NAN, 0.0]),
-            Verdict::Goodbye(Goodbye::Diverged)
-        );
-        assert_eq!(bench.training.phase(), Phase::Closing(Goodbye::Diverged));
-        assert_eq!(bench.variables(), [1.0, 2.0]);
-        assert!(matches!(
-            &bench.training.take_events()[..],
-            [Event::Joined { .. }, Event::Diverged { .. }]
-        ));
-    }
-
-    #[test]
-    fn workers_of_other_numerics_or_data_are_refused() {
-        let mut bench = Bench::new(10);
-        bench.join();
-        let refusal = bench
-            .training
-            .register(bench.now, registration(2))
-            .unwrap_err();
-        assert!(matches!(refusal, Refusal::Numerics { .. }), "{refusal}");
-        let other_data = Registration {
-            data_digest: [0; 32],
-            ..registration(1)
-        };
-        let refusal = bench.training.register(bench.now, other_data).unwrap_err();
-        assert_eq!(
-            refusal,
-            Refusal::DataSet {
-                expected: "synthetic:100".to_owned()
-            }
-        );
-    }
-
-    #[test]
-    fn checkpoints_are_due_at_multiples_of_the_interval() {
-        let mut bench = Bench::new(10);
-        let a = bench.join();
-        for _ in 0..5 {
-            bench.step(a);
-        }
-        let due: Vec<u64> = bench
-            .training
-            .take_events()
-            .iter()
-            .filter_map(checkpoint_step)
-            .collect();
-        assert_eq!(due, [2, 4]);
-    }
-
-    fn checkpoint_step(event: &Event) -> Option<u64> {
-        match event {
-            Event::CheckpointDue(snapshot) => Some(snapshot.state.global_step.0),
-            _ => None,
-        }
-    }
-}
+mod tests;

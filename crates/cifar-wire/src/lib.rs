@@ -1,7 +1,7 @@
 //! What the processes tell each other.
 //!
 //! [`messages`] are plain types; the rest of the workspace knows only these. The code generated
-//! from `proto/cifar/ps/v1/parameter_server.proto` stays inside this crate: [`convert`] checks what
+//! from `proto/cifar/ps/v1/parameter_server.proto` stays inside this crate: `convert` checks what
 //! arrives and turns it into messages, [`server`] and [`client`] are the two ends, and
 //! [`transport`] sets both ends of a connection alike.
 

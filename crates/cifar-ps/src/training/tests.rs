@@ -1,0 +1,345 @@
+//! The decisions of a run, without a clock or a network.
+
+use super::fixtures::{numerics, run_config};
+use super::*;
+
+const LEASE: Duration = Duration::from_secs(10);
+const STALL_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// A run of two towers over two numbers, and a clock.
+struct Bench {
+    training: Training,
+    now: Instant,
+}
+
+impl Bench {
+    fn new(max_steps: u64) -> Self {
+        let limits = Limits {
+            max_steps: GlobalStep(max_steps),
+            checkpoint_steps: 2,
+            worker_lease: LEASE,
+            mixed: false,
+            min_workers: 1,
+            stall_timeout: STALL_TIMEOUT,
+        };
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "a test needs some time to begin with"
+        )]
+        let now = Instant::now();
+        let state = TrainingState::initial(Values::from([1.0, 2.0].as_slice()));
+        Bench {
+            training: Training::new(now, Session(7), run_config(), limits, state),
+            now,
+        }
+    }
+
+    fn join(&mut self) -> Member {
+        self.training
+            .register(self.now, registration(1))
+            .unwrap()
+            .member
+    }
+
+    fn pull(&mut self, member: Member) -> Option<Assignment> {
+        self.training.pull(self.now, Pull { member, held: None })
+    }
+
+    fn work(&mut self, member: Member) -> Work {
+        match self.pull(member) {
+            Some(Assignment::Work(work)) => work,
+            other => panic!("expected work, got {other:?}"),
+        }
+    }
+
+    fn push(&mut self, member: Member, work: &Work, gradients: [f32; 2]) -> Verdict {
+        let push = Push {
+            member,
+            tower_step: work.tower_step,
+            state_digest: work.state_digest,
+            losses: Losses {
+                cross_entropy: 1.0,
+                total: 2.0,
+            },
+            examples_digest: [0; 16],
+            compute_time: Duration::from_millis(5),
+            gradients: Bytes::new(),
+        };
+        self.training
+            .push(self.now, &push, Values::from(gradients.as_slice()))
+    }
+
+    fn step(&mut self, member: Member) {
+        for _ in 0..2 {
+            let work = self.work(member);
+            assert_eq!(self.push(member, &work, [0.5, 0.5]), Verdict::Accepted);
+        }
+    }
+
+    fn variables(&self) -> Vec<f32> {
+        self.training.snapshot().state.variables.to_vec()
+    }
+}
+
+fn registration(threads: u32) -> Registration {
+    Registration {
+        protocol_version: 1,
+        layout_fingerprint: 0,
+        data_digest: run_config().data.digest(),
+        numerics: numerics(threads),
+        name: "test".to_owned(),
+    }
+}
+
+#[test]
+fn a_step_is_committed_when_all_towers_are_in() {
+    let mut bench = Bench::new(10);
+    let (a, b) = (bench.join(), bench.join());
+    let (work_a, work_b) = (bench.work(a), bench.work(b));
+    assert_ne!(work_a.tower_step, work_b.tower_step);
+    assert_eq!(bench.push(b, &work_b, [3.0, 0.0]), Verdict::Accepted);
+    assert_eq!(bench.variables(), [1.0, 2.0]);
+    assert_eq!(
+        bench.pull(b),
+        None,
+        "nothing to do until the other tower is in"
+    );
+    assert_eq!(bench.push(a, &work_a, [1.0, 4.0]), Verdict::Accepted);
+    assert_eq!(bench.variables(), [0.0, 1.0]);
+    assert_eq!(bench.work(b).tower_step.global_step, GlobalStep(1));
+}
+
+#[test]
+fn a_gradient_pushed_twice_counts_once() {
+    let mut bench = Bench::new(10);
+    let a = bench.join();
+    let work = bench.work(a);
+    assert_eq!(bench.push(a, &work, [1.0, 1.0]), Verdict::Accepted);
+    assert_eq!(bench.push(a, &work, [1.0, 1.0]), Verdict::Accepted);
+    assert_eq!(bench.training.snapshot().state.global_step, GlobalStep(0));
+    let other = bench.work(a);
+    bench.push(a, &other, [1.0, 1.0]);
+    assert_eq!(bench.variables(), [0.5, 1.5]);
+    assert_eq!(
+        bench.push(a, &work, [1.0, 1.0]),
+        Verdict::Stale { staleness: 1 }
+    );
+    assert_eq!(bench.variables(), [0.5, 1.5]);
+}
+
+#[test]
+fn a_gradient_of_another_state_does_not_count() {
+    let mut bench = Bench::new(10);
+    let a = bench.join();
+    let work = bench.work(a);
+    let other_state = Work {
+        state_digest: StateDigest(1),
+        ..work.clone()
+    };
+    assert_eq!(
+        bench.push(a, &other_state, [1.0, 1.0]),
+        Verdict::Stale { staleness: 0 }
+    );
+    let mut later = work;
+    later.tower_step.global_step = GlobalStep(5);
+    assert_eq!(
+        bench.push(a, &later, [1.0, 1.0]),
+        Verdict::Ahead {
+            global_step: GlobalStep(0)
+        }
+    );
+}
+
+#[test]
+fn the_tower_of_a_silent_worker_goes_to_another() {
+    let mut bench = Bench::new(10);
+    let (a, b) = (bench.join(), bench.join());
+    bench.work(a);
+    let work = bench.work(b);
+    bench.push(b, &work, [1.0, 1.0]);
+    bench.now += LEASE;
+    assert!(bench.training.heartbeat(bench.now, b));
+    bench.now += Duration::from_secs(1);
+    bench.training.tick(bench.now);
+    assert_eq!(bench.work(b).tower_step.tower, Tower(0));
+    assert_eq!(bench.pull(a), Some(Assignment::Unregistered));
+}
+
+#[test]
+fn a_worker_of_another_session_must_register_again() {
+    let mut bench = Bench::new(10);
+    let member = Member {
+        session: Session(6),
+        ..bench.join()
+    };
+    assert_eq!(bench.pull(member), Some(Assignment::Unregistered));
+    assert!(!bench.training.heartbeat(bench.now, member));
+}
+
+#[test]
+fn variables_that_the_worker_holds_are_not_sent_again() {
+    let mut bench = Bench::new(10);
+    let a = bench.join();
+    let work = bench.work(a);
+    assert!(work.variables.is_some());
+    let pull = Pull {
+        member: a,
+        held: Some(work.state_digest),
+    };
+    let again = bench.training.pull(bench.now, pull);
+    assert_eq!(
+        again,
+        Some(Assignment::Work(Work {
+            variables: None,
+            ..work
+        }))
+    );
+}
+
+#[test]
+fn a_complete_run_is_saved_before_the_workers_are_told() {
+    let mut bench = Bench::new(1);
+    let a = bench.join();
+    bench.step(a);
+    assert_eq!(bench.training.phase(), Phase::Closing(Goodbye::Complete));
+    assert_eq!(bench.pull(a), None);
+    bench.training.saved();
+    assert!(!bench.training.everyone_told(bench.now));
+    assert_eq!(bench.pull(a), Some(Assignment::Goodbye(Goodbye::Complete)));
+    assert!(bench.training.everyone_told(bench.now));
+}
+
+#[test]
+fn a_run_that_was_complete_lingers_for_one_lease() {
+    let mut bench = Bench::new(0);
+    bench.training.saved();
+    assert!(!bench.training.everyone_told(bench.now));
+    assert!(bench.training.everyone_told(bench.now + LEASE));
+}
+
+#[test]
+fn a_number_that_is_not_finite_ends_the_run_at_the_last_good_state() {
+    let mut bench = Bench::new(10);
+    let a = bench.join();
+    let work = bench.work(a);
+    assert_eq!(
+        bench.push(a, &work, [f32::NAN, 0.0]),
+        Verdict::Goodbye(Goodbye::Diverged)
+    );
+    assert_eq!(bench.training.phase(), Phase::Closing(Goodbye::Diverged));
+    assert_eq!(bench.variables(), [1.0, 2.0]);
+    assert!(matches!(
+        &bench.training.take_events()[..],
+        [Event::Joined { .. }, Event::Diverged { .. }]
+    ));
+}
+
+#[test]
+fn workers_of_other_numerics_or_data_are_refused() {
+    let mut bench = Bench::new(10);
+    bench.join();
+    let refusal = bench
+        .training
+        .register(bench.now, registration(2))
+        .unwrap_err();
+    assert!(matches!(refusal, Refusal::Numerics { .. }), "{refusal}");
+    let other_data = Registration {
+        data_digest: [0; 32],
+        ..registration(1)
+    };
+    let refusal = bench.training.register(bench.now, other_data).unwrap_err();
+    assert_eq!(
+        refusal,
+        Refusal::DataSet {
+            expected: "synthetic:100".to_owned()
+        }
+    );
+}
+
+#[test]
+fn checkpoints_are_due_at_multiples_of_the_interval() {
+    let mut bench = Bench::new(10);
+    let a = bench.join();
+    for _ in 0..5 {
+        bench.step(a);
+    }
+    let due: Vec<u64> = bench
+        .training
+        .take_events()
+        .iter()
+        .filter_map(checkpoint_step)
+        .collect();
+    assert_eq!(due, [2, 4]);
+}
+
+fn checkpoint_step(event: &Event) -> Option<u64> {
+    match event {
+        Event::CheckpointDue(snapshot) => Some(snapshot.state.global_step.0),
+        _ => None,
+    }
+}
+
+#[test]
+fn an_overdue_tower_step_is_also_given_to_an_idle_worker_and_counts_once() {
+    let mut bench = Bench::new(100);
+    let (a, b) = (bench.join(), bench.join());
+    for _ in 0..10 {
+        bench.step(a);
+    }
+    let slow = bench.work(b);
+    let quick = bench.work(a);
+    bench.push(a, &quick, [1.0, 1.0]);
+    assert_eq!(bench.pull(a), None);
+    bench.now += Duration::from_secs(1);
+    let again = bench.work(a);
+    assert_eq!(again.tower_step, slow.tower_step);
+    assert!(matches!(
+        bench.training.take_events().last(),
+        Some(Event::Overdue { .. })
+    ));
+    bench.push(a, &again, [1.0, 1.0]);
+    let variables = bench.variables();
+    assert_eq!(
+        bench.push(b, &slow, [1.0, 1.0]),
+        Verdict::Stale { staleness: 1 }
+    );
+    assert_eq!(bench.variables(), variables);
+}
+
+#[test]
+fn a_run_that_stands_still_says_who_is_missing() {
+    let mut bench = Bench::new(10);
+    let (a, b) = (bench.join(), bench.join());
+    bench.work(a);
+    let work = bench.work(b);
+    bench.push(b, &work, [1.0, 1.0]);
+    bench.training.take_events();
+    bench.now += Duration::from_secs(7);
+    bench.training.tick(bench.now);
+    bench.training.tick(bench.now);
+    let events = bench.training.take_events();
+    let [Event::StandsStill { waits_for }] = &events[..] else {
+        panic!("{events:?}")
+    };
+    assert_eq!(
+        waits_for,
+        "step 0 tower 0, which worker 0 (test) since 7 s computes"
+    );
+    let work = bench.work(a);
+    bench.push(a, &work, [1.0, 1.0]);
+    assert!(matches!(
+        bench.training.take_events()[..],
+        [Event::GoesOn { .. }, Event::Committed { .. }]
+    ));
+}
+
+#[test]
+fn a_run_without_workers_ends_for_now_after_the_stall_timeout() {
+    let mut bench = Bench::new(10);
+    bench.now += STALL_TIMEOUT;
+    bench.training.tick(bench.now);
+    assert_eq!(bench.training.phase(), Phase::Training);
+    bench.now += Duration::from_secs(1);
+    bench.training.tick(bench.now);
+    assert_eq!(bench.training.phase(), Phase::Closing(Goodbye::Stopping));
+}
