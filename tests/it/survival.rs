@@ -49,7 +49,10 @@ fn another_worker_covers_for_one_that_hangs() {
         .start();
     cluster.wait_for_step(NUM_STEPS / 3);
     cluster.workers[0].signal(Signal::STOP);
-    cluster.server.program.wait_until_said(&format!("checkpoint is written global_step={NUM_STEPS}"));
+    cluster
+        .server
+        .program
+        .wait_until_said(&format!("checkpoint is written global_step={NUM_STEPS}"));
     cluster.workers[0].signal(Signal::CONT);
     assert_eq!(cluster.finish(), undisturbed());
 }

@@ -1,7 +1,9 @@
 //! Proof of which examples a tower step used.
 
 use std::fmt;
+use std::str::FromStr;
 
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::sequence::Sample;
@@ -11,7 +13,8 @@ use crate::sequence::Sample;
 ///
 /// A worker takes it over the examples that it decoded; whoever knows the run's seed can take it
 /// over those that should have been, without the data.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct ExamplesDigest(pub [u8; 16]);
 
 impl ExamplesDigest {
@@ -40,6 +43,36 @@ impl fmt::Debug for ExamplesDigest {
     }
 }
 
+/// Text that is no digest of examples.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a digest of examples is 32 hexadecimal digits, not {0:?}")]
+pub struct NotADigest(String);
+
+impl FromStr for ExamplesDigest {
+    type Err = NotADigest;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match u128::from_str_radix(text, 16) {
+            Ok(digest) if text.len() == 32 => Ok(ExamplesDigest(digest.to_be_bytes())),
+            _ => Err(NotADigest(text.to_owned())),
+        }
+    }
+}
+
+impl TryFrom<String> for ExamplesDigest {
+    type Error = NotADigest;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+impl From<ExamplesDigest> for String {
+    fn from(digest: ExamplesDigest) -> Self {
+        digest.to_string()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -55,6 +88,7 @@ mod tests {
         ];
         for (index, digest) in digests.iter().enumerate() {
             assert!(!digests[..index].contains(digest));
+            assert_eq!(digest.to_string().parse(), Ok(*digest));
         }
     }
 }
