@@ -56,7 +56,7 @@ fn a_full_disk_ends_the_server_and_spares_the_checkpoint_before() {
     server.assert_said("model.ckpt-2.safetensors: No space left on device");
     assert_eq!(
         names_in(&train_dir),
-        [".lock", "model.ckpt-0.safetensors", "state"]
+        [".lock", "ledger", "model.ckpt-0.safetensors", "state"]
     );
     cluster.load(0);
 }

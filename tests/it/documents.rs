@@ -32,7 +32,7 @@ fn the_readmes_python_snippet_reads_a_checkpoint() {
         &train_dir,
         &layout,
         &state,
-        &new_run(&RunArgs::default(), state.digest()),
+        &new_run(&RunArgs::default(), state.digest()).unwrap(),
     )
     .unwrap();
 

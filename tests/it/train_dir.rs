@@ -56,6 +56,7 @@ fn a_fresh_run_moves_the_old_one_aside() {
     assert_ne!(fresh.finish(), digest);
     let aside = fresh.train_dir().join("previous-1");
     let expected = [
+        "ledger",
         "model.ckpt-0.safetensors",
         "model.ckpt-2.safetensors",
         "state",

@@ -1,6 +1,6 @@
 //! Records for the tests of this crate.
 
-use cifar_params::{DecayBy, Kernels, RunConfig, StateDigest};
+use cifar_params::{DecayBy, Kernels, Mode, RunConfig, StateDigest};
 use cifar_sequence::{
     DataSet, ExamplesDigest, GlobalStep, InputKind, SampleSequence, Tower, TowerStep,
 };
@@ -23,6 +23,7 @@ pub(crate) fn run_config() -> RunConfig {
         kernels: Kernels::Auto,
         initial_digest: digest_at(0),
         numerics: None,
+        mode: Mode::Synchronous,
     }
 }
 

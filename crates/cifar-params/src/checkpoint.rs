@@ -397,6 +397,7 @@ mod tests {
             kernels: Kernels::Auto,
             initial_digest: state(0).digest(),
             numerics: None,
+            mode: crate::mode::Mode::Synchronous,
         }
     }
 

@@ -16,6 +16,8 @@ pub mod initial;
 
 pub mod state;
 
+pub mod mode;
+
 pub mod run;
 
 pub mod checkpoint;
@@ -24,6 +26,7 @@ pub mod state_file;
 
 pub use checkpoint::{Checkpoint, CheckpointError};
 pub use layout::{Initializer, Layout, VariableSpec};
+pub use mode::Mode;
 pub use run::{DecayBy, Kernels, Numerics, RunConfig};
 pub use state::{StateDigest, TrainingState};
 pub use state_file::{StateFile, StateFileError, Stored};

@@ -10,6 +10,7 @@ use std::str::FromStr;
 use cifar_sequence::{DataSet, InputKind};
 use serde::{Deserialize, Serialize};
 
+use crate::mode::Mode;
 use crate::state::StateDigest;
 
 /// The configuration of a run.
@@ -42,6 +43,9 @@ pub struct RunConfig {
     /// What the first worker computed with; unknown until one has come.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub numerics: Option<Numerics>,
+    /// Which gradients make an update.
+    #[serde(default)]
+    pub mode: Mode,
 }
 
 impl RunConfig {
@@ -73,6 +77,7 @@ impl RunConfig {
                 ),
                 ("--threads", run.threads.to_string()),
                 ("--kernels", run.kernels.to_string()),
+                ("--mode", run.mode.to_string()),
                 ("initial state", run.initial_digest.to_string()),
                 ("numerics", numerics(run, other)),
             ]
@@ -196,6 +201,7 @@ mod tests {
             kernels: Kernels::Auto,
             initial_digest: StateDigest(7),
             numerics: None,
+            mode: Mode::Synchronous,
         }
     }
 

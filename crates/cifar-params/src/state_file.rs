@@ -1,14 +1,14 @@
 //! The state file: the newest state of a run, whole at every instant whatever happens to the server.
 //!
 //! ```text
-//!   0      header    magic, version, fingerprint of the layout, length of a note | sequence number
+//!   0      header    magic, version, fingerprint and numbers of the layout | pages of a note | sequence number
 //!   4096   slot 0    sequence number, step, digest, note, checksum; variables; averages
 //!          slot 1    the same; every part begins on a page
 //! ```
 //!
 //! Slot `n % 2` holds the state with sequence number `n`. A commit writes the slot that is not in
-//! use and then, as the last thing, the one number in the header that says which is. Whoever is
-//! killed before that has changed nothing.
+//! use ([`StateFile::write`]) and then, as the last thing, the one number in the header that says
+//! which is ([`StateFile::flip`]). Whoever is killed before that has changed nothing.
 //!
 //! Written with plain `write`s at offsets: what the kernel has taken survives the death of the
 //! process, and a full disk is an error like any other, where a mapping would end the process with
@@ -28,22 +28,22 @@ use crate::state::{StateDigest, TrainingState};
 use crate::values::Values;
 
 const MAGIC: [u8; 8] = *b"cifar-ps";
-const VERSION: u64 = 1;
+const VERSION: u64 = 2;
 
 /// Every part begins on a page, so that it can be mapped by itself.
 const PAGE: usize = 4096;
 
+/// Where the number of pages of a slot's header stands.
+const HEADER_PAGES_OFFSET: u64 = 48;
+
 /// Where the sequence number stands: on a cache line of its own.
 const SEQUENCE_OFFSET: u64 = 64;
-
-/// A note may have this many bytes; it is kept with each state.
-pub const MAX_NOTE_BYTES: usize = 16 * 1024 - SLOT_HEADER_BYTES;
 
 /// Sequence number, step, digest, length of the note, and the checksum after the note.
 const SLOT_HEADER_BYTES: usize = 8 + 8 + 16 + 8 + 8;
 
-/// Pages of a slot before its variables.
-const SLOT_HEADER_PAGES: usize = 4;
+/// More pages than this before a slot's variables are taken for damage.
+const MAX_HEADER_PAGES: u64 = 1 << 20;
 
 /// A state file that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -104,6 +104,8 @@ pub struct StateFile {
 #[derive(Clone, Copy, Debug)]
 struct Places {
     num_values: usize,
+    /// Pages of a slot before its variables: its header and a note.
+    header_pages: usize,
 }
 
 impl Places {
@@ -113,12 +115,16 @@ impl Places {
     }
 
     fn slot(self, sequence: u64) -> u64 {
-        let slot_bytes = SLOT_HEADER_PAGES * PAGE + 2 * self.part_bytes();
+        let slot_bytes = self.header_bytes() + 2 * self.part_bytes();
         (PAGE + (sequence % 2) as usize * slot_bytes) as u64
     }
 
+    fn header_bytes(self) -> usize {
+        self.header_pages * PAGE
+    }
+
     fn variables(self, sequence: u64) -> u64 {
-        self.slot(sequence) + (SLOT_HEADER_PAGES * PAGE) as u64
+        self.slot(sequence) + self.header_bytes() as u64
     }
 
     fn averages(self, sequence: u64) -> u64 {
@@ -131,7 +137,8 @@ impl Places {
 }
 
 impl StateFile {
-    /// Makes a state file that holds `stored`, in the place of whatever `path` named before.
+    /// Makes a state file that holds `stored`, in the place of whatever `path` named before, with
+    /// room for notes of `max_note_bytes`.
     ///
     /// It appears under its name when it is whole.
     ///
@@ -141,8 +148,13 @@ impl StateFile {
     ///
     /// # Panics
     ///
-    /// As [`commit`](Self::commit).
-    pub fn create(path: &Path, layout: &Layout, stored: &Stored) -> Result<Self, StateFileError> {
+    /// As [`write`](Self::write).
+    pub fn create(
+        path: &Path,
+        layout: &Layout,
+        max_note_bytes: usize,
+        stored: &Stored,
+    ) -> Result<Self, StateFileError> {
         let error = |source| StateFileError::Write {
             path: path.to_owned(),
             source,
@@ -158,6 +170,7 @@ impl StateFile {
                 .open(&unfinished)?;
             let places = Places {
                 num_values: layout.num_values(),
+                header_pages: (SLOT_HEADER_BYTES + max_note_bytes).div_ceil(PAGE),
             };
             // All its room is taken now, not at some commit in the middle of the night.
             rustix::fs::fallocate(
@@ -167,13 +180,16 @@ impl StateFile {
                 places.file_bytes(),
             )?;
             file.write_all_at(&header(layout), 0)?;
+            let header_pages = places.header_pages as u64;
+            file.write_all_at(&header_pages.to_le_bytes(), HEADER_PAGES_OFFSET)?;
             let mut state_file = StateFile {
                 file,
                 path: path.to_owned(),
                 places,
                 sequence: 0,
             };
-            state_file.write(&stored.state, stored.digest, &stored.note)?;
+            state_file.write_slot(&stored.state, stored.digest, &stored.note)?;
+            state_file.write_sequence()?;
             fs::rename(&unfinished, path)?;
             Ok(state_file)
         };
@@ -199,15 +215,16 @@ impl StateFile {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(read_error(error)),
         };
+        let foreign = || StateFileError::Foreign {
+            path: path.to_owned(),
+        };
+        let header_pages = header_pages(&file, layout).ok_or_else(foreign)?;
         let places = Places {
             num_values: layout.num_values(),
+            header_pages,
         };
-        let mut found = vec![0; header(layout).len()];
-        let has_header = file.read_exact_at(&mut found, 0).is_ok() && found == header(layout);
-        if !has_header || file.metadata().map_err(read_error)?.len() != places.file_bytes() {
-            return Err(StateFileError::Foreign {
-                path: path.to_owned(),
-            });
+        if file.metadata().map_err(read_error)?.len() != places.file_bytes() {
+            return Err(foreign());
         }
         let mut state_file = StateFile {
             file,
@@ -215,7 +232,7 @@ impl StateFile {
             places,
             sequence: 0,
         };
-        let newest = state_file.read_sequence().map_err(read_error)?;
+        let newest = read_u64(&state_file.file, SEQUENCE_OFFSET).map_err(read_error)?;
         // After a power cut the slot before may be whole where the newest is not.
         for sequence in [newest, newest.wrapping_sub(1)] {
             if let Some(stored) = state_file.read_slot(sequence).map_err(read_error)? {
@@ -228,64 +245,78 @@ impl StateFile {
         })
     }
 
-    /// Makes `state` the one that the file holds.
+    /// Writes `state` beside the one that the file holds, which stays as it is.
     ///
     /// # Errors
     ///
-    /// [`StateFileError::Write`]; the file then holds the state before.
+    /// [`StateFileError::Write`]; what the file holds is what it held before.
     ///
     /// # Panics
     ///
-    /// If `state` is of another layout, or `note` longer than [`MAX_NOTE_BYTES`].
-    pub fn commit(
+    /// If `state` is of another layout, or `note` longer than what the file was made for.
+    pub fn write(
         &mut self,
         state: &TrainingState,
         digest: StateDigest,
         note: &[u8],
     ) -> Result<(), StateFileError> {
-        self.write(state, digest, note)
-            .map_err(|source| StateFileError::Write {
-                path: self.path.clone(),
-                source,
-            })
+        self.write_slot(state, digest, note)
+            .map_err(|source| self.write_error(source))
     }
 
-    fn write(&mut self, state: &TrainingState, digest: StateDigest, note: &[u8]) -> io::Result<()> {
+    /// Makes the state that was written last the one that the file holds.
+    ///
+    /// # Errors
+    ///
+    /// [`StateFileError::Write`]; the file then holds the state before.
+    pub fn flip(&mut self) -> Result<(), StateFileError> {
+        self.write_sequence()
+            .map_err(|source| self.write_error(source))
+    }
+
+    fn write_error(&self, source: io::Error) -> StateFileError {
+        StateFileError::Write {
+            path: self.path.clone(),
+            source,
+        }
+    }
+
+    fn write_slot(
+        &mut self,
+        state: &TrainingState,
+        digest: StateDigest,
+        note: &[u8],
+    ) -> io::Result<()> {
         assert_eq!(
             state.variables.len(),
             self.places.num_values,
             "the state is of this layout"
         );
+        let next = self.sequence + 1;
+        let header = slot_header(next, state, digest, note);
         assert!(
-            note.len() <= MAX_NOTE_BYTES,
+            header.len() <= self.places.header_bytes(),
             "a note of {} bytes is too long",
             note.len()
         );
-        let next = self.sequence + 1;
         self.file
             .write_all_at(state.variables.as_bytes(), self.places.variables(next))?;
         self.file
             .write_all_at(state.averages.as_bytes(), self.places.averages(next))?;
-        self.file.write_all_at(
-            &slot_header(next, state, digest, note),
-            self.places.slot(next),
-        )?;
-        // The flip. All before it is another slot's.
+        self.file.write_all_at(&header, self.places.slot(next))
+    }
+
+    fn write_sequence(&mut self) -> io::Result<()> {
+        let next = self.sequence + 1;
         self.file
             .write_all_at(&next.to_le_bytes(), SEQUENCE_OFFSET)?;
         self.sequence = next;
         Ok(())
     }
 
-    fn read_sequence(&self) -> io::Result<u64> {
-        let mut bytes = [0; 8];
-        self.file.read_exact_at(&mut bytes, SEQUENCE_OFFSET)?;
-        Ok(u64::from_le_bytes(bytes))
-    }
-
     /// What slot `sequence` holds, if that is what was written to it.
     fn read_slot(&self, sequence: u64) -> io::Result<Option<Stored>> {
-        let mut header = vec![0; SLOT_HEADER_PAGES * PAGE];
+        let mut header = vec![0; self.places.header_bytes()];
         self.file
             .read_exact_at(&mut header, self.places.slot(sequence))?;
         let Some((global_step, digest, note)) = parse_slot_header(&header, sequence) else {
@@ -311,7 +342,22 @@ impl StateFile {
     }
 }
 
-/// The header's part that never changes.
+/// Pages of a slot's header in a file that begins as one of this release and `layout` does.
+fn header_pages(file: &File, layout: &Layout) -> Option<usize> {
+    let mut found = vec![0; header(layout).len()];
+    file.read_exact_at(&mut found, 0).ok()?;
+    let pages = read_u64(file, HEADER_PAGES_OFFSET).ok()?;
+    let is_ours = found == header(layout) && (1..=MAX_HEADER_PAGES).contains(&pages);
+    is_ours.then_some(pages as usize)
+}
+
+fn read_u64(file: &File, offset: u64) -> io::Result<u64> {
+    let mut bytes = [0; 8];
+    file.read_exact_at(&mut bytes, offset)?;
+    Ok(u64::from_le_bytes(bytes))
+}
+
+/// The header's part that is the same for every file of this release and layout.
 fn header(layout: &Layout) -> Vec<u8> {
     let numbers = [VERSION, layout.fingerprint(), layout.num_values() as u64];
     MAGIC
@@ -382,7 +428,8 @@ mod tests {
             digest,
             note,
         } = stored(step);
-        file.commit(&state, digest, &note).unwrap();
+        file.write(&state, digest, &note).unwrap();
+        file.flip().unwrap();
     }
 
     fn open(path: &Path) -> Result<Stored, StateFileError> {
@@ -394,7 +441,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("state");
         assert!(StateFile::open(&path, &layout()).unwrap().is_none());
-        let mut file = StateFile::create(&path, &layout(), &stored(0)).unwrap();
+        let mut file = StateFile::create(&path, &layout(), 100, &stored(0)).unwrap();
         for step in 1..5 {
             commit(&mut file, step);
             assert_eq!(open(&path).unwrap(), stored(step));
@@ -410,7 +457,7 @@ mod tests {
     fn a_file_of_another_model_or_none_at_all_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("state");
-        StateFile::create(&path, &layout(), &stored(0)).unwrap();
+        StateFile::create(&path, &layout(), 100, &stored(0)).unwrap();
         let other = StateFile::open(&path, &Layout::cifar10()).unwrap_err();
         assert!(matches!(other, StateFileError::Foreign { .. }));
         fs::write(&path, "no state").unwrap();
@@ -427,7 +474,7 @@ mod tests {
         fn a_commit_cut_short_leaves_the_state_before(written in 0_usize..30_000) {
             let dir = tempfile::tempdir().unwrap();
             let path = dir.path().join("state");
-            let mut file = StateFile::create(&path, &layout(), &stored(0)).unwrap();
+            let mut file = StateFile::create(&path, &layout(), 100, &stored(0)).unwrap();
             commit(&mut file, 1);
             let before = fs::read(&path).unwrap();
             commit(&mut file, 2);
@@ -461,7 +508,7 @@ mod tests {
         ) {
             let dir = tempfile::tempdir().unwrap();
             let path = dir.path().join("state");
-            let mut file = StateFile::create(&path, &layout(), &stored(0)).unwrap();
+            let mut file = StateFile::create(&path, &layout(), 100, &stored(0)).unwrap();
             commit(&mut file, 1);
             let mut bytes = fs::read(&path).unwrap();
             let at = at.index(bytes.len());

@@ -1,62 +1,85 @@
-//! Collects one gradient per tower of the current step.
+//! Collects the gradients that make an update.
 
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use cifar_params::Values;
-use cifar_sequence::Tower;
-use cifar_wire::messages::Losses;
+use cifar_sequence::{ExamplesDigest, TowerStep};
+use cifar_wire::messages::{Losses, WorkerId};
 
-/// The gradients of the current step that have come in.
+/// The gradients that have come in for the next update.
 ///
 /// Pure: no clock, lock, wait or log line. Unlike TensorFlow's accumulator, in which one fast worker
 /// may fill two places of a step, a place here belongs to a tower, so each part of the batch counts
-/// exactly once.
+/// at most once.
 #[derive(Debug)]
 pub struct Aggregator {
-    num_towers: u32,
+    /// Gradients that make an update.
+    needed: usize,
     /// Keyed by tower, so a repeated push cannot count twice, and read in tower order, so the mean
     /// has the same bits whatever order pushes arrive in.
-    pending: BTreeMap<Tower, TowerGradient>,
+    pending: BTreeMap<TowerStep, TowerGradient>,
 }
 
-/// The gradient of one tower.
+/// The gradient of one tower, and what is known of it.
 #[derive(Debug)]
 pub struct TowerGradient {
+    /// Step and tower.
+    pub of: TowerStep,
     /// All variables end to end.
     pub gradients: Values,
+    /// Their Euclidean norm.
+    pub norm: f32,
     /// The tower's losses.
     pub losses: Losses,
+    /// Digest of the examples that were decoded.
+    pub examples: ExamplesDigest,
+    /// Who computed it.
+    pub worker: WorkerId,
+    /// From giving the tower step out to having the gradient.
+    pub held: Duration,
+    /// The part of it that the worker computed.
+    pub compute_time: Duration,
+    /// When it came.
+    pub arrived: Instant,
+    /// Updates since the variables that it was taken at.
+    pub staleness: u64,
 }
 
 impl Aggregator {
-    /// An empty aggregator for `num_towers` towers.
+    /// An empty aggregator for updates of `needed` gradients.
     #[must_use]
-    pub fn new(num_towers: u32) -> Self {
+    pub fn new(needed: u32) -> Self {
         Aggregator {
-            num_towers,
+            needed: needed as usize,
             pending: BTreeMap::new(),
         }
     }
 
-    /// Takes the gradient of `tower`; false if it has one already, which is then kept.
-    pub fn add(&mut self, tower: Tower, gradient: TowerGradient) -> bool {
-        if self.pending.contains_key(&tower) {
+    /// Takes a gradient; false if its tower has one already, which is then kept.
+    pub fn add(&mut self, gradient: TowerGradient) -> bool {
+        if self.pending.contains_key(&gradient.of) {
             return false;
         }
-        self.pending.insert(tower, gradient);
+        self.pending.insert(gradient.of, gradient);
         true
     }
 
-    /// Number of towers whose gradient is there.
+    /// Number of gradients that are there.
     #[must_use]
     pub fn have(&self) -> usize {
         self.pending.len()
     }
 
-    /// The gradients of all towers in tower order, once they are all there; the next step begins
-    /// with none.
+    /// Number of gradients that make an update.
+    #[must_use]
+    pub fn needed(&self) -> usize {
+        self.needed
+    }
+
+    /// The gradients in tower order, once enough are there; the next update begins with none.
     pub fn take_complete(&mut self) -> Option<Vec<TowerGradient>> {
-        if self.pending.len() < self.num_towers as usize {
+        if self.pending.len() < self.needed {
             return None;
         }
         Some(std::mem::take(&mut self.pending).into_values().collect())
@@ -87,26 +110,17 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-
-    fn gradient(numbers: &[f32]) -> TowerGradient {
-        TowerGradient {
-            gradients: Values::from(numbers),
-            losses: Losses {
-                cross_entropy: 1.0,
-                total: numbers[0],
-            },
-        }
-    }
+    use crate::training::fixtures::tower_gradient;
 
     #[test]
-    fn a_step_is_complete_when_every_tower_is_there() {
+    fn an_update_is_complete_when_every_tower_is_there() {
         let mut aggregator = Aggregator::new(2);
-        assert!(aggregator.add(Tower(1), gradient(&[1.0])));
+        assert!(aggregator.add(tower_gradient(0, 1, &[1.0])));
         assert!(aggregator.take_complete().is_none());
-        assert!(aggregator.add(Tower(0), gradient(&[2.0])));
+        assert!(aggregator.add(tower_gradient(0, 0, &[2.0])));
         let complete = aggregator.take_complete().unwrap();
         assert_eq!(
-            [complete[0].losses.total, complete[1].losses.total],
+            [complete[0].norm, complete[1].norm],
             [2.0, 1.0],
             "in tower order"
         );
@@ -116,8 +130,8 @@ mod tests {
     #[test]
     fn a_second_gradient_of_a_tower_does_not_count() {
         let mut aggregator = Aggregator::new(2);
-        assert!(aggregator.add(Tower(0), gradient(&[1.0])));
-        assert!(!aggregator.add(Tower(0), gradient(&[9.0])));
+        assert!(aggregator.add(tower_gradient(0, 0, &[1.0])));
+        assert!(!aggregator.add(tower_gradient(0, 0, &[9.0])));
         assert_eq!(aggregator.have(), 1);
     }
 
@@ -129,7 +143,7 @@ mod tests {
         ) {
             let mut aggregator = Aggregator::new(5);
             for tower in order {
-                aggregator.add(Tower(tower), gradient(&[numbers[tower as usize]]));
+                aggregator.add(tower_gradient(0, tower, &[numbers[tower as usize]]));
             }
             let complete = aggregator.take_complete().unwrap();
             let mut found = [0.0];

@@ -1,19 +1,22 @@
 //! The command line of `cifar-ps`: what a person may say about a run.
 
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 use cifar_cli::args::{positive, seconds};
 use cifar_cli::logging::LogArgs;
 use cifar_params::{DecayBy, Kernels};
-use cifar_sequence::{DataSet, InputKind};
+use cifar_sequence::{DataSet, GlobalStep, InputKind};
 use clap::Parser;
+
+use crate::commit_path::{CommitPoint, UnknownPoint};
 
 /// The parameter server of a training run: holds the variables, averages the gradients that
 /// cifar-worker processes push, and writes checkpoints.
 ///
 /// A train dir holds one run. Started again with the same train dir, the server goes on from the
-/// newest checkpoint; settings that are not given then keep their values.
+/// last step that was committed; settings that are not given then keep their values.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "cifar-ps", version = cifar_cli::VERSION)]
 pub struct Args {
@@ -70,6 +73,10 @@ pub struct Args {
     #[arg(long, help_heading = "Workers")]
     pub mixed: bool,
 
+    /// Share of the tower steps that two workers compute, to compare: finds a faulty one
+    #[arg(long, default_value_t = 0.0, value_name = "SHARE", value_parser = share, help_heading = "Workers")]
+    pub audit_fraction: f64,
+
     /// Where logs go and what is in them.
     #[command(flatten)]
     pub log: LogArgs,
@@ -77,6 +84,35 @@ pub struct Args {
     /// Leave when the process that started this one ends.
     #[arg(long, hide = true)]
     pub leave_with_parent: bool,
+
+    /// Die at this point of a commit, such as `after-flip@12`: for tests.
+    #[arg(long, hide = true, value_name = "POINT@STEP")]
+    pub abort_at: Option<AbortAt>,
+}
+
+/// A point of the commit of a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AbortAt {
+    /// The point.
+    pub point: CommitPoint,
+    /// The step, counted before its update.
+    pub global_step: GlobalStep,
+}
+
+impl FromStr for AbortAt {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (point, step) = text.split_once('@').ok_or("there is no @ in it")?;
+        let step = step.parse().map_err(|_| format!("{step:?} is no step"))?;
+        let point = point
+            .parse()
+            .map_err(|error: UnknownPoint| error.to_string())?;
+        Ok(AbortAt {
+            point,
+            global_step: GlobalStep(step),
+        })
+    }
 }
 
 /// Settings that make a run what it is. In a new run those not given have the defaults; in a train
@@ -87,6 +123,23 @@ pub struct RunArgs {
     /// Micro-batches per step, each computed by one worker at a time [default: 1]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
     pub towers: Option<u32>,
+
+    /// sync: an update takes the gradients of all towers; async: each gradient when it comes, at
+    /// variables that others may have moved meanwhile [default: sync]
+    #[arg(long, value_name = "MODE")]
+    pub mode: Option<UpdateMode>,
+
+    /// With sync, an update takes the first R gradients and drops the others [default: all]
+    #[arg(long, value_name = "R", value_parser = clap::value_parser!(u32).range(1..=4096))]
+    pub replicas_to_aggregate: Option<u32>,
+
+    /// With async, drop a gradient that more updates than this have overtaken [default: 16]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=4096))]
+    pub max_staleness: Option<u32>,
+
+    /// With async, divide the learning rate by one more than the gradient's staleness
+    #[arg(long)]
+    pub scale_by_staleness: bool,
 
     /// Examples per tower and step [default: 128]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=65536))]
@@ -144,10 +197,26 @@ pub struct RunArgs {
     pub default_data: Option<DataSet>,
 }
 
+/// When the variables are updated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum UpdateMode {
+    /// When the gradients of a step are there.
+    Sync,
+    /// When a gradient comes.
+    Async,
+}
+
 fn positive_f32(text: &str) -> Result<f32, String> {
     match positive(text)? as f32 {
         number if number > 0.0 && number.is_finite() => Ok(number),
         _ => Err("is no number of single precision above 0".to_owned()),
+    }
+}
+
+fn share(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(number) if (0.0..=1.0).contains(&number) => Ok(number),
+        _ => Err("is no number from 0 to 1".to_owned()),
     }
 }
 
@@ -180,6 +249,9 @@ mod tests {
             ["--worker-lease-secs", "-1"],
             ["--data", "mnist"],
             ["--input", "noisy"],
+            ["--mode", "eventually"],
+            ["--audit-fraction", "1.5"],
+            ["--abort-at", "before-lunch@3"],
         ] {
             assert!(
                 Args::try_parse_from(["cifar-ps", args[0], args[1]]).is_err(),

@@ -23,9 +23,25 @@ pub mod assignment;
 
 pub mod pace;
 
+pub mod patience;
+
+pub mod scrutiny;
+
+pub mod serials;
+
+pub mod event;
+
+pub mod update;
+
 pub mod aggregator;
 
 pub mod training;
+
+pub mod note;
+
+pub mod recorder;
+
+pub mod commit_path;
 
 pub mod service;
 

@@ -1,6 +1,6 @@
 //! The workers of the run: who they are and when they last gave a sign of life.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use cifar_params::Numerics;
@@ -32,6 +32,7 @@ pub struct Members {
     lease: Duration,
     next: WorkerId,
     workers: BTreeMap<WorkerId, Worker>,
+    quarantined: BTreeSet<WorkerId>,
 }
 
 impl Members {
@@ -43,6 +44,7 @@ impl Members {
             lease,
             next: WorkerId(0),
             workers: BTreeMap::new(),
+            quarantined: BTreeSet::new(),
         }
     }
 
@@ -87,12 +89,42 @@ impl Members {
         self.workers.get_mut(&id)
     }
 
+    /// The worker of that number.
+    #[must_use]
+    pub fn get(&self, id: WorkerId) -> Option<&Worker> {
+        self.workers.get(&id)
+    }
+
+    /// The numbers of the workers.
+    pub fn ids(&self) -> impl Iterator<Item = WorkerId> {
+        self.workers.keys().copied()
+    }
+
     /// Ends a membership.
     pub fn remove(&mut self, member: Member) -> Option<Worker> {
         if member.session != self.session {
             return None;
         }
         self.workers.remove(&member.worker)
+    }
+
+    /// Ends a membership for good: the worker computed something wrong.
+    pub fn quarantine(&mut self, id: WorkerId) -> Option<Worker> {
+        self.quarantined.insert(id);
+        self.workers.remove(&id)
+    }
+
+    /// Whether this member was [put into quarantine](Self::quarantine).
+    #[must_use]
+    pub fn is_quarantined(&self, member: Member) -> bool {
+        member.session == self.session && self.quarantined.contains(&member.worker)
+    }
+
+    /// Everything was at rest for this long: the leases go on where they were.
+    pub fn extend(&mut self, pause: Duration) {
+        for worker in self.workers.values_mut() {
+            worker.last_seen += pause;
+        }
     }
 
     /// Ends the memberships whose lease is over.

@@ -14,12 +14,13 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_stream::wrappers::TcpListenerStream;
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
+use crate::event::{Event, Who};
 use crate::service::Service;
 use crate::step_log::StepLog;
 use crate::train_dir::TrainDir;
-use crate::training::{Event, Phase, Snapshot};
+use crate::training::{Phase, Snapshot};
 
 /// How often leases and intervals are looked at.
 const TICK: Duration = Duration::from_millis(250);
@@ -139,15 +140,16 @@ impl Supervisor {
     }
 
     async fn handle_events(&mut self) -> Result<(), Failure> {
-        for event in self.service.ask(|training, _| training.take_events()) {
+        for event in self.service.take_events() {
             match event {
                 Event::Joined {
-                    worker,
-                    name,
+                    who: Who { worker, name },
                     numerics,
                 } => info!(worker = worker.0, name, numerics, "worker joins"),
-                Event::Left { worker, name } => info!(worker = worker.0, name, "worker leaves"),
-                Event::Lost { worker, name } => {
+                Event::Left(Who { worker, name }) => {
+                    info!(worker = worker.0, name, "worker leaves");
+                }
+                Event::Lost(Who { worker, name }) => {
                     warn!(
                         worker = worker.0,
                         name, "worker gave no sign of life for its lease and is given up"
@@ -161,6 +163,47 @@ impl Supervisor {
                     let (slow, also_given_to) = (slow.0, also_given_to.0);
                     info!(%tower_step, slow, also_given_to, "tower step is overdue, an idle worker computes it too");
                 }
+                Event::Dropped {
+                    tower_step,
+                    worker,
+                    reason,
+                } => debug!(%tower_step, worker = worker.0, ?reason, "gradient does not count"),
+                Event::InDoubt {
+                    tower_step,
+                    who: Who { worker, name },
+                    reason,
+                } => {
+                    let worker = worker.0;
+                    warn!(%tower_step, worker, name, reason, "gradient is in doubt, the tower step is computed once more");
+                }
+                Event::Audited {
+                    tower_step,
+                    workers: [a, b],
+                    equal: true,
+                } => {
+                    let (a, b) = (a.worker.0, b.worker.0);
+                    debug!(%tower_step, a, b, "two workers agree");
+                }
+                Event::Audited {
+                    tower_step,
+                    workers: [a, b],
+                    equal: false,
+                } => {
+                    let (worker, other) = (a.worker.0, b.worker.0);
+                    let (name, other_name) = (a.name, b.name);
+                    warn!(%tower_step, worker, name, other, other_name, "two workers came to different gradients of the same tower step: one of them is faulty");
+                }
+                Event::Quarantined {
+                    who: Who { worker, name },
+                    reason,
+                } => error!(
+                    worker = worker.0,
+                    name, reason, "worker computed something wrong and takes no further part"
+                ),
+                Event::Suspended { pause } => warn!(
+                    pause_secs = pause.as_secs(),
+                    "server itself was suspended, leases are extended"
+                ),
                 Event::StandsStill { waits_for } => warn!(waits_for, "run stands still"),
                 Event::GoesOn { after } => info!(after_secs = after.as_secs(), "run goes on"),
                 Event::Stalled { waits_for } => {
@@ -208,6 +251,7 @@ impl Supervisor {
             let snapshot = self.service.ask(|training, _| training.snapshot());
             self.save(snapshot).await?;
         }
+        self.service.end(goodbye).or_exit(Exit::Disk)?;
         self.service.change(|training, _| training.saved());
         Ok(())
     }
@@ -242,7 +286,7 @@ fn exit_of(goodbye: Goodbye) -> Exit {
         Goodbye::Complete => Exit::Complete,
         Goodbye::Diverged => Exit::Diverged,
         // A server that was asked to stop ends with the code of the signal; else the run stood still.
-        Goodbye::Stopping => Exit::TryAgain,
+        Goodbye::Stopping | Goodbye::Quarantined => Exit::TryAgain,
     }
 }
 

@@ -1,92 +1,114 @@
-//! Answers the wire: a lock, a clock and a way to wait, around [`Training`]; and the file that each
-//! commit goes to before anybody hears of it.
+//! Answers the wire: a lock, a clock and a way to wait, around [`Training`] and the way that its
+//! commits take.
 
+use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use cifar_params::{Layout, RunConfig, StateDigest, StateFile, StateFileError, Values};
+use cifar_params::{Layout, RunConfig, Values};
+use cifar_sequence::GlobalStep;
 use cifar_wire::client::PULL_HOLD;
 use cifar_wire::messages::{
-    Assignment, Member, Pull, Push, Refusal, Registered, Registration, Status, Verdict,
+    Assignment, Goodbye, Member, Pull, Push, Refusal, Registered, Registration, Status, Verdict,
 };
 use cifar_wire::server::{ParameterServer, RequestError};
 use tokio::sync::watch;
 
-use crate::training::Training;
+use crate::commit_path::{AtPoint, CommitPart, CommitPath, CommitPoint, KeepError};
+use crate::event::Event;
+use crate::training::{Gradient, Pushed, Training};
 
 /// The run behind a lock, and a signal for whoever waits for it to change.
-#[derive(Debug)]
 pub struct Service {
     guarded: Mutex<Guarded>,
     changed: watch::Sender<()>,
     num_values: usize,
+    at_point: AtPoint,
 }
 
-/// The run and the file that holds its newest state.
+/// The run, the way into its files, and what is to be told of it.
 #[derive(Debug)]
 struct Guarded {
     training: Training,
-    state_file: StateFile,
-    /// The state that the file holds.
-    kept: StateDigest,
-    failure: Option<StateFileError>,
+    commit_path: CommitPath,
+    events: Vec<Event>,
+    failure: Option<KeepError>,
+    /// The member whose push was the last of a step, until it is heard of again.
+    answered: Option<(Member, GlobalStep)>,
 }
 
 impl Guarded {
-    /// Makes the file hold the newest state.
-    fn keep(&mut self) {
-        let snapshot = self.training.snapshot();
-        if snapshot.digest == self.kept {
-            return;
+    /// Keeps what happened in the ledger, and for the one who tells people.
+    fn keep_events(&mut self) {
+        let events = self.training.take_events();
+        if let Err(error) = self.commit_path.happened(now(), &events) {
+            self.failure.get_or_insert(error);
         }
-        let note = note_of(self.training.run());
-        match self
-            .state_file
-            .commit(&snapshot.state, snapshot.digest, &note)
-        {
-            Ok(()) => self.kept = snapshot.digest,
-            Err(error) => self.failure = Some(error),
-        }
+        self.events.extend(events);
     }
 }
 
-/// What is kept with each state: the run that it belongs to, as JSON.
-///
-/// # Panics
-///
-/// Never: a configuration has no map with keys that JSON lacks.
-#[must_use]
-pub fn note_of(run: &RunConfig) -> Vec<u8> {
-    serde_json::to_vec(run).expect("a configuration is numbers and names")
+impl fmt::Debug for Service {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Service")
+            .field("guarded", &self.guarded)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Service {
-    /// A service for `training`, whose gradients are of `layout`. `state_file` holds its state.
+    /// A service for `training`, whose gradients are of `layout` and whose commits take
+    /// `commit_path`. `at_point` is called at every point of every commit.
     #[must_use]
-    pub fn new(training: Training, state_file: StateFile, layout: &Layout) -> Self {
+    pub fn new(
+        training: Training,
+        commit_path: CommitPath,
+        layout: &Layout,
+        at_point: AtPoint,
+    ) -> Self {
         let (changed, _) = watch::channel(());
-        let kept = training.snapshot().digest;
         let guarded = Guarded {
             training,
-            state_file,
-            kept,
+            commit_path,
+            events: Vec::new(),
             failure: None,
+            answered: None,
         };
         Service {
             guarded: Mutex::new(guarded),
             changed,
             num_values: layout.num_values(),
+            at_point,
         }
     }
 
-    /// Why the newest state could not be kept, if so; the run must then not go on.
-    pub fn take_failure(&self) -> Option<StateFileError> {
+    /// Why the newest state or record could not be kept, if so; the run must then not go on.
+    pub fn take_failure(&self) -> Option<KeepError> {
         self.lock().failure.take()
+    }
+
+    /// What happened since the last call.
+    pub fn take_events(&self) -> Vec<Event> {
+        std::mem::take(&mut self.lock().events)
+    }
+
+    /// Keeps in the ledger that the server leaves.
+    ///
+    /// # Errors
+    ///
+    /// [`KeepError`] if that cannot be written.
+    pub fn end(&self, goodbye: Goodbye) -> Result<(), KeepError> {
+        let mut guarded = self.lock();
+        let global_step = guarded.training.snapshot().state.global_step;
+        guarded.commit_path.end(now(), global_step, goodbye)
     }
 
     /// Asks the run something that changes nothing for those who wait.
     pub fn ask<T>(&self, question: impl FnOnce(&mut Training, Instant) -> T) -> T {
-        question(&mut self.lock().training, now())
+        let mut guarded = self.lock();
+        let answer = question(&mut guarded.training, now());
+        guarded.keep_events();
+        answer
     }
 
     /// Changes the run and wakes those who wait.
@@ -99,6 +121,46 @@ impl Service {
     /// Sees every change from now on.
     pub fn changes(&self) -> watch::Receiver<()> {
         self.changed.subscribe()
+    }
+
+    /// Takes a gradient, and commits the step if it was the last one missing.
+    fn take(&self, push: &Push, gradient: Gradient) -> Result<Verdict, RequestError> {
+        let mut guarded = self.lock();
+        let Guarded {
+            training,
+            commit_path,
+            ..
+        } = &mut *guarded;
+        let update = match training.push(now(), push, gradient) {
+            Pushed::Answered(verdict) => {
+                guarded.keep_events();
+                return Ok(verdict);
+            }
+            Pushed::Complete(update) => *update,
+        };
+        let step = update.global_step();
+        let at = |point| (self.at_point)(point, step);
+        let committed = commit_path.commit(now, at, training, update);
+        guarded.keep_events();
+        match committed {
+            Ok(verdict) => {
+                at(CommitPoint::Before(CommitPart::Reply));
+                guarded.answered = Some((push.member, step));
+                Ok(verdict)
+            }
+            Err(error) => {
+                guarded.failure = Some(error);
+                Err(RequestError::ShuttingDown)
+            }
+        }
+    }
+
+    /// That the worker asks again shows that the answer to its push was sent.
+    fn was_answered(&self, member: Member) {
+        let mut guarded = self.lock();
+        if let Some((_, step)) = guarded.answered.take_if(|(who, _)| *who == member) {
+            (self.at_point)(CommitPoint::After(CommitPart::Reply), step);
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Guarded> {
@@ -125,6 +187,7 @@ impl ParameterServer for Service {
     }
 
     async fn pull(&self, pull: Pull) -> Result<Assignment, RequestError> {
+        self.was_answered(pull.member);
         let mut changes = self.changes();
         let answer = async {
             loop {
@@ -151,12 +214,8 @@ impl ParameterServer for Service {
                 push.tower_step.tower
             )));
         }
-        let verdict = {
-            let mut guarded = self.lock();
-            let verdict = guarded.training.push(now(), &push, gradients);
-            guarded.keep();
-            verdict
-        };
+        let gradient = Gradient::new(gradients);
+        let verdict = self.take(&push, gradient)?;
         self.changed.send_replace(());
         Ok(verdict)
     }

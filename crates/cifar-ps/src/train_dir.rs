@@ -4,11 +4,15 @@ use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 
+use cifar_ledger::ledger_file::LEDGER_FILE;
+use cifar_ledger::{Head, LedgerError, LedgerFile};
 use cifar_params::checkpoint::{self, CheckpointError};
 use cifar_params::{
     Checkpoint, Layout, RunConfig, StateFile, StateFileError, Stored, TrainingState,
 };
 use tracing::warn;
+
+use crate::note::{Note, max_note_bytes};
 
 const LOCK_FILE: &str = ".lock";
 const STATE_FILE: &str = "state";
@@ -113,18 +117,15 @@ impl TrainDir {
         first_error.map_or(Ok(None), |error| Err(nothing_good(error)))
     }
 
-    /// The newest state that the state file holds whole, with the run that it belongs to. A file
+    /// The newest state that the state file holds whole, with what was kept with it. A file
     /// that holds none is named in the log and passed over: the checkpoints are there for that.
     #[must_use]
-    pub fn kept_state(&self, layout: &Layout) -> Option<Checkpoint> {
+    pub fn kept_state(&self, layout: &Layout) -> Option<(TrainingState, Note<'static>)> {
         let path = self.path.join(STATE_FILE);
         match StateFile::open(&path, layout) {
             Ok(None) => None,
             Ok(Some((_, stored))) => match serde_json::from_slice(&stored.note) {
-                Ok(run) => Some(Checkpoint {
-                    state: stored.state,
-                    run: Some(run),
-                }),
+                Ok(note) => Some((stored.state, note)),
                 Err(error) => {
                     warn!(path = %path.display(), "passes over a state of another release: {error}");
                     None
@@ -137,7 +138,7 @@ impl TrainDir {
         }
     }
 
-    /// The state file, holding `stored`, for the commits to come.
+    /// The state file, holding `stored`, for the commits of `num_towers` towers to come.
     ///
     /// # Errors
     ///
@@ -145,9 +146,20 @@ impl TrainDir {
     pub fn state_file(
         &self,
         layout: &Layout,
+        num_towers: u32,
         stored: &Stored,
     ) -> Result<StateFile, StateFileError> {
-        StateFile::create(&self.path.join(STATE_FILE), layout, stored)
+        let path = self.path.join(STATE_FILE);
+        StateFile::create(&path, layout, max_note_bytes(num_towers), stored)
+    }
+
+    /// The ledger, and the state that it ends with.
+    ///
+    /// # Errors
+    ///
+    /// [`LedgerError`] if it cannot be read or written.
+    pub fn ledger(&self) -> Result<(LedgerFile, Option<Head>), LedgerError> {
+        LedgerFile::open(&self.path.join(LEDGER_FILE))
     }
 
     /// Writes a checkpoint and removes the oldest beyond the number that is kept.

@@ -11,24 +11,31 @@
 //!                                                        state is being saved      goodbye
 //! ```
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use cifar_params::{Layout, Numerics, RunConfig, StateDigest, TrainingState, Values};
-use cifar_sequence::{GlobalStep, Tower, TowerStep};
+use cifar_ledger::record::Dropped;
+use cifar_params::{Layout, Mode, Numerics, RunConfig, StateDigest, TrainingState, Values};
+use cifar_sequence::stream::{Purpose, Stream};
+use cifar_sequence::{ExamplesDigest, GlobalStep, SampleSequence, Tower, TowerStep};
 use cifar_wire::messages::{
-    Assignment, Goodbye, Losses, Member, Pull, Push, Refusal, Registered, Registration, Session,
-    Status, Verdict, Work, WorkerId, WorkerStatus,
+    Assignment, Goodbye, Member, Pull, Push, Refusal, Registered, Registration, Session, Status,
+    Verdict, Work, WorkerId, WorkerStatus,
 };
 
 use crate::aggregator::{Aggregator, TowerGradient};
 use crate::assignment::{Assigned, Assignments, Holder};
-use crate::commit::{all_finite, commit};
-use crate::membership::Members;
+use crate::event::{Event, Who};
+use crate::membership::{Members, Worker};
 use crate::pace::Pace;
+use crate::patience::{Passed, Patience};
 use crate::schedule::LearningRateSchedule;
+use crate::scrutiny::{self, Answer, Norms, Questions, Ruling};
+use crate::serials::AppliedSerials;
 use crate::step_log::Throughput;
+use crate::update::Update;
 
 /// A state and its digest: immutable, shared by every pull of its step.
 #[derive(Debug)]
@@ -57,6 +64,34 @@ impl AsRef<[u8]> for SharedVariables {
     }
 }
 
+/// A gradient as it came, with its norm.
+#[derive(Debug)]
+pub struct Gradient {
+    /// All variables end to end.
+    pub values: Values,
+    /// Their Euclidean norm.
+    pub norm: f32,
+}
+
+impl Gradient {
+    /// Takes the norm.
+    #[must_use]
+    pub fn new(values: Values) -> Self {
+        let norm = scrutiny::norm(&values);
+        Gradient { values, norm }
+    }
+}
+
+/// What becomes of a push.
+#[derive(Debug)]
+pub enum Pushed {
+    /// This is the answer.
+    Answered(Verdict),
+    /// It was the last gradient that the next update needed. The update is to be carried out and
+    /// handed to [`Training::commit`]; then the answer is [`Verdict::Accepted`].
+    Complete(Box<Update>),
+}
+
 /// Limits and intervals that may change from one start of a run to the next.
 #[derive(Clone, Debug)]
 pub struct Limits {
@@ -72,81 +107,8 @@ pub struct Limits {
     pub min_workers: u32,
     /// How long a run may go on without a gradient, or with too few workers.
     pub stall_timeout: Duration,
-}
-
-/// A run that got no gradient for this long stands still, and says what it waits for.
-const STANDSTILL: Duration = Duration::from_secs(5);
-
-/// Something worth telling people.
-#[derive(Debug)]
-pub enum Event {
-    /// A worker registered.
-    Joined {
-        /// Its number.
-        worker: WorkerId,
-        /// Its name.
-        name: String,
-        /// What it computes with.
-        numerics: String,
-    },
-    /// A worker said that it leaves.
-    Left {
-        /// Its number.
-        worker: WorkerId,
-        /// Its name.
-        name: String,
-    },
-    /// A worker gave no sign of life for its lease; its tower goes to another.
-    Lost {
-        /// Its number.
-        worker: WorkerId,
-        /// Its name.
-        name: String,
-    },
-    /// A tower step takes far longer than usual, and is also given to an idle worker.
-    Overdue {
-        /// The tower step.
-        tower_step: TowerStep,
-        /// Who has it.
-        slow: WorkerId,
-        /// Who has it too now.
-        also_given_to: WorkerId,
-    },
-    /// No gradient has come for some seconds.
-    StandsStill {
-        /// Who is missing, and since when.
-        waits_for: String,
-    },
-    /// A run that stood still goes on.
-    GoesOn {
-        /// How long it stood.
-        after: Duration,
-    },
-    /// The run stood still, or had too few workers, for so long that it ends for now.
-    Stalled {
-        /// Who is missing, and since when.
-        waits_for: String,
-    },
-    /// A step was applied.
-    Committed {
-        /// The step before the update.
-        global_step: GlobalStep,
-        /// Mean total loss over the towers.
-        loss: f32,
-        /// Mean time of the last steps.
-        step_time: Duration,
-    },
-    /// The state should be saved.
-    CheckpointDue(Arc<Snapshot>),
-    /// A loss, gradient or variable was not finite.
-    Diverged {
-        /// The tower step that showed it.
-        tower_step: TowerStep,
-        /// The name of the worker that computed it.
-        worker: String,
-        /// Its total loss.
-        loss: f32,
-    },
+    /// Share of the tower steps that two workers compute, to compare; 0 to 1.
+    pub audit_fraction: f64,
 }
 
 /// How far the run is.
@@ -166,27 +128,34 @@ pub struct Training {
     run: RunConfig,
     limits: Limits,
     schedule: LearningRateSchedule,
+    sequence: SampleSequence,
     phase: Phase,
     /// The server does not end before this, so that workers can come and be told.
     linger_until: Option<Instant>,
     members: Members,
     towers: Assignments,
+    questions: Questions,
+    norms: Norms,
     aggregator: Aggregator,
     snapshot: Arc<Snapshot>,
     /// The snapshot before, whose memory the next one takes if nobody reads it any more.
     previous: Option<Arc<Snapshot>>,
+    /// In asynchronous mode, what was applied, and the digests of the last states that gradients
+    /// may still be taken at, the newest last.
+    applied: AppliedSerials,
+    recent: VecDeque<StateDigest>,
     loss: Option<f32>,
     throughput: Throughput,
     pace: Pace,
-    last_progress: Instant,
-    told_standstill: bool,
-    /// When there were last as many workers as there have to be.
-    enough_workers: Instant,
+    /// The last commit, or the first work given; `None` before both.
+    step_began: Option<Instant>,
+    patience: Patience,
     events: Vec<Event>,
 }
 
 impl Training {
-    /// A run that goes on from `state`.
+    /// A run that goes on from `state`. `applied` are the tower steps that made it, which matters
+    /// only in asynchronous mode.
     ///
     /// If it is complete already, it lingers for one lease, so that workers that come back from the
     /// time before can be told.
@@ -197,10 +166,26 @@ impl Training {
         run: RunConfig,
         limits: Limits,
         state: TrainingState,
+        applied: AppliedSerials,
     ) -> Self {
         let complete = state.global_step >= limits.max_steps;
-        Training {
+        let needed = match run.mode {
+            Mode::Synchronous => run.num_towers,
+            Mode::Quorum {
+                replicas_to_aggregate,
+            } => replicas_to_aggregate,
+            Mode::Asynchronous { .. } => 1,
+        };
+        let snapshot = Arc::new(Snapshot::new(state));
+        let mut training = Training {
             schedule: LearningRateSchedule::of(&run),
+            sequence: SampleSequence::new(
+                run.seed,
+                run.num_towers,
+                run.batch_size,
+                run.data.num_train_examples(),
+                run.input,
+            ),
             phase: if complete {
                 Phase::Closing(Goodbye::Complete)
             } else {
@@ -208,20 +193,25 @@ impl Training {
             },
             linger_until: complete.then(|| now + limits.worker_lease),
             members: Members::new(session, limits.worker_lease),
-            towers: Assignments::new(run.num_towers),
-            aggregator: Aggregator::new(run.num_towers),
-            snapshot: Arc::new(Snapshot::new(state)),
+            towers: Assignments::default(),
+            questions: Questions::default(),
+            norms: Norms::default(),
+            aggregator: Aggregator::new(needed),
+            recent: VecDeque::new(),
+            snapshot,
             previous: None,
+            applied,
             loss: None,
             throughput: Throughput::default(),
             pace: Pace::default(),
-            last_progress: now,
-            told_standstill: false,
-            enough_workers: now,
+            step_began: None,
+            patience: Patience::new(now, limits.stall_timeout),
             events: Vec::new(),
             run,
             limits,
-        }
+        };
+        training.begin_step();
+        training
     }
 
     /// The run's configuration, with the numerics once a worker has come.
@@ -277,8 +267,10 @@ impl Training {
         self.run.numerics.get_or_insert(of_run);
         let member = self.members.admit(now, name.clone(), numerics.clone());
         self.events.push(Event::Joined {
-            worker: member.worker,
-            name,
+            who: Who {
+                worker: member.worker,
+                name,
+            },
             numerics: numerics.to_string(),
         });
         Ok(Registered {
@@ -289,6 +281,9 @@ impl Training {
 
     /// Answers a pull; `None` if the caller should ask again when something has changed.
     pub fn pull(&mut self, now: Instant, pull: Pull) -> Option<Assignment> {
+        if self.members.is_quarantined(pull.member) {
+            return Some(Assignment::Goodbye(Goodbye::Quarantined));
+        }
         let Some(worker) = self.members.seen(now, pull.member) else {
             return Some(Assignment::Unregistered);
         };
@@ -300,142 +295,339 @@ impl Training {
                 return Some(Assignment::Goodbye(goodbye));
             }
         }
-        let id = pull.member.worker;
-        let assigned = self.towers.assign(now, id, self.pace.overdue())?;
+        let assigned = self.assign(now, pull.member.worker)?;
         self.throughput.begin(now);
+        self.step_began.get_or_insert(now);
         let digest = self.snapshot.digest;
         let variables = (pull.held != Some(digest))
             .then(|| Bytes::from_owner(SharedVariables(Arc::clone(&self.snapshot))));
-        let tower_step = self.announce(id, assigned);
         Some(Assignment::Work(Work {
-            tower_step,
+            tower_step: assigned.tower_step,
             state_digest: digest,
             variables,
+            attempt: assigned.attempt,
         }))
     }
 
-    /// The tower step of an assignment; that it goes to a second worker is worth telling.
-    fn announce(&mut self, worker: WorkerId, assigned: Assigned) -> TowerStep {
-        let (tower, slow) = match assigned {
-            Assigned::Tower(tower) => (tower, None),
-            Assigned::Overdue { tower, slow } => (tower, Some(slow)),
-        };
-        let tower_step = TowerStep {
-            global_step: self.snapshot.state.global_step,
-            tower,
-        };
-        if let Some(slow) = slow {
+    fn assign(&mut self, now: Instant, worker: WorkerId) -> Option<Assigned> {
+        let is_asynchronous = matches!(self.run.mode, Mode::Asynchronous { .. });
+        // There is always a next one, so that nobody needs to wait for what is overdue.
+        let overdue = self.pace.overdue().filter(|_| !is_asynchronous);
+        let mut assigned = self.assign_open(now, worker, overdue);
+        if assigned.is_none() && is_asynchronous {
+            self.open_next();
+            assigned = self.assign_open(now, worker, overdue);
+        }
+        if let Some(Assigned {
+            tower_step,
+            slow: Some(slow),
+            ..
+        }) = assigned
+        {
             self.events.push(Event::Overdue {
                 tower_step,
                 slow,
                 also_given_to: worker,
             });
         }
-        tower_step
+        assigned
     }
 
-    /// Takes the gradient of a tower step, and commits the step if it was the last.
-    ///
-    /// `gradients` are those of `push`, checked in size.
-    pub fn push(&mut self, now: Instant, push: &Push, gradients: Values) -> Verdict {
-        let Some(worker) = self.members.seen(now, push.member) else {
-            return Verdict::Unregistered;
-        };
-        let name = worker.name.clone();
-        if let Phase::Closing(goodbye) | Phase::Closed(goodbye) = self.phase {
-            return Verdict::Goodbye(goodbye);
-        }
-        if let Some(verdict) = self.out_of_step(push) {
-            return verdict;
-        }
-        let TowerStep { tower, .. } = push.tower_step;
-        if !push.losses.total.is_finite() || !all_finite(&gradients) {
-            return self.diverge(push.tower_step, name, push.losses.total);
-        }
-        if self.aggregator.add(
-            tower,
-            TowerGradient {
-                gradients,
-                losses: push.losses,
-            },
-        ) {
-            self.credit(now, push);
-        }
-        if let Some(complete) = self.aggregator.take_complete() {
-            return self.commit(now, complete, push, name);
-        }
-        Verdict::Accepted
-    }
-
-    /// The verdict on a gradient that was not taken at the present state.
-    fn out_of_step(&self, push: &Push) -> Option<Verdict> {
-        let (step, of_push) = (self.snapshot.state.global_step, push.tower_step.global_step);
-        if of_push > step {
-            return Some(Verdict::Ahead { global_step: step });
-        }
-        if of_push < step || push.state_digest != self.snapshot.digest {
-            return Some(Verdict::Stale {
-                staleness: step.0 - of_push.0,
-            });
-        }
-        None
-    }
-
-    fn credit(&mut self, now: Instant, push: &Push) {
-        let id = push.member.worker;
-        if let Some(time) = self.towers.done(now, push.tower_step.tower, id) {
-            self.pace.note(time);
-        }
-        self.progress(now);
-        if let Some(worker) = self.members.get_mut(id) {
-            worker.tower_steps += 1;
-            worker.compute_time = push.compute_time;
-        }
-    }
-
-    fn commit(
+    fn assign_open(
         &mut self,
         now: Instant,
-        towers: Vec<TowerGradient>,
-        last: &Push,
-        worker: String,
-    ) -> Verdict {
-        let before = self.snapshot.state.global_step;
-        let gradients: Vec<&Values> = towers.iter().map(|tower| &tower.gradients).collect();
-        let learning_rate = self.schedule.learning_rate(before);
-        let mut next = self.spare_state();
-        let committed = commit(
-            &self.snapshot.state,
-            &gradients,
-            learning_rate,
-            self.run.moving_average_decay,
-            &mut next,
-        );
-        if committed.is_err() {
-            return self.diverge(last.tower_step, worker, last.losses.total);
+        worker: WorkerId,
+        overdue: Option<Duration>,
+    ) -> Option<Assigned> {
+        let members = &self.members;
+        let everyone = |answered: &[WorkerId]| members.ids().all(|id| answered.contains(&id));
+        self.towers.assign(now, worker, overdue, everyone)
+    }
+
+    /// Opens the first tower step that is neither applied nor open.
+    fn open_next(&mut self) {
+        let num_towers = self.run.num_towers;
+        let steps = self.applied.missing();
+        let mut steps = steps.map(|serial| TowerStep::with_serial(serial, num_towers));
+        if let Some(next) = steps.find(|tower_step| !self.towers.knows(*tower_step)) {
+            self.towers.open_one(next);
         }
-        self.previous = Some(std::mem::replace(
-            &mut self.snapshot,
-            Arc::new(Snapshot::new(next)),
-        ));
-        self.towers.begin_step();
-        self.throughput.step(now);
-        let loss = mean_total_loss(towers.iter().map(|tower| tower.losses));
-        self.loss = Some(loss);
-        let step_time = self.throughput.step_time();
-        self.events.push(Event::Committed {
-            global_step: before,
-            loss,
-            step_time,
+    }
+
+    /// Takes the gradient of a tower step.
+    ///
+    /// `gradient` is that of `push`, checked in size.
+    pub fn push(&mut self, now: Instant, push: &Push, gradient: Gradient) -> Pushed {
+        let answered = Pushed::Answered;
+        if self.members.is_quarantined(push.member) {
+            return answered(Verdict::Goodbye(Goodbye::Quarantined));
+        }
+        if self.members.seen(now, push.member).is_none() {
+            return answered(Verdict::Unregistered);
+        }
+        if let Phase::Closing(goodbye) | Phase::Closed(goodbye) = self.phase {
+            return answered(Verdict::Goodbye(goodbye));
+        }
+        let (of, worker) = (push.tower_step, push.member.worker);
+        let staleness = match self.staleness(push) {
+            Ok(staleness) => staleness,
+            Err((verdict, reason)) => {
+                self.events.push(Event::Dropped {
+                    tower_step: of,
+                    worker,
+                    reason,
+                });
+                return answered(verdict);
+            }
+        };
+        let examples = ExamplesDigest(push.examples_digest);
+        if examples != ExamplesDigest::of(self.sequence.samples(of)) {
+            self.quarantine(worker, format!("it did not use the examples of {of}"));
+            return answered(Verdict::Goodbye(Goodbye::Quarantined));
+        }
+        let answer = Answer {
+            doubt: self.norms.doubt(push.losses.total, gradient.norm),
+            gradient: TowerGradient {
+                of,
+                gradients: gradient.values,
+                norm: gradient.norm,
+                losses: push.losses,
+                examples,
+                worker,
+                held: self
+                    .towers
+                    .held_for(now, of, worker)
+                    .unwrap_or(push.compute_time),
+                compute_time: push.compute_time,
+                arrived: now,
+                staleness,
+            },
+        };
+        self.judge(now, answer)
+    }
+
+    /// By how many updates the gradient is too old, 0 in a synchronous run; or why it cannot count.
+    fn staleness(&mut self, push: &Push) -> Result<u64, (Verdict, Dropped)> {
+        let of = push.tower_step;
+        match self.run.mode {
+            Mode::Synchronous | Mode::Quorum { .. } => self.out_of_step(push)?,
+            Mode::Asynchronous { max_staleness, .. } => {
+                if self.applied.contains(of.serial(self.run.num_towers)) {
+                    return Err((Verdict::Accepted, Dropped::Duplicate));
+                }
+                let newest_first = self.recent.iter().rev();
+                let mut ages = (0_u64..).zip(newest_first);
+                let age = ages.find(|(_, digest)| **digest == push.state_digest);
+                let reason = match age {
+                    Some((staleness, _)) if staleness <= u64::from(max_staleness) => {
+                        return match self.towers.attempt(of) {
+                            Some(attempt) if attempt == push.attempt => Ok(staleness),
+                            _ => Err((Verdict::Accepted, Dropped::Duplicate)),
+                        };
+                    }
+                    Some(_) => Dropped::Stale,
+                    None => Dropped::OtherState,
+                };
+                // Somebody, perhaps the same worker, begins anew with the present variables.
+                self.towers.release(push.member.worker);
+                let staleness = age.map_or(0, |(staleness, _)| staleness);
+                return Err((Verdict::Stale { staleness }, reason));
+            }
+        }
+        match self.towers.attempt(of) {
+            Some(attempt) if attempt == push.attempt => Ok(0),
+            _ => Err((Verdict::Accepted, Dropped::Duplicate)),
+        }
+    }
+
+    /// Fails for a gradient that was not taken at the present state.
+    fn out_of_step(&self, push: &Push) -> Result<(), (Verdict, Dropped)> {
+        let (step, of_push) = (self.snapshot.state.global_step, push.tower_step.global_step);
+        if of_push > step {
+            return Err((Verdict::Ahead { global_step: step }, Dropped::Ahead));
+        }
+        let staleness = step.0 - of_push.0;
+        if staleness > 0 {
+            return Err((Verdict::Stale { staleness }, Dropped::Stale));
+        }
+        if push.state_digest != self.snapshot.digest {
+            return Err((Verdict::Stale { staleness }, Dropped::OtherState));
+        }
+        Ok(())
+    }
+
+    /// Has the gradient count, or somebody compute it once more.
+    fn judge(&mut self, now: Instant, answer: Answer) -> Pushed {
+        let (of, worker) = (answer.gradient.of, answer.gradient.worker);
+        let (doubt, loss) = (answer.doubt, answer.gradient.losses.total);
+        let is_audited = self.is_audited(of);
+        let answers = self.questions.add(answer);
+        let answered = |id| answers.iter().any(|answer| answer.gradient.worker == id);
+        let has_others = self.members.ids().any(|id| !answered(id));
+        let ruling = scrutiny::rule(answers, is_audited, has_others);
+        match ruling {
+            Ruling::Count { answer, wrong } => self.count(now, of, answer, &wrong),
+            Ruling::AskAnother => {
+                self.compare(of);
+                self.towers.ask_another(of, worker);
+                let Some(doubt) = doubt else {
+                    return Pushed::Answered(Verdict::Accepted);
+                };
+                let event = Event::InDoubt {
+                    tower_step: of,
+                    who: self.who(worker),
+                    reason: doubt.to_string(),
+                };
+                self.events.push(event);
+                Pushed::Answered(Verdict::InDoubt)
+            }
+            Ruling::Diverged => Pushed::Answered(self.diverge(of, worker, loss)),
+        }
+    }
+
+    /// Whether two workers are to compute this tower step. Only equals can be compared.
+    fn is_audited(&self, of: TowerStep) -> bool {
+        if self.limits.audit_fraction <= 0.0 {
+            return false;
+        }
+        let mut numerics = self.members.iter().map(|(_, worker)| &worker.numerics);
+        let first = numerics.next();
+        let (step, tower) = (of.global_step.0, u64::from(of.tower.0));
+        let mut stream = Stream::new(self.run.seed, Purpose::Audit, step, tower);
+        stream.unit_f64() < self.limits.audit_fraction && numerics.all(|other| Some(other) == first)
+    }
+
+    /// Tells of an audit when the second answer to a tower step has come.
+    fn compare(&mut self, of: TowerStep) {
+        let [first, second] = self.questions.answers(of) else {
+            return;
+        };
+        if first.doubt.is_some() || second.doubt.is_some() {
+            return;
+        }
+        let equal = scrutiny::same_bits(first, second);
+        let workers = [first.gradient.worker, second.gradient.worker].map(|id| self.who(id));
+        self.events.push(Event::Audited {
+            tower_step: of,
+            workers,
+            equal,
         });
-        self.after_commit();
-        Verdict::Accepted
+    }
+
+    /// One of the answers to a tower step counts; the workers of the `wrong` ones are at fault.
+    fn count(&mut self, now: Instant, of: TowerStep, answer: usize, wrong: &[usize]) -> Pushed {
+        self.compare(of);
+        let mut answers = self.questions.settle(of);
+        let believed = answers[answer].gradient.worker;
+        for index in wrong {
+            let Answer { gradient, doubt } = &answers[*index];
+            // A worker that did better the second time had a bad moment; it was told.
+            if gradient.worker != believed {
+                let fault = doubt.map_or("it is another".to_owned(), |doubt| doubt.to_string());
+                let reason = format!(
+                    "its gradient of {of} is wrong: {fault}, and that of worker {believed} is not"
+                );
+                self.quarantine(gradient.worker, reason);
+            }
+        }
+        let gradient = answers.swap_remove(answer).gradient;
+        self.credit(now, &gradient);
+        self.aggregator.add(gradient);
+        match self.aggregator.take_complete() {
+            Some(gradients) => Pushed::Complete(Box::new(self.update(now, gradients))),
+            None => Pushed::Answered(Verdict::Accepted),
+        }
+    }
+
+    fn credit(&mut self, now: Instant, gradient: &TowerGradient) {
+        self.towers.done(gradient.of, gradient.worker);
+        self.pace.note(gradient.held);
+        if let Some(after) = self.patience.progress(now) {
+            self.events.push(Event::GoesOn { after });
+        }
+        if let Some(worker) = self.members.get_mut(gradient.worker) {
+            worker.tower_steps += 1;
+            worker.compute_time = gradient.compute_time;
+        }
+    }
+
+    /// The update that these gradients make.
+    fn update(&mut self, now: Instant, gradients: Vec<TowerGradient>) -> Update {
+        let mut learning_rate = self.schedule.learning_rate(self.snapshot.state.global_step);
+        let mut applied = None;
+        if let Mode::Asynchronous { scaled, .. } = self.run.mode {
+            let mut serials = self.applied.clone();
+            for gradient in &gradients {
+                serials.insert(gradient.of.serial(self.run.num_towers));
+                if scaled {
+                    learning_rate /= gradient.staleness as f32 + 1.0;
+                }
+            }
+            applied = Some(serials);
+        }
+        Update {
+            before: self.snapshot(),
+            learning_rate,
+            moving_average_decay: self.run.moving_average_decay,
+            next: self.spare_state(),
+            applied,
+            gather: self
+                .step_began
+                .map_or(Duration::ZERO, |began| now.saturating_duration_since(began)),
+            gathered: now,
+            gradients,
+        }
     }
 
     /// A state to be overwritten: the one before the present, if nobody reads it any more.
     fn spare_state(&mut self) -> TrainingState {
         let spare = self.previous.take().and_then(Arc::into_inner);
         spare.map_or_else(|| self.snapshot.state.clone(), |snapshot| snapshot.state)
+    }
+
+    /// An update was carried out: the state after it, of which `digest` is the digest, is the
+    /// newest.
+    pub fn commit(&mut self, now: Instant, update: Update, digest: StateDigest) {
+        let (loss, norm) = (update.loss(), update.norm());
+        let before = update.global_step();
+        for gradient in &update.gradients {
+            // In asynchronous mode the others remain open.
+            self.towers.close(gradient.of);
+        }
+        if let Some(applied) = update.applied {
+            self.applied = applied;
+        }
+        drop(update.before);
+        let next = Arc::new(Snapshot {
+            state: update.next,
+            digest,
+        });
+        self.previous = Some(std::mem::replace(&mut self.snapshot, next));
+        self.norms.note(norm);
+        self.loss = Some(loss);
+        self.throughput.step(now);
+        self.step_began = Some(now);
+        self.begin_step();
+        self.events.push(Event::Committed {
+            global_step: before,
+            loss,
+            step_time: self.throughput.step_time(),
+        });
+        self.after_commit();
+    }
+
+    fn begin_step(&mut self) {
+        if let Mode::Asynchronous { max_staleness, .. } = self.run.mode {
+            self.recent.push_back(self.snapshot.digest);
+            // One more than can count, so that it can be told from those of another start.
+            while self.recent.len() > max_staleness as usize + 2 {
+                self.recent.pop_front();
+            }
+            return;
+        }
+        self.questions.clear();
+        self.towers
+            .begin_step(self.snapshot.state.global_step, self.run.num_towers);
     }
 
     fn after_commit(&mut self) {
@@ -447,110 +639,120 @@ impl Training {
         }
     }
 
-    fn diverge(&mut self, tower_step: TowerStep, worker: String, loss: f32) -> Verdict {
+    /// An update cannot be carried out, because a variable would not be finite.
+    ///
+    /// # Panics
+    ///
+    /// If the update is not one that [`push`](Self::push) made: those have gradients.
+    pub fn overflowed(&mut self, update: &Update) -> Verdict {
+        let last = update.gradients.iter().max_by_key(|of| of.arrived);
+        let last = last.expect("an update has gradients");
+        let (of, worker) = (last.of, last.worker);
+        self.diverge(of, worker, update.loss())
+    }
+
+    fn diverge(&mut self, tower_step: TowerStep, worker: WorkerId, loss: f32) -> Verdict {
         self.phase = Phase::Closing(Goodbye::Diverged);
+        let Who { name, .. } = self.who(worker);
         self.events.push(Event::Diverged {
             tower_step,
-            worker,
+            worker: name,
             loss,
         });
         Verdict::Goodbye(Goodbye::Diverged)
     }
 
+    fn quarantine(&mut self, worker: WorkerId, reason: String) {
+        let who = self.who(worker);
+        self.members.quarantine(worker);
+        self.towers.release(worker);
+        self.events.push(Event::Quarantined { who, reason });
+    }
+
+    fn who(&self, worker: WorkerId) -> Who {
+        let name = self.members.get(worker).map_or("", |worker| &worker.name);
+        Who {
+            worker,
+            name: name.to_owned(),
+        }
+    }
+
     /// Notes a sign of life; false if the member is unknown.
     pub fn heartbeat(&mut self, now: Instant, member: Member) -> bool {
-        self.members.seen(now, member).is_some()
+        // It hears why at its next request.
+        self.members.is_quarantined(member) || self.members.seen(now, member).is_some()
     }
 
     /// Ends a membership; what the worker had is free at once.
     pub fn leave(&mut self, member: Member) {
-        if let Some(worker) = self.members.remove(member) {
-            self.towers.release(member.worker);
-            self.events.push(Event::Left {
-                worker: member.worker,
-                name: worker.name,
-            });
+        if let Some(Worker { name, .. }) = self.members.remove(member) {
+            let worker = member.worker;
+            self.towers.release(worker);
+            self.events.push(Event::Left(Who { worker, name }));
         }
-    }
-
-    /// A gradient was taken: the run goes on.
-    fn progress(&mut self, now: Instant) {
-        if self.told_standstill {
-            let after = now.saturating_duration_since(self.last_progress);
-            self.events.push(Event::GoesOn { after });
-        }
-        self.told_standstill = false;
-        self.last_progress = now;
     }
 
     /// Lets time pass: gives up the workers whose lease is over, says when the run stands still, and
     /// stops it when it has for too long. Called a few times a second.
     pub fn tick(&mut self, now: Instant) {
+        if let Some(pause) = self.patience.wake(now) {
+            self.members.extend(pause);
+            self.towers.extend(pause);
+            self.events.push(Event::Suspended { pause });
+        }
         self.expire(now);
         if self.phase != Phase::Training {
             return;
         }
-        if self.members.iter().count() >= self.limits.min_workers as usize {
-            self.enough_workers = now;
-        }
-        let still = now.saturating_duration_since(self.last_progress);
-        if still > STANDSTILL && !self.told_standstill {
-            self.told_standstill = true;
-            self.events.push(Event::StandsStill {
-                waits_for: self.waits_for(now),
-            });
-        }
-        let too_few = now.saturating_duration_since(self.enough_workers);
-        if still.max(too_few) > self.limits.stall_timeout {
-            self.events.push(Event::Stalled {
-                waits_for: self.waits_for(now),
-            });
-            self.stop();
+        let has_enough = self.members.ids().count() >= self.limits.min_workers as usize;
+        match self.patience.pass(now, has_enough) {
+            Passed::Quietly => {}
+            Passed::StandsStill => {
+                let waits_for = self.waits_for(now);
+                self.events.push(Event::StandsStill { waits_for });
+            }
+            Passed::Stalled => {
+                let waits_for = self.waits_for(now);
+                self.events.push(Event::Stalled { waits_for });
+                self.stop();
+            }
         }
     }
 
     /// Who is missing, and since when.
     fn waits_for(&self, now: Instant) -> String {
-        let (have, need) = (self.members.iter().count(), self.limits.min_workers);
+        let (have, need) = (self.members.ids().count(), self.limits.min_workers);
         if have == 0 {
-            let since = now.saturating_duration_since(self.last_progress).as_secs();
+            let since = self.patience.still(now).as_secs();
             return format!("workers: none is registered, no gradient came for {since} s");
         }
         let mut missing: Vec<String> = Vec::new();
         if have < need as usize {
             missing.push(format!("workers: {have} of at least {need} are registered"));
         }
-        let step = self.snapshot.state.global_step;
-        for (tower, holders) in self.towers.open() {
-            let who: Vec<String> = holders
-                .iter()
-                .map(|holder| self.describe(now, holder))
-                .collect();
+        for (tower_step, open) in self.towers.open() {
+            let holders = open.holders.iter();
+            let who: Vec<String> = holders.map(|holder| self.describe(now, holder)).collect();
             let who = if who.is_empty() {
                 "nobody".to_owned()
             } else {
                 who.join(" and ")
             };
-            missing.push(format!("step {step} tower {tower}, which {who} computes"));
+            missing.push(format!("{tower_step}, which {who} computes"));
         }
         missing.join("; ")
     }
 
     fn describe(&self, now: Instant, holder: &Holder) -> String {
-        let id = holder.worker;
-        let worker = self.members.iter().find(|(member, _)| *member == id);
-        let name = worker.map_or("", |(_, worker)| &worker.name);
+        let Who { worker, name } = self.who(holder.worker);
         let since = now.saturating_duration_since(holder.since).as_secs();
-        format!("worker {id} ({name}) since {since} s")
+        format!("worker {worker} ({name}) since {since} s")
     }
 
     fn expire(&mut self, now: Instant) {
-        for (id, worker) in self.members.expire(now) {
-            self.towers.release(id);
-            self.events.push(Event::Lost {
-                worker: id,
-                name: worker.name,
-            });
+        for (worker, Worker { name, .. }) in self.members.expire(now) {
+            self.towers.release(worker);
+            self.events.push(Event::Lost(Who { worker, name }));
         }
     }
 
@@ -612,7 +814,7 @@ impl Training {
                 "waits for workers".to_owned()
             }
             Phase::Training => {
-                let (have, need) = (self.aggregator.have(), self.run.num_towers);
+                let (have, need) = (self.aggregator.have(), self.aggregator.needed());
                 format!(
                     "trains: has {have} of {need} towers of step {}",
                     self.snapshot.state.global_step
@@ -621,24 +823,20 @@ impl Training {
             Phase::Closing(_) => "saves the last checkpoint".to_owned(),
             Phase::Closed(Goodbye::Complete) => "is complete".to_owned(),
             Phase::Closed(Goodbye::Stopping) => "stops".to_owned(),
-            Phase::Closed(Goodbye::Diverged) => "has diverged".to_owned(),
+            // Only workers are put into quarantine.
+            Phase::Closed(Goodbye::Diverged | Goodbye::Quarantined) => "has diverged".to_owned(),
         }
     }
 
-    fn worker_status(&self, id: WorkerId, worker: &crate::membership::Worker) -> WorkerStatus {
+    fn worker_status(&self, id: WorkerId, worker: &Worker) -> WorkerStatus {
         WorkerStatus {
             worker: id,
             name: worker.name.clone(),
-            tower: self.towers.held_by(id),
+            tower: self.towers.held_by(id).map(|held| held.tower),
             tower_steps: worker.tower_steps,
             compute_time: worker.compute_time,
         }
     }
-}
-
-fn mean_total_loss(losses: impl ExactSizeIterator<Item = Losses>) -> f32 {
-    let count = losses.len() as f64;
-    (losses.map(|losses| f64::from(losses.total)).sum::<f64>() / count) as f32
 }
 
 /// The state before the first step of a run that begins with `seed`.

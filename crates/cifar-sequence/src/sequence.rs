@@ -112,9 +112,7 @@ impl SampleSequence {
 
     /// The samples of a tower step, `batch_size` of them, in order.
     pub fn samples(&mut self, tower_step: TowerStep) -> Vec<Sample> {
-        let TowerStep { global_step, tower } = tower_step;
-        let batch = global_step.0 * u64::from(self.num_towers) + u64::from(tower.0);
-        let first = batch * u64::from(self.batch_size);
+        let first = tower_step.serial(self.num_towers) * u64::from(self.batch_size);
         (first..first + u64::from(self.batch_size))
             .map(|position| self.sample_at(position))
             .collect()

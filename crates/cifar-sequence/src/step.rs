@@ -47,6 +47,29 @@ pub struct TowerStep {
     pub tower: Tower,
 }
 
+impl TowerStep {
+    /// Number of tower steps that come before this one in a run of `num_towers` towers; of a step
+    /// that no run comes to, the largest number.
+    #[must_use]
+    pub fn serial(self, num_towers: u32) -> u64 {
+        let whole_steps = self.global_step.0.saturating_mul(u64::from(num_towers));
+        whole_steps.saturating_add(u64::from(self.tower.0))
+    }
+
+    /// The tower step that `serial` others come before.
+    ///
+    /// # Panics
+    ///
+    /// If `num_towers` is 0.
+    #[must_use]
+    pub fn with_serial(serial: u64, num_towers: u32) -> Self {
+        TowerStep {
+            global_step: GlobalStep(serial / u64::from(num_towers)),
+            tower: Tower((serial % u64::from(num_towers)) as u32),
+        }
+    }
+}
+
 impl fmt::Display for TowerStep {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "step {} tower {}", self.global_step, self.tower)

@@ -19,6 +19,8 @@ pub enum Purpose {
     Initializer = 3,
     /// Drawing of one synthetic example: keyed by training or test and the example.
     Synthetic = 4,
+    /// Whether a tower step is computed twice, to compare: keyed by the step and the tower.
+    Audit = 5,
 }
 
 /// A reproducible source of random numbers.

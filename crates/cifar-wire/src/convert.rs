@@ -4,12 +4,12 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use bytes::Bytes;
-use cifar_params::{Numerics, RunConfig, StateDigest};
+use cifar_params::{Mode, Numerics, RunConfig, StateDigest};
 use cifar_sequence::{GlobalStep, Tower, TowerStep};
 
 use crate::messages::{
-    Assignment, Goodbye, Losses, Malformed, Member, Pull, Push, Registered, Registration, Session,
-    Status, Verdict, Work, WorkerId, WorkerStatus,
+    Assignment, Goodbye, Losses, MAX_NAME_BYTES, Malformed, Member, Pull, Push, Registered,
+    Registration, Session, Status, Verdict, Work, WorkerId, WorkerStatus,
 };
 use crate::pb;
 
@@ -36,6 +36,16 @@ fn named<T: FromStr<Err: ToString>>(field: &'static str, name: &str) -> Result<T
     name.parse().map_err(|error: T::Err| Malformed::Value {
         field,
         reason: error.to_string(),
+    })
+}
+
+fn short(field: &'static str, name: String) -> Result<String, Malformed> {
+    if name.len() <= MAX_NAME_BYTES {
+        return Ok(name);
+    }
+    Err(Malformed::Value {
+        field,
+        reason: format!("{} bytes, at most {MAX_NAME_BYTES} are taken", name.len()),
     })
 }
 
@@ -103,11 +113,11 @@ impl TryFrom<pb::Numerics> for Numerics {
         } = numerics;
         let kernels = named("numerics.kernels", &kernels)?;
         Ok(Numerics {
-            device,
-            instruction_set,
+            device: short("numerics.device", device)?,
+            instruction_set: short("numerics.instruction_set", instruction_set)?,
             kernels,
             threads,
-            libtorch,
+            libtorch: short("numerics.libtorch", libtorch)?,
         })
     }
 }
@@ -128,6 +138,7 @@ impl From<RunConfig> for pb::Run {
             kernels: run.kernels.to_string(),
             initial_digest: digest_to_pb(run.initial_digest),
             numerics: run.numerics.map(Into::into),
+            mode: run.mode.to_string(),
         }
     }
 }
@@ -150,6 +161,10 @@ impl TryFrom<pb::Run> for RunConfig {
             kernels: named("run.kernels", &run.kernels)?,
             initial_digest: digest_from_pb("run.initial_digest", &run.initial_digest)?,
             numerics: run.numerics.map(Numerics::try_from).transpose()?,
+            mode: match run.mode.as_str() {
+                "" => Mode::default(),
+                mode => named("run.mode", mode)?,
+            },
         })
     }
 }
@@ -197,7 +212,7 @@ impl TryFrom<pb::RegisterRequest> for Registration {
             layout_fingerprint: request.layout_fingerprint,
             data_digest: fixed("data_digest", &request.data_digest)?,
             numerics: present("numerics", request.numerics)?.try_into()?,
-            name: request.name,
+            name: short("name", request.name)?,
         })
     }
 }
@@ -254,6 +269,7 @@ impl From<Goodbye> for pb::Goodbye {
             Goodbye::Complete => pb::goodbye::Reason::Complete,
             Goodbye::Stopping => pb::goodbye::Reason::Stopping,
             Goodbye::Diverged => pb::goodbye::Reason::Diverged,
+            Goodbye::Quarantined => pb::goodbye::Reason::Quarantined,
         };
         pb::Goodbye {
             reason: reason.into(),
@@ -269,6 +285,7 @@ impl TryFrom<pb::Goodbye> for Goodbye {
             pb::goodbye::Reason::Complete => Ok(Goodbye::Complete),
             pb::goodbye::Reason::Stopping => Ok(Goodbye::Stopping),
             pb::goodbye::Reason::Diverged => Ok(Goodbye::Diverged),
+            pb::goodbye::Reason::Quarantined => Ok(Goodbye::Quarantined),
             pb::goodbye::Reason::Unspecified => Err(Malformed::Missing("goodbye.reason")),
         }
     }
@@ -283,6 +300,7 @@ impl From<Assignment> for pb::PullReply {
                 tower: work.tower_step.tower.0,
                 state_digest: digest_to_pb(work.state_digest),
                 variables: work.variables,
+                attempt: work.attempt,
             }),
             Assignment::Wait => Outcome::Wait(pb::Wait {}),
             Assignment::Goodbye(goodbye) => Outcome::Goodbye(goodbye.into()),
@@ -304,6 +322,7 @@ impl TryFrom<pb::PullReply> for Assignment {
                 tower_step: tower_step(work.global_step, work.tower),
                 state_digest: digest_from_pb("work.state_digest", &work.state_digest)?,
                 variables: work.variables,
+                attempt: work.attempt,
             }),
             Outcome::Wait(pb::Wait {}) => Assignment::Wait,
             Outcome::Goodbye(goodbye) => Assignment::Goodbye(goodbye.try_into()?),
@@ -333,6 +352,7 @@ impl From<Push> for pb::PushRequest {
             examples_digest: Bytes::copy_from_slice(&push.examples_digest),
             compute_micros: micros(push.compute_time),
             gradients: push.gradients,
+            attempt: push.attempt,
         }
     }
 }
@@ -354,6 +374,7 @@ impl TryFrom<pb::PushRequest> for Push {
             examples_digest: fixed("examples_digest", &request.examples_digest)?,
             compute_time: Duration::from_micros(request.compute_micros),
             gradients: request.gradients,
+            attempt: request.attempt,
         })
     }
 }
@@ -367,6 +388,7 @@ impl From<Verdict> for pb::PushReply {
             Verdict::Ahead { global_step } => Outcome::Ahead(pb::Ahead {
                 global_step: global_step.0,
             }),
+            Verdict::InDoubt => Outcome::InDoubt(pb::InDoubt {}),
             Verdict::Goodbye(goodbye) => Outcome::Goodbye(goodbye.into()),
             Verdict::Unregistered => Outcome::Unregistered(pb::Unregistered {}),
         };
@@ -387,6 +409,7 @@ impl TryFrom<pb::PushReply> for Verdict {
             Outcome::Ahead(pb::Ahead { global_step }) => Verdict::Ahead {
                 global_step: GlobalStep(global_step),
             },
+            Outcome::InDoubt(pb::InDoubt {}) => Verdict::InDoubt,
             Outcome::Goodbye(goodbye) => Verdict::Goodbye(goodbye.try_into()?),
             Outcome::Unregistered(pb::Unregistered {}) => Verdict::Unregistered,
         })
@@ -481,6 +504,9 @@ mod tests {
                 threads: 1,
                 libtorch: "2.11.0".to_owned(),
             }),
+            mode: Mode::Quorum {
+                replicas_to_aggregate: 1,
+            },
         }
     }
 
@@ -499,6 +525,7 @@ mod tests {
             examples_digest: [7; 16],
             compute_time: Duration::from_micros(1500),
             gradients: gradients.into(),
+            attempt: 1,
         }
     }
 

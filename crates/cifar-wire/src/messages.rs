@@ -7,6 +7,9 @@ use bytes::Bytes;
 use cifar_params::{Numerics, RunConfig, StateDigest};
 use cifar_sequence::{GlobalStep, Tower, TowerStep};
 
+/// Longest name that a message may carry, in bytes.
+pub const MAX_NAME_BYTES: usize = 128;
+
 /// Version of the protocol. A server and a worker of different versions refuse each other.
 pub const PROTOCOL_VERSION: u32 = 1;
 
@@ -151,6 +154,8 @@ pub struct Work {
     pub state_digest: StateDigest,
     /// Those variables as little-endian f32; `None` where the worker holds them already.
     pub variables: Option<Bytes>,
+    /// How often the tower step was computed before, to no end; goes back with the push.
+    pub attempt: u32,
 }
 
 /// Why a run is over for a worker.
@@ -162,6 +167,8 @@ pub enum Goodbye {
     Stopping,
     /// The loss or a gradient was not finite.
     Diverged,
+    /// This worker computed something wrong, and takes no further part.
+    Quarantined,
 }
 
 /// The loss of one tower step.
@@ -190,6 +197,8 @@ pub struct Push {
     pub compute_time: Duration,
     /// Little-endian f32, all variables end to end; the receiver checks the length.
     pub gradients: Bytes,
+    /// That of the [`Work`].
+    pub attempt: u32,
 }
 
 /// The answer to a [`Push`].
@@ -207,6 +216,8 @@ pub enum Verdict {
         /// The server's step.
         global_step: GlobalStep,
     },
+    /// Not finite or absurdly large: kept until the tower step has been computed once more.
+    InDoubt,
     /// The run is over for this worker.
     Goodbye(Goodbye),
     /// The server does not know this member: register again.

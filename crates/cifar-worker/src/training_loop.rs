@@ -8,7 +8,7 @@ use cifar_cli::exit::{Exit, Failure, OrExit};
 use cifar_data::Prefetcher;
 use cifar_params::{Layout, StateDigest, Values};
 use cifar_wire::messages::{Goodbye, Push, Verdict};
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
 use crate::gradients::compute_gradients;
 use crate::model::{Model, Variables};
@@ -57,6 +57,7 @@ pub fn train(
             losses,
             examples_digest: batch.examples_digest.0,
             compute_time,
+            attempt: work.attempt,
             gradients: Bytes::from_owner(GradientBytes(gradients)),
         };
         match server.push(push).map_err(or_exit)? {
@@ -71,6 +72,9 @@ pub fn train(
                     global_step = global_step.0,
                     "the server went back to a checkpoint"
                 )
+            }
+            Verdict::InDoubt => {
+                warn!(tower_step = %work.tower_step, loss = losses.total, "the server has doubts about this gradient, and has it computed once more");
             }
             // The next pull says the same, and what to do about it.
             Verdict::Goodbye(_) | Verdict::Unregistered => {}

@@ -110,6 +110,7 @@ fn run(args: &Args) -> Result<Exit, Failure> {
         Goodbye::Complete => Exit::Complete,
         Goodbye::Stopping => Exit::TryAgain,
         Goodbye::Diverged => Exit::Diverged,
+        Goodbye::Quarantined => Exit::Permanent,
     })
 }
 

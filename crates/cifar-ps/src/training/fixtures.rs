@@ -1,7 +1,13 @@
 //! A small run for the tests of this crate.
 
-use cifar_params::{DecayBy, Kernels, Numerics, RunConfig, StateDigest};
-use cifar_sequence::{DataSet, InputKind};
+use std::time::{Duration, Instant};
+
+use cifar_params::{DecayBy, Kernels, Mode, Numerics, RunConfig, StateDigest, Values};
+use cifar_sequence::{DataSet, ExamplesDigest, GlobalStep, InputKind, Tower, TowerStep};
+use cifar_wire::messages::{Losses, WorkerId};
+
+use crate::aggregator::TowerGradient;
+use crate::scrutiny::norm;
 
 pub(crate) fn run_config() -> RunConfig {
     RunConfig {
@@ -18,6 +24,7 @@ pub(crate) fn run_config() -> RunConfig {
         kernels: Kernels::Auto,
         initial_digest: StateDigest(0),
         numerics: None,
+        mode: Mode::Synchronous,
     }
 }
 
@@ -28,5 +35,36 @@ pub(crate) fn numerics(threads: u32) -> Numerics {
         kernels: Kernels::Torch,
         threads,
         libtorch: "2.11.0".to_owned(),
+    }
+}
+
+/// Some time to begin with.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a test needs some time to begin with"
+)]
+pub(crate) fn some_time() -> Instant {
+    Instant::now()
+}
+
+/// A gradient as a worker without haste would have pushed it.
+pub(crate) fn tower_gradient(step: u64, tower: u32, numbers: &[f32]) -> TowerGradient {
+    TowerGradient {
+        of: TowerStep {
+            global_step: GlobalStep(step),
+            tower: Tower(tower),
+        },
+        gradients: Values::from(numbers),
+        norm: norm(numbers),
+        losses: Losses {
+            cross_entropy: 1.0,
+            total: 2.0,
+        },
+        examples: ExamplesDigest([0; 16]),
+        worker: WorkerId(0),
+        held: Duration::from_millis(10),
+        compute_time: Duration::from_millis(8),
+        arrived: some_time(),
+        staleness: 0,
     }
 }
