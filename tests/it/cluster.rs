@@ -135,6 +135,11 @@ impl Cluster {
         self.workers.push(worker);
     }
 
+    /// Flags of the next start of the server, besides those that say which run it is.
+    pub(crate) fn set_server_flags(&mut self, flags: &[&str]) {
+        self.settings = self.settings.clone().server_flags(flags);
+    }
+
     /// Starts the server again as it was started, on the port that its workers know.
     pub(crate) fn start_server_again(&mut self) {
         let address = self.server.address.clone();

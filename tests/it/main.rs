@@ -16,6 +16,8 @@ mod training;
 mod resuming;
 mod survival;
 
+mod commit_points;
+
 mod bad_data;
 mod disk;
 mod divergence;

@@ -1,6 +1,7 @@
 //! A program that was started: what it writes, how it is asked to leave, how it ends.
 
 use std::io::{BufRead, BufReader, Read};
+use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
@@ -116,6 +117,16 @@ impl Program {
         self.wait_for_last_words();
         let exit = status.code().and_then(Exit::from_code);
         exit.unwrap_or_else(|| panic!("{} ended with {status}", self.name))
+    }
+
+    /// Waits until it ends itself as suddenly as a crash would.
+    #[track_caller]
+    pub(crate) fn wait_until_aborted(&mut self) {
+        let status = eventually("the sudden end of a program", || {
+            self.child.try_wait().expect("a child can be waited for")
+        });
+        assert_eq!(status.signal(), Some(Signal::ABORT.as_raw()), "{status}");
+        self.wait_for_last_words();
     }
 
     /// Asks it to do as this signal says.
