@@ -147,11 +147,12 @@ impl Cluster {
     }
 
     #[track_caller]
-    pub(crate) fn wait_for_step(&mut self, step: u64) {
+    pub(crate) fn wait_for_step(&mut self, step: u64) -> GlobalStep {
         let step = GlobalStep(step);
-        eventually("a step", || {
+        let run = eventually("a step", || {
             self.server.status().filter(|run| run.global_step >= step)
         });
+        run.global_step
     }
 
     /// Has the server write a checkpoint and leave; the step of that checkpoint.

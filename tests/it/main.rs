@@ -16,7 +16,9 @@ mod training;
 mod resuming;
 mod survival;
 
+mod chaos;
 mod commit_points;
+mod same_bits;
 
 mod bad_data;
 mod disk;

@@ -21,6 +21,8 @@ pub enum Purpose {
     Synthetic = 4,
     /// Whether a tower step is computed twice, to compare: keyed by the step and the tower.
     Audit = 5,
+    /// What befalls a run in a test of its patience: keyed by the fault.
+    Chaos = 6,
 }
 
 /// A reproducible source of random numbers.

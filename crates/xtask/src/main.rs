@@ -8,6 +8,7 @@
 //!
 //! To add a verb: a file with its arguments and its `run`, a variant of [`Verb`], an arm in [`run`].
 
+mod chaos;
 mod setup;
 mod test;
 mod train;
@@ -45,6 +46,8 @@ enum Verb {
     Train(train::Args),
     /// Check everything: format, lints, tests, documentation, dependencies
     Test,
+    /// Kill servers and workers at random and compare the bits
+    Chaos(chaos::Args),
 }
 
 fn main() -> ExitCode {
@@ -65,5 +68,6 @@ fn run(verb: Verb) -> anyhow::Result<()> {
         Verb::Setup => setup::run(&workspace),
         Verb::Train(args) => train::run(&workspace, &args),
         Verb::Test => test::run(&workspace),
+        Verb::Chaos(args) => chaos::run(&workspace, &args),
     }
 }
