@@ -1,9 +1,12 @@
 //! A server and its workers, on a train dir of their own.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use cifar_cli::exit::Exit;
+use cifar_ledger::ledger_file::LEDGER_FILE;
+use cifar_ledger::{Line, Record};
 use cifar_params::{Checkpoint, Layout, StateDigest, checkpoint};
 use cifar_sequence::GlobalStep;
 use cifar_wire::client::Client;
@@ -182,6 +185,17 @@ impl Cluster {
 
     pub(crate) fn train_dir(&self) -> &Path {
         &self.train_dir
+    }
+
+    /// What its ledger says, line by line.
+    pub(crate) fn ledger(&self) -> Vec<Record> {
+        let text = fs::read_to_string(self.train_dir.join(LEDGER_FILE));
+        let text = text.expect("the train dir has a ledger");
+        let records = text.lines().map(|line| {
+            let line: Line = serde_json::from_str(line).expect("each line is a record");
+            line.record
+        });
+        records.collect()
     }
 
     /// The checkpoints in the train dir, newest first.

@@ -1,8 +1,6 @@
 //! A server that dies at any point of a commit loses nothing and counts nothing twice.
 
-use std::fs;
-
-use cifar_ledger::{Line, Record};
+use cifar_ledger::Record;
 use cifar_ps::commit_path::{CommitPart, CommitPoint};
 
 use crate::cluster::{Cluster, NUM_STEPS, undisturbed};
@@ -59,10 +57,9 @@ fn a_server_that_dies_at_any_point_of_a_commit_goes_on_from_the_last_one() {
 
 /// The steps that the ledger says were committed, in its order.
 fn committed_steps(cluster: &Cluster) -> Vec<u64> {
-    let ledger = fs::read_to_string(cluster.train_dir().join("ledger")).unwrap();
     let mut steps = Vec::new();
-    for line in ledger.lines() {
-        match serde_json::from_str::<Line>(line).unwrap().record {
+    for record in cluster.ledger() {
+        match record {
             Record::Commit(commit) => steps.push(commit.global_step.0),
             Record::Rewind(rewind) => panic!("{rewind:?}"),
             _ => {}

@@ -1,12 +1,15 @@
 //! Everything on one machine, started by one command.
 
+use std::fs;
 use std::path::Path;
 use std::process::Command;
 
 use cifar_cli::exit::Exit;
 use cifar_params::{Layout, checkpoint};
-use rustix::process::Signal;
+use cifar_sequence::GlobalStep;
+use rustix::process::{Pid, Signal, kill_process};
 
+use crate::cluster::undisturbed;
 use crate::files::names_in;
 use crate::http;
 use crate::program::{DEADLINE, EVAL, LAUNCHER, Program, SERVER, WORKER, command};
@@ -79,6 +82,33 @@ fn a_launcher_that_is_killed_leaves_a_checkpoint_and_no_process() {
     launcher.wait_until_said(SOON);
     launcher.kill();
     assert!(newest_step(train_dir.path()) >= 10);
+}
+
+/// The process that runs `program` for `parent`.
+fn child_of(parent: &Program, program: &str) -> Pid {
+    let processes = fs::read_dir("/proc").unwrap().flatten();
+    let ids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    let parent = format!("PPid:\t{}\n", parent.id());
+    let child = ids.into_iter().find(|id| {
+        let read = |file: &str| fs::read_to_string(format!("/proc/{id}/{file}"));
+        read("status").is_ok_and(|status| status.contains(&parent))
+            && read("cmdline").is_ok_and(|command| command.starts_with(program))
+    });
+    Pid::from_raw(child.unwrap()).unwrap()
+}
+
+#[test]
+fn a_server_that_is_killed_is_started_again_and_loses_no_step() {
+    let train_dir = tempfile::tempdir().unwrap();
+    let flags = ["--data", "synthetic:512", "--max-steps", "40", "--no-eval"];
+    let mut launcher = Program::start(&mut launcher(train_dir.path(), &flags));
+    launcher.wait_until_said(SOON);
+    kill_process(child_of(&launcher, SERVER), Signal::KILL).unwrap();
+    assert_eq!(launcher.wait(), Exit::Complete);
+    launcher.assert_said("server ended suddenly; is started again");
+    let path = checkpoint::path_of(train_dir.path(), GlobalStep(40));
+    let last = checkpoint::load(&path, &Layout::cifar10()).unwrap();
+    assert_eq!(last.state.digest(), undisturbed());
 }
 
 #[test]

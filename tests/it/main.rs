@@ -23,6 +23,7 @@ mod same_bits;
 mod bad_data;
 mod disk;
 mod divergence;
+mod modes;
 mod train_dir;
 mod usage;
 

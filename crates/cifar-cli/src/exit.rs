@@ -1,5 +1,6 @@
 //! Exit codes: the same meaning in every program, so that whoever started it knows what to do.
 
+use std::fmt;
 use std::process::{ExitCode, Termination};
 
 /// How a program ends. A bug that panics ends it with 101.
@@ -62,6 +63,13 @@ impl<E: Into<anyhow::Error>> From<E> for Failure {
     }
 }
 
+/// The error with its causes, in one line.
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:#}", self.error)
+    }
+}
+
 impl Failure {
     /// An error and its exit code.
     pub fn new(exit: Exit, error: impl Into<anyhow::Error>) -> Self {
@@ -101,7 +109,7 @@ impl<T, E: Into<anyhow::Error>> OrExit<T> for Result<T, E> {
 #[must_use]
 pub fn report(program: &str, result: Result<Exit, Failure>) -> ExitCode {
     let exit = result.unwrap_or_else(|failure| {
-        eprintln!("{program}: {:#}", failure.error);
+        eprintln!("{program}: {failure}");
         failure.exit
     });
     ExitCode::from(exit as u8).report()

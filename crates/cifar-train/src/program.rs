@@ -19,7 +19,10 @@ use crate::args::Args;
 use crate::data_choice;
 use crate::processes::{Program, ended, find};
 use crate::progress::Progress;
-use crate::supervise::{WorkerPlan, supervise};
+use crate::supervise::{Server, WorkerPlan, supervise};
+
+/// A free port of this machine, which the server names in its first line.
+const ANY_PORT: &str = "127.0.0.1:0";
 
 /// Runs the program with the arguments of this process.
 #[must_use]
@@ -75,6 +78,11 @@ async fn launch(args: &Args) -> Result<Exit, Failure> {
             flags: worker_flags(args, &address, number),
         })
         .collect();
+    let server = Server {
+        program: server,
+        flags: flags_of_restart(&server_flags, &address),
+        file: server_program,
+    };
     let drawing = tokio::task::spawn_local(progress.clone().follow(address));
     let result = supervise(server, plans, &progress, leave.as_mut()).await;
     drawing.abort();
@@ -157,7 +165,7 @@ fn number_of_workers(args: &Args) -> u32 {
 }
 
 fn server_flags(args: &Args, data: [String; 2], num_workers: u32, drawn: bool) -> Vec<OsString> {
-    let mut flags: Vec<OsString> = vec!["--listen".into(), "127.0.0.1:0".into()];
+    let mut flags: Vec<OsString> = vec!["--listen".into(), ANY_PORT.into()];
     flags.extend(data.map(OsString::from));
     flags.extend(["--default-towers".into(), num_workers.to_string().into()]);
     flags.extend(args.server_flags.iter().cloned());
@@ -166,6 +174,15 @@ fn server_flags(args: &Args, data: [String; 2], num_workers: u32, drawn: bool) -
         flags.extend(["--log-frequency".into(), "0".into()]);
     }
     flags
+}
+
+/// Flags of the server when it is started again: it goes on with the run where its workers know it.
+fn flags_of_restart(flags: &[OsString], address: &str) -> Vec<OsString> {
+    let listens_anywhere = flags.iter().map(|flag| match flag.to_str() {
+        Some(ANY_PORT) => address.into(),
+        _ => flag.clone(),
+    });
+    listens_anywhere.filter(|flag| flag != "--fresh").collect()
 }
 
 fn worker_flags(args: &Args, address: &str, number: u32) -> Vec<OsString> {

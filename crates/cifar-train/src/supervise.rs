@@ -16,7 +16,7 @@ use crate::progress::Progress;
 /// A worker that ends though the run goes on is started again after this long.
 const RESTART_PAUSE: Duration = Duration::from_secs(1);
 
-/// A worker that has been started again this often is given up.
+/// A program that has been started again this often is given up.
 const MAX_RESTARTS: u32 = 10;
 
 /// How long workers that were told that the run is complete may take to end.
@@ -33,13 +33,27 @@ pub struct WorkerPlan {
     pub flags: Vec<OsString>,
 }
 
+/// A server that runs, and what it takes to start it again where it listens.
+#[derive(Debug)]
+pub struct Server {
+    /// The program that runs.
+    pub program: Program,
+    /// The file of the program.
+    pub file: PathBuf,
+    /// Its flags at another start.
+    pub flags: Vec<OsString>,
+}
+
 /// Runs the workers beside `server` until it ends or `leave` resolves; returns how the run ended.
+///
+/// A server that was killed is started again: it goes on from its last step. A worker that fails for
+/// good is left out as long as there are others.
 ///
 /// # Errors
 ///
 /// A [`Failure`] with the exit code of the program that failed.
 pub async fn supervise(
-    mut server: Program,
+    server: Server,
     plans: Vec<WorkerPlan>,
     progress: &Progress,
     leave: impl Future<Output = Exit>,
@@ -50,9 +64,25 @@ pub async fn supervise(
     }
     tokio::pin!(leave);
     let mut left = None;
+    let mut restarts = 0;
+    let Server {
+        program: mut server,
+        file,
+        flags,
+    } = server;
     let code = loop {
         tokio::select! {
-            code = server.wait() => break code?,
+            code = server.wait() => {
+                let code = code?;
+                if !was_killed(code) || left.is_some() || restarts == MAX_RESTARTS {
+                    break code;
+                }
+                restarts += 1;
+                warn!(code, "server ended suddenly; is started again and goes on from its last step");
+                server = Program::start(server.name(), &file, &flags, progress.is_shown())?;
+                progress.pass_on(server.take_stderr());
+                server.listening().await?;
+            }
             exit = &mut leave, if left.is_none() => {
                 left = Some(exit);
                 progress.say("asked to leave: the server writes a checkpoint");
@@ -60,6 +90,10 @@ pub async fn supervise(
             }
             Some(failed) = workers.join_next() => {
                 if let Ok(Err(failure)) = failed {
+                    if !workers.is_empty() {
+                        warn!("goes on without a worker: {failure}");
+                        continue;
+                    }
                     server.signal(Signal::TERM);
                     server.wait_or_kill().await?;
                     return Err(failure);
@@ -99,6 +133,11 @@ async fn keep_running(plan: WorkerPlan, progress: Progress) -> Result<(), Failur
         sleep(RESTART_PAUSE).await;
     }
     Err(ended(&plan.name, Exit::TryAgain as i32))
+}
+
+/// Whether a program with this code was ended by a signal that it knew nothing about.
+fn was_killed(code: i32) -> bool {
+    code > 128 && ![Exit::Interrupted as i32, Exit::Terminated as i32].contains(&code)
 }
 
 /// Whether starting the program again cannot change how it ends.
