@@ -3,6 +3,7 @@
 use std::fs;
 
 use cifar_cli::exit::Exit;
+use cifar_ledger::Record;
 use rustix::process::Signal;
 
 use crate::cluster::{Cluster, NUM_STEPS, undisturbed};
@@ -68,6 +69,11 @@ fn a_damaged_state_file_sends_the_run_back_to_its_checkpoint() {
         .program
         .assert_said("passes over the state file");
     assert_eq!(cluster.finish(), undisturbed());
+    let records = cluster.ledger();
+    let rewinds = records
+        .iter()
+        .filter(|record| matches!(record, Record::Rewind(_)));
+    assert_eq!(rewinds.count(), 1, "the ledger says that the run went back");
 }
 
 #[test]
