@@ -17,6 +17,7 @@ use tracing::{info, warn};
 
 use crate::args::{Args, RunArgs};
 use crate::config;
+use crate::inquiry::answer;
 use crate::serve::{Keeper, serve};
 use crate::service::{Service, note_of};
 use crate::step_log::StepLog;
@@ -29,7 +30,12 @@ const RUNTIME_THREADS: usize = 2;
 /// Runs the program with the arguments of this process.
 #[must_use]
 pub fn main() -> ExitCode {
-    report("cifar-ps", run(&Args::parse()))
+    let args = Args::parse();
+    let result = match &args.verb {
+        Some(verb) => answer(verb),
+        None => run(&args),
+    };
+    report("cifar-ps", result)
 }
 
 fn run(args: &Args) -> Result<Exit, Failure> {
