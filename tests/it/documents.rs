@@ -99,12 +99,7 @@ fn every_flag_in_the_documents_exists() {
         cifar_worker::eval_program::Args::command(),
         cifar_train::args::command(),
     ] {
-        known.extend(
-            command
-                .get_arguments()
-                .filter_map(|arg| arg.get_long())
-                .map(|long| format!("--{long}")),
-        );
+        known.extend(flags_of(&command));
     }
     known.extend(["--help", "--version"].map(str::to_owned));
     for document in ["README.md", "deploy/README.md", "ARCHITECTURE.md"] {
@@ -115,6 +110,15 @@ fn every_flag_in_the_documents_exists() {
             );
         }
     }
+}
+
+/// The flags of a command and of its verbs.
+fn flags_of(command: &clap::Command) -> BTreeSet<String> {
+    let own = command.get_arguments().filter_map(|arg| arg.get_long());
+    let of_verbs = command.get_subcommands().flat_map(flags_of);
+    own.map(|long| format!("--{long}"))
+        .chain(of_verbs)
+        .collect()
 }
 
 fn flags_in(text: &str) -> BTreeSet<String> {

@@ -30,6 +30,7 @@ mod usage;
 mod evaluation;
 mod gpu;
 mod launcher;
+mod ledger;
 mod real_data;
 
 mod documents;

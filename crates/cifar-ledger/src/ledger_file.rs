@@ -47,6 +47,14 @@ pub enum LedgerError {
         #[source]
         source: serde_json::Error,
     },
+    /// A line is a record, but cannot stand where it does.
+    #[error("line {line} of {path} cannot come next in a run that this release knows")]
+    Impossible {
+        /// The file.
+        path: PathBuf,
+        /// Counted from 1.
+        line: usize,
+    },
     /// There is no record in it.
     #[error("{path} holds no record: no server has written to it yet")]
     Empty {

@@ -1,8 +1,11 @@
 //! The ledger of a run: what was committed, by whom, when, and what came in between.
 //!
 //! [`record`] says what can stand in it, [`ledger_file`] is how the server writes it, and [`opening`]
-//! what it writes first. Nothing here
-//! decides anything about a run, and nothing reads a clock.
+//! what it writes first. [`history`] is a ledger read again; from a history [`verify()`] proves that every example was used exactly
+//! once, [`diff()`] finds where two runs part, and [`explain()`] and [`explain_step()`] tell people
+//! where the time went and who did what.
+//!
+//! Nothing here decides anything about a run, and nothing reads a clock.
 
 pub mod record;
 
@@ -10,9 +13,44 @@ pub mod ledger_file;
 
 pub mod opening;
 
+pub mod history;
+
+mod replay;
+
+mod coverage;
+
+pub mod finding;
+
+pub mod proof;
+
+pub mod verify;
+
+pub mod diff;
+
+pub mod step_time;
+
+pub mod workers;
+
+pub mod straggler;
+
+pub mod incidents;
+
+pub mod explain;
+
+pub mod explain_step;
+
+mod units;
+
+pub use diff::{Difference, diff};
+pub use explain::{Explanation, explain};
+pub use explain_step::{StepExplanation, explain_step};
+pub use finding::{Finding, Findings};
+pub use history::History;
 pub use ledger_file::{Head, LedgerError, LedgerFile};
 pub use opening::opening_lines;
+pub use proof::Proof;
 pub use record::{Commit, Line, Record};
+pub use verify::verify;
 
 /// Records for the tests of this crate.
 #[cfg(test)]

@@ -31,6 +31,20 @@ pub enum Mode {
     },
 }
 
+impl Mode {
+    /// Gradients that make an update of a run of `num_towers` towers.
+    #[must_use]
+    pub fn gradients_per_update(self, num_towers: u32) -> u32 {
+        match self {
+            Mode::Synchronous => num_towers,
+            Mode::Quorum {
+                replicas_to_aggregate,
+            } => replicas_to_aggregate,
+            Mode::Asynchronous { .. } => 1,
+        }
+    }
+}
+
 impl fmt::Display for Mode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

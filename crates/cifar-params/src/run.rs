@@ -49,6 +49,18 @@ pub struct RunConfig {
 }
 
 impl RunConfig {
+    /// Gradients that make an update: those of all towers, or fewer in some modes.
+    #[must_use]
+    pub fn gradients_per_update(&self) -> u32 {
+        self.mode.gradients_per_update(self.num_towers)
+    }
+
+    /// Examples that make an update.
+    #[must_use]
+    pub fn examples_per_update(&self) -> u64 {
+        u64::from(self.gradients_per_update()) * u64::from(self.batch_size)
+    }
+
     /// The settings that differ, each as `flag: before -> now`; empty for the same run.
     ///
     /// Numerics differ only where both are known.

@@ -8,9 +8,11 @@ use cifar_cli::args::{positive, seconds};
 use cifar_cli::logging::LogArgs;
 use cifar_params::{DecayBy, Kernels};
 use cifar_sequence::{DataSet, GlobalStep, InputKind};
-use clap::Parser;
+use clap::{Parser, Subcommand};
 
 use crate::commit_path::{CommitPoint, UnknownPoint};
+
+const DEFAULT_TRAIN_DIR: &str = "runs/default";
 
 /// The parameter server of a training run: holds the variables, averages the gradients that
 /// cifar-worker processes push, and writes checkpoints.
@@ -18,14 +20,18 @@ use crate::commit_path::{CommitPoint, UnknownPoint};
 /// A train dir holds one run. Started again with the same train dir, the server goes on from the
 /// last step that was committed; settings that are not given then keep their values.
 #[derive(Clone, Debug, Parser)]
-#[command(name = "cifar-ps", version = cifar_cli::VERSION)]
+#[command(name = "cifar-ps", version = cifar_cli::VERSION, args_conflicts_with_subcommands = true)]
 pub struct Args {
+    /// What to do instead of serving a run.
+    #[command(subcommand)]
+    pub verb: Option<Verb>,
+
     /// Address to listen on, HOST:PORT; port 0 takes a free one, printed as `listening ADDR`
     #[arg(long, default_value = "127.0.0.1:2222", value_name = "ADDR")]
     pub listen: String,
 
     /// Folder of the run's checkpoints; made if it is not there, never wiped
-    #[arg(long, default_value = "runs/default", value_name = "DIR")]
+    #[arg(long, default_value = DEFAULT_TRAIN_DIR, value_name = "DIR")]
     pub train_dir: PathBuf,
 
     /// Move the run in the train dir aside, to previous-N there, and begin a new one
@@ -113,6 +119,37 @@ impl FromStr for AbortAt {
             global_step: GlobalStep(step),
         })
     }
+}
+
+/// What can be asked about a run, also while its server runs.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Verb {
+    /// Tell how a run went: where the time goes, who is slow, what was dropped and why
+    Explain {
+        /// Folder of the run
+        #[arg(long, default_value = DEFAULT_TRAIN_DIR, value_name = "DIR")]
+        train_dir: PathBuf,
+
+        /// Tell of this step instead of the whole run
+        #[arg(long, value_name = "N")]
+        step: Option<u64>,
+    },
+    /// Prove that every example of every full epoch was used exactly once; exit code 1 if not
+    Verify {
+        /// Folder of the run
+        #[arg(long, default_value = DEFAULT_TRAIN_DIR, value_name = "DIR")]
+        train_dir: PathBuf,
+    },
+    /// Find the first step in which two runs differ; exit code 1 if there is one
+    Diff {
+        /// Folder of one run
+        #[arg(value_name = "A")]
+        train_dir_a: PathBuf,
+
+        /// Folder of the other
+        #[arg(value_name = "B")]
+        train_dir_b: PathBuf,
+    },
 }
 
 /// Settings that make a run what it is. In a new run those not given have the defaults; in a train
@@ -236,6 +273,28 @@ mod tests {
     #[test]
     fn the_command_line_is_well_formed() {
         Args::command().debug_assert();
+    }
+
+    #[test]
+    fn a_verb_stands_by_itself() {
+        let verb = |line: &str| {
+            let args = Args::try_parse_from(line.split_whitespace());
+            args.map(|args| args.verb)
+        };
+        assert!(verb("cifar-ps --listen 127.0.0.1:0").unwrap().is_none());
+        let explain = verb("cifar-ps explain --train-dir d --step 7").unwrap();
+        assert!(matches!(explain, Some(Verb::Explain { step: Some(7), .. })));
+        let verify = verb("cifar-ps verify").unwrap();
+        assert!(
+            matches!(verify, Some(Verb::Verify { train_dir }) if train_dir.ends_with("default"))
+        );
+        for wrong in [
+            "cifar-ps --train-dir d verify",
+            "cifar-ps verify --seed 1",
+            "cifar-ps diff a",
+        ] {
+            assert!(verb(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

@@ -7,7 +7,8 @@
 //!
 //! Around them is a thin shell: [`service`] answers the wire, [`serve`] runs until the end,
 //! [`train_dir`] keeps the files, [`step_log`] writes the tutorial's lines, [`args`] and [`config`]
-//! are the command line, and [`program`] is `main`.
+//! are the command line, and [`program`] is `main`. [`inquiry`] is what the program says about a run
+//! instead of serving it.
 
 pub mod schedule;
 
@@ -54,6 +55,8 @@ pub mod train_dir;
 pub mod args;
 
 pub mod config;
+
+pub mod inquiry;
 
 pub mod program;
 

@@ -23,6 +23,7 @@ use tracing::{info, warn};
 use crate::args::{AbortAt, Args, RunArgs};
 use crate::commit_path::{AtPoint, CommitPath};
 use crate::config::{self, ResumeError};
+use crate::inquiry::answer;
 use crate::note::Note;
 use crate::recorder::{Calendar, Recorder};
 use crate::serials::AppliedSerials;
@@ -38,7 +39,12 @@ const RUNTIME_THREADS: usize = 2;
 /// Runs the program with the arguments of this process.
 #[must_use]
 pub fn main() -> ExitCode {
-    report("cifar-ps", run(&Args::parse()))
+    let args = Args::parse();
+    let result = match &args.verb {
+        Some(verb) => answer(verb),
+        None => run(&args),
+    };
+    report("cifar-ps", result)
 }
 
 fn run(args: &Args) -> Result<Exit, Failure> {

@@ -27,7 +27,7 @@ impl LearningRateSchedule {
     pub fn of(run: &RunConfig) -> Self {
         let examples_per_step = match run.decay_by {
             DecayBy::Steps => f64::from(run.batch_size),
-            DecayBy::Examples => f64::from(run.batch_size) * f64::from(run.num_towers),
+            DecayBy::Examples => run.examples_per_update() as f64,
         };
         let steps_per_epoch = f64::from(run.data.num_train_examples()) / examples_per_step;
         let decay_steps = (steps_per_epoch * run.num_epochs_per_decay) as u64;

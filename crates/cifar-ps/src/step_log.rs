@@ -52,22 +52,21 @@ pub struct StepLog {
     pub frequency: u64,
     /// Who reads them.
     pub format: LogFormat,
-    /// Examples of all towers in one step.
+    /// Examples in one step.
     pub examples_per_step: u64,
-    /// Towers in one step.
-    pub num_towers: u32,
+    /// Batches in one step.
+    pub batches_per_step: u32,
 }
 
 impl StepLog {
     /// The log of a run.
     #[must_use]
     pub fn new(frequency: u64, format: LogFormat, run: &RunConfig) -> Self {
-        let examples_per_step = u64::from(run.num_towers) * u64::from(run.batch_size);
         StepLog {
             frequency,
             format,
-            examples_per_step,
-            num_towers: run.num_towers,
+            examples_per_step: run.examples_per_update(),
+            batches_per_step: run.gradients_per_update(),
         }
     }
 
@@ -81,7 +80,7 @@ impl StepLog {
         }
         let seconds = step_time.as_secs_f64().max(1e-9);
         let examples_per_sec = self.examples_per_step as f64 / seconds;
-        let sec_per_batch = seconds / f64::from(self.num_towers);
+        let sec_per_batch = seconds / f64::from(self.batches_per_step);
         match self.format {
             LogFormat::Text => tutorial_line(&step_line(
                 global_step,

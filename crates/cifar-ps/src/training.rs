@@ -169,13 +169,7 @@ impl Training {
         applied: AppliedSerials,
     ) -> Self {
         let complete = state.global_step >= limits.max_steps;
-        let needed = match run.mode {
-            Mode::Synchronous => run.num_towers,
-            Mode::Quorum {
-                replicas_to_aggregate,
-            } => replicas_to_aggregate,
-            Mode::Asynchronous { .. } => 1,
-        };
+        let needed = run.gradients_per_update();
         let snapshot = Arc::new(Snapshot::new(state));
         let mut training = Training {
             schedule: LearningRateSchedule::of(&run),
@@ -788,7 +782,7 @@ impl Training {
     #[must_use]
     pub fn status(&self) -> Status {
         let step_time = self.throughput.step_time().as_secs_f64();
-        let examples = f64::from(self.run.num_towers) * f64::from(self.run.batch_size);
+        let examples = self.run.examples_per_update() as f64;
         Status {
             run: self.run.clone(),
             global_step: self.snapshot.state.global_step,

@@ -1,0 +1,170 @@
+//! Which workers hold the others up.
+
+use std::fmt;
+
+use crate::history::Worker;
+use crate::units::{count, counted, median, millis};
+use crate::workers::{WorkerShare, Workers};
+
+/// A worker is slow when its median time is more than this many tenths of the others'.
+const SLOW_TENTHS: u64 = 15;
+
+/// Fewer tower steps than this say nothing: the first of a worker include its warm-up.
+const MIN_TOWER_STEPS: u64 = 5;
+
+/// A worker that holds the others up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Straggler {
+    /// It takes long.
+    Slow {
+        /// Which.
+        worker: Worker,
+        /// Its median time for a tower step, in microseconds.
+        held_micros: u64,
+        /// The median of the other workers' median times.
+        others_micros: u64,
+    },
+    /// It takes so long that others do much of its work, whose times are then not on record.
+    Overdue {
+        /// Which.
+        worker: Worker,
+        /// Tower steps of it that were given to another too.
+        overdue: u64,
+        /// Those of it that count.
+        tower_steps: u64,
+    },
+}
+
+/// The stragglers among the workers of a run.
+#[must_use]
+pub fn stragglers(workers: &Workers) -> Vec<Straggler> {
+    let shares = &workers.shares;
+    let straggler = |share| slow(share, shares).or_else(|| overdue(share));
+    shares.iter().filter_map(straggler).collect()
+}
+
+/// A worker that takes much longer than the others.
+fn slow(share: &WorkerShare, shares: &[WorkerShare]) -> Option<Straggler> {
+    let others = shares.iter().filter(|other| other.worker != share.worker);
+    let mut others = others
+        .filter(|other| other.tower_steps >= MIN_TOWER_STEPS)
+        .map(|other| other.median_held_micros)
+        .peekable();
+    others.peek()?;
+    let (held_micros, others_micros) = (share.median_held_micros, median(others));
+    let is_slow = held_micros.saturating_mul(10) > others_micros.saturating_mul(SLOW_TENTHS);
+    (share.tower_steps >= MIN_TOWER_STEPS && is_slow).then(|| Straggler::Slow {
+        worker: share.worker.clone(),
+        held_micros,
+        others_micros,
+    })
+}
+
+/// A worker more than a tenth of whose tower steps were overdue.
+fn overdue(share: &WorkerShare) -> Option<Straggler> {
+    let &WorkerShare {
+        overdue,
+        tower_steps,
+        ..
+    } = share;
+    let is_often = overdue >= MIN_TOWER_STEPS && overdue.saturating_mul(10) > tower_steps;
+    is_often.then(|| Straggler::Overdue {
+        worker: share.worker.clone(),
+        overdue,
+        tower_steps,
+    })
+}
+
+impl fmt::Display for Straggler {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Straggler::Slow {
+                worker,
+                held_micros,
+                others_micros,
+            } => write!(
+                f,
+                "{worker} is slow: {} ms a tower step, the others {} ms",
+                millis(*held_micros),
+                millis(*others_micros)
+            ),
+            Straggler::Overdue {
+                worker,
+                overdue,
+                tower_steps,
+            } => write!(
+                f,
+                "{worker} is slow: {} overdue and also given to others, {} counted",
+                counted(*overdue, "tower step"),
+                count(*tower_steps)
+            ),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixtures::{commit, history, joined, started, undisturbed};
+    use crate::record::{Record, TowerRecord};
+
+    /// The stragglers of a run in which the workers' tower steps take these milliseconds.
+    fn told(steps: u64, held_millis: [u64; 2]) -> Vec<String> {
+        let mut records = undisturbed(0);
+        for step in 0..steps {
+            let mut commit = commit(step, &[(0, 0), (1, 1)]);
+            for (record, millis) in commit.towers.iter_mut().zip(held_millis) {
+                record.held_micros = millis * 1000;
+            }
+            records.push(Record::Commit(commit));
+        }
+        told_of(records)
+    }
+
+    fn told_of(records: Vec<Record>) -> Vec<String> {
+        let stragglers = stragglers(&Workers::of(&history(records)));
+        stragglers.iter().map(Straggler::to_string).collect()
+    }
+
+    #[test]
+    fn a_worker_that_takes_more_than_half_as_long_again_is_named() {
+        assert_eq!(
+            told(5, [312, 104]),
+            ["worker 0 (host/10) is slow: 312.0 ms a tower step, the others 104.0 ms"]
+        );
+        assert_eq!(told(5, [150, 100]), [""; 0]);
+    }
+
+    #[test]
+    fn a_few_tower_steps_make_no_straggler() {
+        assert_eq!(told(4, [312, 104]), [""; 0]);
+    }
+
+    #[test]
+    fn a_worker_by_itself_is_never_slow() {
+        let mut records = vec![started(0), joined(0, "host/10")];
+        records.extend((0..9).map(|step| Record::Commit(commit(step, &[(0, 0), (1, 0)]))));
+        assert_eq!(told_of(records), [""; 0]);
+    }
+
+    #[test]
+    fn a_worker_whose_work_others_do_is_named_too() {
+        let mut records = undisturbed(0);
+        for step in 0..6 {
+            let commit = commit(step, &[(0, 0), (1, 0)]);
+            let TowerRecord { of, .. } = commit.towers[1];
+            records.push(Record::Overdue {
+                of,
+                slow: 1,
+                also_given_to: 0,
+            });
+            records.push(Record::Commit(commit));
+        }
+        assert_eq!(
+            told_of(records),
+            [
+                "worker 1 (host/11) is slow: 6 tower steps overdue and also given to others, 0 counted"
+            ]
+        );
+    }
+}
