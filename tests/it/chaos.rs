@@ -45,13 +45,11 @@ impl Toll {
     }
 }
 
+/// Small batches, so that much can happen in a minute, and a learning rate that they can take for
+/// thousands of steps.
 fn run() -> Builder {
-    Cluster::builder().batch_size(4).server_flags(&[
-        "--worker-lease-secs",
-        "2",
-        "--log-frequency",
-        "1000",
-    ])
+    let flags = ["--worker-lease-secs", "2", "--learning-rate", "0.001"];
+    Cluster::builder().batch_size(4).server_flags(&flags)
 }
 
 fn from_env<T: std::str::FromStr>(name: &str) -> Option<T> {

@@ -52,6 +52,8 @@ pub mod step_log;
 
 pub mod train_dir;
 
+pub mod start;
+
 pub mod args;
 
 pub mod config;

@@ -116,7 +116,7 @@ impl Supervisor {
                     asked_to_leave = Some(exit);
                     self.service.change(|training, _| training.stop());
                 }
-                _ = changes.changed() => {}
+                _ = changes.recv() => {}
                 _ = ticks.tick() => self.service.change(|training, now| training.tick(now)),
             }
             if let Some(error) = self.service.take_failure() {

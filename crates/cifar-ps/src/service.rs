@@ -12,7 +12,7 @@ use cifar_wire::messages::{
     Assignment, Goodbye, Member, Pull, Push, Refusal, Registered, Registration, Status, Verdict,
 };
 use cifar_wire::server::{ParameterServer, RequestError};
-use tokio::sync::watch;
+use tokio::sync::broadcast;
 
 use crate::commit_path::{AtPoint, CommitPart, CommitPath, CommitPoint, KeepError};
 use crate::event::Event;
@@ -21,7 +21,9 @@ use crate::training::{Gradient, Pushed, Training};
 /// The run behind a lock, and a signal for whoever waits for it to change.
 pub struct Service {
     guarded: Mutex<Guarded>,
-    changed: watch::Sender<()>,
+    /// Wakes who waits in the order in which they came, so that a simulation can be repeated: a
+    /// `watch` wakes them in a random order.
+    changed: broadcast::Sender<()>,
     num_values: usize,
     at_point: AtPoint,
 }
@@ -66,7 +68,8 @@ impl Service {
         layout: &Layout,
         at_point: AtPoint,
     ) -> Self {
-        let (changed, _) = watch::channel(());
+        // One is enough: to have missed changes is to see that there was one.
+        let (changed, _) = broadcast::channel(1);
         let guarded = Guarded {
             training,
             commit_path,
@@ -114,12 +117,12 @@ impl Service {
     /// Changes the run and wakes those who wait.
     pub fn change<T>(&self, change: impl FnOnce(&mut Training, Instant) -> T) -> T {
         let answer = self.ask(change);
-        self.changed.send_replace(());
+        self.tell_change();
         answer
     }
 
-    /// Sees every change from now on.
-    pub fn changes(&self) -> watch::Receiver<()> {
+    /// Hears of every change from now on, of several at once perhaps.
+    pub fn changes(&self) -> broadcast::Receiver<()> {
         self.changed.subscribe()
     }
 
@@ -163,6 +166,11 @@ impl Service {
         }
     }
 
+    fn tell_change(&self) {
+        // Nobody waits now: that is no error.
+        let _ = self.changed.send(());
+    }
+
     fn lock(&self) -> MutexGuard<'_, Guarded> {
         // A panic under the lock is a bug that ends the program; until it does, the others go on.
         self.guarded.lock().unwrap_or_else(PoisonError::into_inner)
@@ -194,8 +202,8 @@ impl ParameterServer for Service {
                 if let Some(assignment) = self.ask(|training, now| training.pull(now, pull)) {
                     return assignment;
                 }
-                // The sender lives as long as this service, so that this cannot fail.
-                let _ = changes.changed().await;
+                // The sender lives as long as this service; having missed a change is one.
+                let _ = changes.recv().await;
             }
         };
         Ok(tokio::time::timeout(PULL_HOLD, answer)
@@ -216,7 +224,7 @@ impl ParameterServer for Service {
         }
         let gradient = Gradient::new(gradients);
         let verdict = self.take(&push, gradient)?;
-        self.changed.send_replace(());
+        self.tell_change();
         Ok(verdict)
     }
 

@@ -92,11 +92,17 @@ impl Client {
     ///
     /// [`BadAddress`] if the text is no address.
     pub fn new(address: &str, layout: &Layout) -> Result<Self, BadAddress> {
+        Ok(Client::over(transport::connect(address, layout)?, layout))
+    }
+
+    /// A client that speaks over `channel`, a connection of the caller's making.
+    #[must_use]
+    pub fn over(channel: Channel, layout: &Layout) -> Self {
         let limit = max_message_bytes(layout);
-        let inner = ParameterServerClient::new(transport::connect(address, layout)?)
+        let inner = ParameterServerClient::new(channel)
             .max_decoding_message_size(limit)
             .max_encoding_message_size(limit);
-        Ok(Client { inner })
+        Client { inner }
     }
 
     /// The configuration of the run.

@@ -55,6 +55,16 @@ pub struct BadAddress(String);
 ///
 /// [`BadAddress`] if the text is no address; that nobody listens there shows at the first request.
 pub fn connect(address: &str, layout: &Layout) -> Result<Channel, BadAddress> {
+    Ok(endpoint(address, layout)?.connect_lazy())
+}
+
+/// The server's address with the connection settings of this protocol, for whoever connects in a
+/// way of their own: over a simulated network, say.
+///
+/// # Errors
+///
+/// [`BadAddress`] if the text is no address.
+pub fn endpoint(address: &str, layout: &Layout) -> Result<Endpoint, BadAddress> {
     let bad = || BadAddress(address.to_owned());
     let (host, port) = address.rsplit_once(':').ok_or_else(bad)?;
     if host.is_empty() || port.parse::<u16>().is_err() {
@@ -69,6 +79,5 @@ pub fn connect(address: &str, layout: &Layout) -> Result<Channel, BadAddress> {
         .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
         .keep_alive_timeout(KEEPALIVE_TIMEOUT)
         .keep_alive_while_idle(true)
-        .tcp_nodelay(true)
-        .connect_lazy())
+        .tcp_nodelay(true))
 }

@@ -9,7 +9,9 @@
 //! To add a verb: a file with its arguments and its `run`, a variant of [`Verb`], an arm in [`run`].
 
 mod chaos;
+mod mutants;
 mod setup;
+mod simulate;
 mod test;
 mod train;
 
@@ -48,6 +50,10 @@ enum Verb {
     Test,
     /// Kill servers and workers at random and compare the bits
     Chaos(chaos::Args),
+    /// Simulate whole runs while everything fails that can
+    Simulate(simulate::Args),
+    /// Put faults into the server and see that the simulation finds each
+    Mutants,
 }
 
 fn main() -> ExitCode {
@@ -69,5 +75,7 @@ fn run(verb: Verb) -> anyhow::Result<()> {
         Verb::Train(args) => train::run(&workspace, &args),
         Verb::Test => test::run(&workspace),
         Verb::Chaos(args) => chaos::run(&workspace, &args),
+        Verb::Simulate(args) => simulate::run(&workspace, &args),
+        Verb::Mutants => mutants::run(&workspace),
     }
 }

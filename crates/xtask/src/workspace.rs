@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::env;
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -32,6 +34,24 @@ impl Workspace {
         Workspace {
             root: root.to_owned(),
         }
+    }
+
+    /// The folder of the clone.
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Makes `folder` a copy of the files that git knows, as they are now.
+    pub(crate) fn copy_sources(&self, folder: &Path) -> anyhow::Result<()> {
+        let mut git = Command::new("git");
+        git.current_dir(&self.root).args(["ls-files", "-z"]);
+        let files = command::output(&mut git, "the sources are those that git lists")?;
+        for file in files.split_terminator('\0') {
+            let (from, to) = (self.root.join(file), folder.join(file));
+            copy_if_other(&from, &to)
+                .with_context(|| format!("cannot copy {file} to {}", folder.display()))?;
+        }
+        Ok(())
     }
 
     /// Where `.cargo/config.toml` says that libtorch is.
@@ -68,6 +88,18 @@ impl Workspace {
             .filter_map(|line| program_of(line).transpose())
             .collect()
     }
+}
+
+/// Leaves a file that is the same alone, so that cargo sees nothing new.
+fn copy_if_other(from: &Path, to: &Path) -> io::Result<()> {
+    let bytes = fs::read(from)?;
+    if fs::read(to).is_ok_and(|present| present == bytes) {
+        return Ok(());
+    }
+    if let Some(folder) = to.parent() {
+        fs::create_dir_all(folder)?;
+    }
+    fs::write(to, bytes)
 }
 
 /// The program that one of cargo's messages announces, if it does.

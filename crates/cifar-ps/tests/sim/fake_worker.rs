@@ -1,0 +1,308 @@
+//! A worker as the server sees one: the real client, the real loop of requests, made-up gradients.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use cifar_params::StateDigest;
+use cifar_wire::client::{Client, ClientError, PULL_HOLD};
+use cifar_wire::messages::{
+    Assignment, Goodbye, Member, PROTOCOL_VERSION, Pull, Push, Registration, Verdict, Work,
+};
+
+use crate::dice::{Dice, Purpose};
+use crate::model::{self, DATA_SET, layout, numerics};
+use crate::wire;
+use crate::world::Shared;
+
+/// How long a request may go without an answer before the worker tries again.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// One life of a worker, from its start until it is told that the run is complete.
+pub(crate) async fn work(shared: Rc<Shared>, number: usize) -> turmoil::Result {
+    let life = shared.count_worker_life();
+    let client = wire::client();
+    let mut worker = FakeWorker {
+        dice: Dice::new(shared.plan.seed, Purpose::Worker, number as u64, life),
+        signs: Rc::new(Signs::default()),
+        held: None,
+        client,
+        number,
+        shared,
+    };
+    tokio::task::spawn_local(give_signs_of_life(
+        worker.client.clone(),
+        Rc::clone(&worker.signs),
+        worker.shared.plan.lease / 3,
+    ));
+    loop {
+        let member = worker.register().await;
+        if worker.train(member).await == Over::Complete {
+            break;
+        }
+    }
+    worker.note(format_args!("is told that the run is complete"));
+    worker.shared.is_done(number);
+    // The process ends here; the simulation takes the host down, and its connection with it.
+    std::future::pending().await
+}
+
+/// Why a membership is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Over {
+    Complete,
+    Unregistered,
+}
+
+/// What the heartbeat and the worker share.
+#[derive(Debug, Default)]
+struct Signs {
+    member: Cell<Option<Member>>,
+    /// The whole process stands still.
+    hangs: Cell<bool>,
+}
+
+async fn give_signs_of_life(mut client: Client, signs: Rc<Signs>, interval: Duration) {
+    loop {
+        tokio::time::sleep(interval).await;
+        if let Some(member) = signs.member.get().filter(|_| !signs.hangs.get()) {
+            let _ = tokio::time::timeout(PATIENCE, client.heartbeat(member)).await;
+        }
+    }
+}
+
+struct FakeWorker {
+    shared: Rc<Shared>,
+    number: usize,
+    client: Client,
+    dice: Dice,
+    signs: Rc<Signs>,
+    held: Option<(StateDigest, Bytes)>,
+}
+
+impl FakeWorker {
+    fn note(&self, event: std::fmt::Arguments<'_>) {
+        self.shared
+            .note(format_args!("worker {} {event}", self.number));
+    }
+
+    /// Repeats a request until it is answered, with growing pauses.
+    async fn answer<T>(
+        &mut self,
+        patience: Duration,
+        mut request: impl AsyncFnMut(&mut Client) -> Result<T, ClientError>,
+    ) -> T {
+        let mut pause_millis = 20;
+        loop {
+            match tokio::time::timeout(patience, request(&mut self.client)).await {
+                Ok(Ok(answer)) => return answer,
+                Ok(Err(error)) if !error.is_transient() => {
+                    let what = format!("worker {}: {error}", self.number);
+                    self.shared.history.borrow_mut().violate(what);
+                }
+                Ok(Err(_)) => self.note(format_args!("finds no server")),
+                Err(_) => self.note(format_args!("gets no answer")),
+            }
+            tokio::time::sleep(self.dice.millis(pause_millis / 2, pause_millis)).await;
+            pause_millis = (2 * pause_millis).min(1000);
+        }
+    }
+
+    async fn register(&mut self) -> Member {
+        let registration = Registration {
+            protocol_version: PROTOCOL_VERSION,
+            layout_fingerprint: layout().fingerprint(),
+            data_digest: DATA_SET.digest(),
+            numerics: numerics(),
+            name: format!("worker {}", self.number),
+        };
+        let registered = self
+            .answer(PATIENCE, async |client| {
+                client.register(registration.clone()).await
+            })
+            .await;
+        let member = registered.member;
+        self.note(format_args!("is member {}", member.worker));
+        self.signs.member.set(Some(member));
+        member
+    }
+
+    async fn train(&mut self, member: Member) -> Over {
+        loop {
+            let work = match self.pull(member).await {
+                Assignment::Work(work) => work,
+                Assignment::Wait => continue,
+                Assignment::Goodbye(Goodbye::Quarantined) => return Over::Unregistered,
+                Assignment::Goodbye(_) => return Over::Complete,
+                Assignment::Unregistered => return Over::Unregistered,
+            };
+            self.misbehave(member);
+            self.compute().await;
+            let push = self.push_of(member, &work);
+            self.repeat_later(&push);
+            if self.push(push).await == Verdict::Unregistered {
+                return Over::Unregistered;
+            }
+            if self.may(self.shared.plan.habits.leave) {
+                self.leave(member).await;
+                return Over::Unregistered;
+            }
+        }
+    }
+
+    async fn pull(&mut self, member: Member) -> Assignment {
+        let held = self.held.as_ref().map(|(digest, _)| *digest);
+        let shared = Rc::clone(&self.shared);
+        let (floor, assignment) = self
+            .answer(PULL_HOLD + PATIENCE, async |client| {
+                let floor = shared.history.borrow().heard();
+                Ok((floor, client.pull(Pull { member, held }).await?))
+            })
+            .await;
+        let mut history = self.shared.history.borrow_mut();
+        match &assignment {
+            Assignment::Work(work) => history.work(floor, work),
+            Assignment::Goodbye(goodbye) => history.goodbye(*goodbye),
+            Assignment::Wait | Assignment::Unregistered => {}
+        }
+        drop(history);
+        match &assignment {
+            Assignment::Work(work) => {
+                self.note(format_args!("gets {}", work.tower_step));
+                if let Some(variables) = &work.variables {
+                    self.held = Some((work.state_digest, variables.clone()));
+                }
+            }
+            other => self.note(format_args!("pulls: {other:?}")),
+        }
+        assignment
+    }
+
+    /// The time that a gradient takes.
+    async fn compute(&mut self) {
+        let habits = self.shared.plan.habits;
+        let (low, high) = self.shared.plan.compute_millis;
+        let lease_millis = self.shared.plan.lease.as_millis() as u64;
+        let mut time = self.dice.millis(low, high);
+        if self.may(habits.slow) {
+            time += self.dice.millis(300, 2 * lease_millis);
+            self.note(format_args!("is slow"));
+        }
+        let hangs = self.may(habits.hang);
+        if hangs {
+            time += self.dice.millis(lease_millis, 3 * lease_millis);
+            self.note(format_args!("hangs"));
+        }
+        self.signs.hangs.set(hangs);
+        tokio::time::sleep(time).await;
+        self.signs.hangs.set(false);
+    }
+
+    fn push_of(&mut self, member: Member, work: &Work) -> Push {
+        let (_, variables) = self
+            .held
+            .as_ref()
+            .expect("the server sends what is not held");
+        let mut gradient = model::gradient(variables, self.shared.plan.seed, work.tower_step);
+        // Never twice in a row: two that agree on nonsense are believed, and end the run.
+        if work.attempt == 0 && self.may(self.shared.plan.habits.nonsense) {
+            gradient[0] = f32::NAN;
+            self.note(format_args!("computes nonsense"));
+        }
+        let bytes: Vec<u8> = gradient.iter().flat_map(|g| g.to_le_bytes()).collect();
+        let push = Push {
+            member,
+            tower_step: work.tower_step,
+            state_digest: work.state_digest,
+            losses: model::losses(&gradient),
+            examples_digest: model::examples(&self.shared.plan, work.tower_step).0,
+            attempt: work.attempt,
+            compute_time: Duration::from_millis(1),
+            gradients: bytes.into(),
+        };
+        self.shared.history.borrow_mut().pushes.push(push.clone());
+        push
+    }
+
+    async fn push(&mut self, push: Push) -> Verdict {
+        let shared = Rc::clone(&self.shared);
+        let mut first = true;
+        let (floor, verdict) = self
+            .answer(PATIENCE, async |client| {
+                let floor = shared.history.borrow().heard();
+                if !std::mem::take(&mut first) {
+                    shared.history.borrow_mut().totals.duplicates += 1;
+                }
+                Ok((floor, client.push(push.clone()).await?))
+            })
+            .await;
+        self.shared
+            .history
+            .borrow_mut()
+            .verdict(floor, &push, verdict);
+        self.note(format_args!("pushes {}: {verdict:?}", push.tower_step));
+        verdict
+    }
+
+    /// The same push once more, at once or later; as whoever the worker is by then, or as it is now.
+    fn repeat_later(&mut self, push: &Push) {
+        if self.may(self.shared.plan.habits.repeat) {
+            let longest = *self.dice.pick(&[0, 100, 1000, 5000]);
+            let delay = self.dice.millis(0, longest);
+            self.send_again(push.clone(), delay);
+        }
+    }
+
+    /// Sends what must have no effect.
+    fn misbehave(&mut self, member: Member) {
+        if self.may(self.shared.plan.habits.old_push) {
+            let history = self.shared.history.borrow();
+            if history.pushes.is_empty() {
+                return;
+            }
+            let mut push = self.dice.pick(&history.pushes).clone();
+            drop(history);
+            if self.dice.chance(70) {
+                push.member = member;
+            }
+            let delay = self.dice.millis(0, 100);
+            self.send_again(push, delay);
+        }
+    }
+
+    fn send_again(&mut self, mut push: Push, delay: Duration) {
+        let (shared, signs) = (Rc::clone(&self.shared), Rc::clone(&self.signs));
+        let (mut client, number) = (self.client.clone(), self.number);
+        let as_of_then = self.dice.chance(50);
+        tokio::task::spawn_local(async move {
+            tokio::time::sleep(delay).await;
+            if let Some(member) = signs.member.get().filter(|_| as_of_then) {
+                push.member = member;
+            }
+            let floor = shared.history.borrow().heard();
+            shared.history.borrow_mut().totals.duplicates += 1;
+            let answer = tokio::time::timeout(PATIENCE, client.push(push.clone())).await;
+            if let Ok(Ok(verdict)) = answer {
+                let tower_step = push.tower_step;
+                shared.history.borrow_mut().verdict(floor, &push, verdict);
+                shared.note(format_args!(
+                    "worker {number} pushes {tower_step} again: {verdict:?}"
+                ));
+            }
+        });
+    }
+
+    async fn leave(&mut self, member: Member) {
+        self.note(format_args!("leaves"));
+        self.signs.member.set(None);
+        let _ = tokio::time::timeout(PATIENCE, self.client.leave(member)).await;
+        let pause = self.dice.millis(0, 1000);
+        tokio::time::sleep(pause).await;
+    }
+
+    /// Whether something happens that happens `percent` times of a hundred, while anything does.
+    fn may(&mut self, percent: u64) -> bool {
+        self.dice.chance(percent) && !self.shared.is_quiet()
+    }
+}

@@ -1,0 +1,197 @@
+//! The real server on a simulated host: the one place of the simulation that knows how a service is
+//! put together from a train dir.
+
+use std::path::Path;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cifar_cli::exit::Failure;
+use cifar_params::TrainingState;
+use cifar_ps::commit_path::{AtPoint, CommitPath};
+use cifar_ps::event::Event;
+use cifar_ps::recorder::{Calendar, Recorder};
+use cifar_ps::service::Service;
+use cifar_ps::start::{open_files, resume_or_begin};
+use cifar_ps::train_dir::TrainDir;
+use cifar_ps::training::{Limits, Phase, Training};
+use cifar_sequence::GlobalStep;
+use cifar_wire::messages::{Goodbye, Session};
+use cifar_wire::transport::server_builder;
+
+use crate::death::Life;
+use crate::model::{layout, run_args};
+use crate::plan::Plan;
+use crate::wire::{self, Sockets};
+use crate::world::Shared;
+
+/// As `serve.rs` ticks.
+const TICK: Duration = Duration::from_millis(250);
+/// As `serve.rs` waits for the last answers to go out.
+const DRAIN: Duration = Duration::from_secs(5);
+
+/// No run here stands still for so long that it may give up.
+const STALL_TIMEOUT: Duration = Duration::from_secs(3600);
+const KEEP_CHECKPOINTS: usize = 2;
+
+/// One life of the server, from its start to the end of the run.
+pub(crate) async fn serve(shared: Rc<Shared>) -> turmoil::Result {
+    let life = Arc::new(Life::new(&shared.train_dir));
+    shared.life.replace(Arc::clone(&life));
+    let (service, train_dir) = open(&shared, Arc::clone(&life))?;
+    let service = Arc::new(service);
+
+    let router = server_builder(&layout())
+        .add_service(cifar_wire::server::service(Arc::clone(&service), &layout()));
+    // Dropped after all that the runtime holds, because this future is the simulation's own.
+    let sockets = Arc::new(Sockets::default());
+    let incoming = wire::incoming(life, Arc::clone(&sockets)).await?;
+    tokio::spawn(router.serve_with_incoming(incoming));
+    supervise(&shared, &service, &train_dir).await?;
+    // tonic's own way to wait for the last answers polls in a random order.
+    let _ = tokio::time::timeout(DRAIN, sockets.all_closed()).await;
+    shared.server_is_leaving();
+    // The process ends here; the simulation takes the host down, and its connections with it.
+    std::future::pending().await
+}
+
+/// The service for the run in the train dir, put together as `program.rs` does.
+fn open(shared: &Shared, life: Arc<Life>) -> turmoil::Result<(Service, TrainDir)> {
+    let train_dir = TrainDir::open(&shared.train_dir, KEEP_CHECKPOINTS, false)?;
+    let start = resume_or_begin(&run_args(&shared.plan), &train_dir, &layout()).map_err(told)?;
+    let number = shared.count_start();
+    shared.note(format_args!(
+        "server starts, the {number}th time, at step {}",
+        start.state.global_step
+    ));
+    shared
+        .history
+        .borrow_mut()
+        .server_starts(start.state.global_step, start.state.digest());
+    let calendar = Calendar {
+        moment: tokio::time::Instant::now().into_std(),
+        since_1970: shared.now(),
+    };
+    let (state_file, ledger) = open_files(&train_dir, &layout(), &start, calendar).map_err(told)?;
+    let commit_path = CommitPath::new(state_file, Recorder::new(ledger, calendar));
+    let training = Training::new(
+        calendar.moment,
+        Session(shared.plan.seed << 16 | number),
+        start.run,
+        limits(&shared.plan),
+        start.state,
+        start.applied,
+    );
+    let at_point: AtPoint = Box::new(move |_, _| life.moment());
+    let service = Service::new(training, commit_path, &layout(), at_point);
+    Ok((service, train_dir))
+}
+
+fn told(failure: Failure) -> String {
+    failure.to_string()
+}
+
+fn limits(plan: &Plan) -> Limits {
+    Limits {
+        max_steps: GlobalStep(plan.num_steps),
+        checkpoint_steps: plan.checkpoint_steps,
+        worker_lease: plan.lease,
+        mixed: false,
+        min_workers: 1,
+        stall_timeout: STALL_TIMEOUT,
+        audit_fraction: plan.audit_fraction,
+    }
+}
+
+/// What `serve.rs` does while the service answers: ticks, saves, and waits until all are told.
+async fn supervise(shared: &Shared, service: &Service, train_dir: &TrainDir) -> turmoil::Result {
+    let mut changes = service.changes();
+    let mut ticks = tokio::time::interval(TICK);
+    loop {
+        tokio::select! {
+            biased;
+            _ = changes.recv() => {}
+            _ = ticks.tick() => service.change(|training, now| training.tick(now)),
+        }
+        if let Some(error) = service.take_failure() {
+            return Err(error.into());
+        }
+        for event in service.take_events() {
+            handle(shared, service, train_dir, event)?;
+        }
+        match service.ask(|training, _| training.phase()) {
+            Phase::Training => {}
+            Phase::Closing(goodbye) => {
+                if goodbye != Goodbye::Complete {
+                    let what = format!("the server ends the run as {goodbye:?}");
+                    shared.history.borrow_mut().violate(what);
+                }
+                save(service, train_dir)?;
+                service.end(goodbye)?;
+                service.change(|training, _| training.saved());
+            }
+            Phase::Closed(_) => {
+                if service.ask(|training, now| training.everyone_told(now)) {
+                    shared.note(format_args!("server has told everyone"));
+                    return Ok(());
+                }
+            }
+        }
+    }
+}
+
+fn handle(
+    shared: &Shared,
+    service: &Service,
+    train_dir: &TrainDir,
+    event: Event,
+) -> turmoil::Result {
+    match event {
+        Event::CheckpointDue(_) => save(service, train_dir)?,
+        Event::Committed { global_step, .. } => {
+            shared.note(format_args!("step {global_step} is committed"));
+            shared.history.borrow_mut().totals.commits += 1;
+        }
+        Event::InDoubt { tower_step, .. } => {
+            shared.history.borrow_mut().totals.doubts += 1;
+            shared.note(format_args!("{tower_step} is in doubt"));
+        }
+        Event::Quarantined { who, reason } if !reason.contains("it is not finite") => {
+            let what = format!("member {} is put into quarantine: {reason}", who.worker);
+            shared.history.borrow_mut().violate(what);
+        }
+        Event::Lost(who) => {
+            shared.note(format_args!("member {} is lost", who.worker));
+            shared.history.borrow_mut().totals.lost_leases += 1;
+        }
+        Event::Overdue { tower_step, .. } => {
+            shared.note(format_args!("{tower_step} is overdue"));
+            shared.history.borrow_mut().totals.overdue += 1;
+        }
+        Event::Diverged { .. } | Event::Stalled { .. } | Event::Audited { equal: false, .. } => {
+            shared.history.borrow_mut().violate(format!("{event:?}"));
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+fn save(service: &Service, train_dir: &TrainDir) -> turmoil::Result {
+    let (snapshot, run) = service.ask(|training, _| (training.snapshot(), training.run().clone()));
+    train_dir.save(&layout(), &snapshot.state, &run)?;
+    Ok(())
+}
+
+/// The states that the train dir holds once the run is over: the state file's and the newest
+/// checkpoint's.
+pub(crate) fn final_states(train_dir: &Path) -> turmoil::Result<[TrainingState; 2]> {
+    let train_dir = TrainDir::open(train_dir, KEEP_CHECKPOINTS, false)?;
+    let kept = train_dir
+        .kept_state(&layout())
+        .ok_or("the state file holds no state")?
+        .0;
+    let saved = train_dir
+        .newest(&layout())?
+        .ok_or("there is no checkpoint")?;
+    Ok([kept, saved.state])
+}
