@@ -16,23 +16,21 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use cifar_ledger::record::Dropped;
 use cifar_params::{Layout, Mode, Numerics, RunConfig, StateDigest, TrainingState, Values};
-use cifar_sequence::stream::{Purpose, Stream};
 use cifar_sequence::{ExamplesDigest, GlobalStep, SampleSequence, Tower, TowerStep};
 use cifar_wire::messages::{
-    Assignment, Goodbye, Member, Pull, Push, Refusal, Registered, Registration, Session, Status,
-    Verdict, Work, WorkerId, WorkerStatus,
+    Assignment, Goodbye, Member, Pull, Push, Refusal, Registered, Registration, Session, Verdict,
+    Work, WorkerId,
 };
 
 use crate::aggregator::{Aggregator, TowerGradient};
-use crate::assignment::{Assigned, Assignments, Holder};
+use crate::assignment::{Assigned, Assignments};
 use crate::event::{Event, Who};
 use crate::membership::{Members, Worker};
 use crate::pace::Pace;
 use crate::patience::{Passed, Patience};
 use crate::schedule::LearningRateSchedule;
-use crate::scrutiny::{self, Answer, Norms, Questions, Ruling};
+use crate::scrutiny::{self, Answer, Norms, Questions};
 use crate::serials::AppliedSerials;
 use crate::step_log::Throughput;
 use crate::update::Update;
@@ -400,151 +398,6 @@ impl Training {
         self.judge(now, answer)
     }
 
-    /// By how many updates the gradient is too old, 0 in a synchronous run; or why it cannot count.
-    fn staleness(&mut self, push: &Push) -> Result<u64, (Verdict, Dropped)> {
-        let of = push.tower_step;
-        match self.run.mode {
-            Mode::Synchronous | Mode::Quorum { .. } => self.out_of_step(push)?,
-            Mode::Asynchronous { max_staleness, .. } => {
-                if self.applied.contains(of.serial(self.run.num_towers)) {
-                    return Err((Verdict::Accepted, Dropped::Duplicate));
-                }
-                let newest_first = self.recent.iter().rev();
-                let mut ages = (0_u64..).zip(newest_first);
-                let age = ages.find(|(_, digest)| **digest == push.state_digest);
-                let reason = match age {
-                    Some((staleness, _)) if staleness <= u64::from(max_staleness) => {
-                        return match self.towers.attempt(of) {
-                            Some(attempt) if attempt == push.attempt => Ok(staleness),
-                            _ => Err((Verdict::Accepted, Dropped::Duplicate)),
-                        };
-                    }
-                    Some(_) => Dropped::Stale,
-                    None => Dropped::OtherState,
-                };
-                // Somebody, perhaps the same worker, begins anew with the present variables.
-                self.towers.release(push.member.worker);
-                let staleness = age.map_or(0, |(staleness, _)| staleness);
-                return Err((Verdict::Stale { staleness }, reason));
-            }
-        }
-        match self.towers.attempt(of) {
-            Some(attempt) if attempt == push.attempt => Ok(0),
-            _ => Err((Verdict::Accepted, Dropped::Duplicate)),
-        }
-    }
-
-    /// Fails for a gradient that was not taken at the present state.
-    fn out_of_step(&self, push: &Push) -> Result<(), (Verdict, Dropped)> {
-        let (step, of_push) = (self.snapshot.state.global_step, push.tower_step.global_step);
-        if of_push > step {
-            return Err((Verdict::Ahead { global_step: step }, Dropped::Ahead));
-        }
-        let staleness = step.0 - of_push.0;
-        if staleness > 0 {
-            return Err((Verdict::Stale { staleness }, Dropped::Stale));
-        }
-        if push.state_digest != self.snapshot.digest {
-            return Err((Verdict::Stale { staleness }, Dropped::OtherState));
-        }
-        Ok(())
-    }
-
-    /// Has the gradient count, or somebody compute it once more.
-    fn judge(&mut self, now: Instant, answer: Answer) -> Pushed {
-        let (of, worker) = (answer.gradient.of, answer.gradient.worker);
-        let (doubt, loss) = (answer.doubt, answer.gradient.losses.total);
-        let is_audited = self.is_audited(of);
-        let answers = self.questions.add(answer);
-        let answered = |id| answers.iter().any(|answer| answer.gradient.worker == id);
-        let has_others = self.members.ids().any(|id| !answered(id));
-        let ruling = scrutiny::rule(answers, is_audited, has_others);
-        match ruling {
-            Ruling::Count { answer, wrong } => self.count(now, of, answer, &wrong),
-            Ruling::AskAnother => {
-                self.compare(of);
-                self.towers.ask_another(of, worker);
-                let Some(doubt) = doubt else {
-                    return Pushed::Answered(Verdict::Accepted);
-                };
-                let event = Event::InDoubt {
-                    tower_step: of,
-                    who: self.who(worker),
-                    reason: doubt.to_string(),
-                };
-                self.events.push(event);
-                Pushed::Answered(Verdict::InDoubt)
-            }
-            Ruling::Diverged => Pushed::Answered(self.diverge(of, worker, loss)),
-        }
-    }
-
-    /// Whether two workers are to compute this tower step. Only equals can be compared.
-    fn is_audited(&self, of: TowerStep) -> bool {
-        if self.limits.audit_fraction <= 0.0 {
-            return false;
-        }
-        let mut numerics = self.members.iter().map(|(_, worker)| &worker.numerics);
-        let first = numerics.next();
-        let (step, tower) = (of.global_step.0, u64::from(of.tower.0));
-        let mut stream = Stream::new(self.run.seed, Purpose::Audit, step, tower);
-        stream.unit_f64() < self.limits.audit_fraction && numerics.all(|other| Some(other) == first)
-    }
-
-    /// Tells of an audit when the second answer to a tower step has come.
-    fn compare(&mut self, of: TowerStep) {
-        let [first, second] = self.questions.answers(of) else {
-            return;
-        };
-        if first.doubt.is_some() || second.doubt.is_some() {
-            return;
-        }
-        let equal = scrutiny::same_bits(first, second);
-        let workers = [first.gradient.worker, second.gradient.worker].map(|id| self.who(id));
-        self.events.push(Event::Audited {
-            tower_step: of,
-            workers,
-            equal,
-        });
-    }
-
-    /// One of the answers to a tower step counts; the workers of the `wrong` ones are at fault.
-    fn count(&mut self, now: Instant, of: TowerStep, answer: usize, wrong: &[usize]) -> Pushed {
-        self.compare(of);
-        let mut answers = self.questions.settle(of);
-        let believed = answers[answer].gradient.worker;
-        for index in wrong {
-            let Answer { gradient, doubt } = &answers[*index];
-            // A worker that did better the second time had a bad moment; it was told.
-            if gradient.worker != believed {
-                let fault = doubt.map_or("it is another".to_owned(), |doubt| doubt.to_string());
-                let reason = format!(
-                    "its gradient of {of} is wrong: {fault}, and that of worker {believed} is not"
-                );
-                self.quarantine(gradient.worker, reason);
-            }
-        }
-        let gradient = answers.swap_remove(answer).gradient;
-        self.credit(now, &gradient);
-        self.aggregator.add(gradient);
-        match self.aggregator.take_complete() {
-            Some(gradients) => Pushed::Complete(Box::new(self.update(now, gradients))),
-            None => Pushed::Answered(Verdict::Accepted),
-        }
-    }
-
-    fn credit(&mut self, now: Instant, gradient: &TowerGradient) {
-        self.towers.done(gradient.of, gradient.worker);
-        self.pace.note(gradient.held);
-        if let Some(after) = self.patience.progress(now) {
-            self.events.push(Event::GoesOn { after });
-        }
-        if let Some(worker) = self.members.get_mut(gradient.worker) {
-            worker.tower_steps += 1;
-            worker.compute_time = gradient.compute_time;
-        }
-    }
-
     /// The update that these gradients make.
     fn update(&mut self, now: Instant, gradients: Vec<TowerGradient>) -> Update {
         let mut learning_rate = self.schedule.learning_rate(self.snapshot.state.global_step);
@@ -656,13 +509,6 @@ impl Training {
         Verdict::Goodbye(Goodbye::Diverged)
     }
 
-    fn quarantine(&mut self, worker: WorkerId, reason: String) {
-        let who = self.who(worker);
-        self.members.quarantine(worker);
-        self.towers.release(worker);
-        self.events.push(Event::Quarantined { who, reason });
-    }
-
     fn who(&self, worker: WorkerId) -> Who {
         let name = self.members.get(worker).map_or("", |worker| &worker.name);
         Who {
@@ -713,36 +559,6 @@ impl Training {
         }
     }
 
-    /// Who is missing, and since when.
-    fn waits_for(&self, now: Instant) -> String {
-        let (have, need) = (self.members.ids().count(), self.limits.min_workers);
-        if have == 0 {
-            let since = self.patience.still(now).as_secs();
-            return format!("workers: none is registered, no gradient came for {since} s");
-        }
-        let mut missing: Vec<String> = Vec::new();
-        if have < need as usize {
-            missing.push(format!("workers: {have} of at least {need} are registered"));
-        }
-        for (tower_step, open) in self.towers.open() {
-            let holders = open.holders.iter();
-            let who: Vec<String> = holders.map(|holder| self.describe(now, holder)).collect();
-            let who = if who.is_empty() {
-                "nobody".to_owned()
-            } else {
-                who.join(" and ")
-            };
-            missing.push(format!("{tower_step}, which {who} computes"));
-        }
-        missing.join("; ")
-    }
-
-    fn describe(&self, now: Instant, holder: &Holder) -> String {
-        let Who { worker, name } = self.who(holder.worker);
-        let since = now.saturating_duration_since(holder.since).as_secs();
-        format!("worker {worker} ({name}) since {since} s")
-    }
-
     fn expire(&mut self, now: Instant) {
         for (worker, Worker { name, .. }) in self.members.expire(now) {
             self.towers.release(worker);
@@ -777,60 +593,6 @@ impl Training {
     pub fn has_tower(&self, tower: Tower) -> bool {
         tower.0 < self.run.num_towers
     }
-
-    /// How the run stands.
-    #[must_use]
-    pub fn status(&self) -> Status {
-        let step_time = self.throughput.step_time().as_secs_f64();
-        let examples = self.run.examples_per_update() as f64;
-        Status {
-            run: self.run.clone(),
-            global_step: self.snapshot.state.global_step,
-            max_steps: self.limits.max_steps,
-            loss: self.loss,
-            examples_per_sec: if step_time > 0.0 {
-                examples / step_time
-            } else {
-                0.0
-            },
-            activity: self.activity(),
-            workers: self
-                .members
-                .iter()
-                .map(|(id, worker)| self.worker_status(id, worker))
-                .collect(),
-        }
-    }
-
-    fn activity(&self) -> String {
-        match self.phase {
-            Phase::Training if self.members.iter().next().is_none() => {
-                "waits for workers".to_owned()
-            }
-            Phase::Training => {
-                let (have, need) = (self.aggregator.have(), self.aggregator.needed());
-                format!(
-                    "trains: has {have} of {need} towers of step {}",
-                    self.snapshot.state.global_step
-                )
-            }
-            Phase::Closing(_) => "saves the last checkpoint".to_owned(),
-            Phase::Closed(Goodbye::Complete) => "is complete".to_owned(),
-            Phase::Closed(Goodbye::Stopping) => "stops".to_owned(),
-            // Only workers are put into quarantine.
-            Phase::Closed(Goodbye::Diverged | Goodbye::Quarantined) => "has diverged".to_owned(),
-        }
-    }
-
-    fn worker_status(&self, id: WorkerId, worker: &Worker) -> WorkerStatus {
-        WorkerStatus {
-            worker: id,
-            name: worker.name.clone(),
-            tower: self.towers.held_by(id).map(|held| held.tower),
-            tower_steps: worker.tower_steps,
-            compute_time: worker.compute_time,
-        }
-    }
 }
 
 /// The state before the first step of a run that begins with `seed`.
@@ -838,6 +600,10 @@ impl Training {
 pub fn initial_state(layout: &Layout, seed: u64) -> TrainingState {
     TrainingState::initial(cifar_params::initial::initial_variables(layout, seed))
 }
+
+mod judgement;
+
+mod report;
 
 /// A small run for the tests of this crate.
 #[cfg(test)]

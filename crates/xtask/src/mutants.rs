@@ -34,7 +34,7 @@ struct Edit {
     replace: &'static str,
 }
 
-const TRAINING: &str = "crates/cifar-ps/src/training.rs";
+const JUDGEMENT: &str = "crates/cifar-ps/src/training/judgement.rs";
 const AGGREGATOR: &str = "crates/cifar-ps/src/aggregator.rs";
 const ASSIGNMENT: &str = "crates/cifar-ps/src/assignment.rs";
 const COMMIT_PATH: &str = "crates/cifar-ps/src/commit_path.rs";
@@ -45,7 +45,7 @@ static MUTANTS: [Mutant; 5] = [
         fault: "a second gradient of the same tower step counts as one more",
         edits: &[
             Edit {
-                file: TRAINING,
+                file: JUDGEMENT,
                 find: "\n            _ => Err((Verdict::Accepted, Dropped::Duplicate)),\n",
                 replace: "\n            _ => Ok(0),\n",
             },
@@ -67,7 +67,7 @@ static MUTANTS: [Mutant; 5] = [
         name: "accepts_a_stale_push",
         fault: "a gradient is accepted whatever step and state it was taken at",
         edits: &[Edit {
-            file: TRAINING,
+            file: JUDGEMENT,
             find: "=> self.out_of_step(push)?,",
             replace: "=> drop(self.out_of_step(push)),",
         }],

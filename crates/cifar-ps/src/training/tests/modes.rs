@@ -1,5 +1,7 @@
 //! Runs that are not synchronous.
 
+use cifar_ledger::record::Dropped;
+
 use super::*;
 
 fn bench(mode: Mode) -> Bench {

@@ -1,0 +1,169 @@
+//! Whether a gradient counts: is it of the present state, does it make sense, do others agree?
+
+use std::time::Instant;
+
+use cifar_ledger::record::Dropped;
+use cifar_params::Mode;
+use cifar_sequence::TowerStep;
+use cifar_sequence::stream::{Purpose, Stream};
+use cifar_wire::messages::{Push, Verdict, WorkerId};
+
+use super::{Pushed, Training};
+use crate::aggregator::TowerGradient;
+use crate::event::Event;
+use crate::scrutiny::{self, Answer, Ruling};
+
+impl Training {
+    /// By how many updates the gradient is too old, 0 in a synchronous run; or why it cannot count.
+    pub(super) fn staleness(&mut self, push: &Push) -> Result<u64, (Verdict, Dropped)> {
+        let of = push.tower_step;
+        match self.run.mode {
+            Mode::Synchronous | Mode::Quorum { .. } => self.out_of_step(push)?,
+            Mode::Asynchronous { max_staleness, .. } => {
+                if self.applied.contains(of.serial(self.run.num_towers)) {
+                    return Err((Verdict::Accepted, Dropped::Duplicate));
+                }
+                let newest_first = self.recent.iter().rev();
+                let mut ages = (0_u64..).zip(newest_first);
+                let age = ages.find(|(_, digest)| **digest == push.state_digest);
+                let reason = match age {
+                    Some((staleness, _)) if staleness <= u64::from(max_staleness) => {
+                        return match self.towers.attempt(of) {
+                            Some(attempt) if attempt == push.attempt => Ok(staleness),
+                            _ => Err((Verdict::Accepted, Dropped::Duplicate)),
+                        };
+                    }
+                    Some(_) => Dropped::Stale,
+                    None => Dropped::OtherState,
+                };
+                // Somebody, perhaps the same worker, begins anew with the present variables.
+                self.towers.release(push.member.worker);
+                let staleness = age.map_or(0, |(staleness, _)| staleness);
+                return Err((Verdict::Stale { staleness }, reason));
+            }
+        }
+        match self.towers.attempt(of) {
+            Some(attempt) if attempt == push.attempt => Ok(0),
+            _ => Err((Verdict::Accepted, Dropped::Duplicate)),
+        }
+    }
+
+    /// Fails for a gradient that was not taken at the present state.
+    fn out_of_step(&self, push: &Push) -> Result<(), (Verdict, Dropped)> {
+        let (step, of_push) = (self.snapshot.state.global_step, push.tower_step.global_step);
+        if of_push > step {
+            return Err((Verdict::Ahead { global_step: step }, Dropped::Ahead));
+        }
+        let staleness = step.0 - of_push.0;
+        if staleness > 0 {
+            return Err((Verdict::Stale { staleness }, Dropped::Stale));
+        }
+        if push.state_digest != self.snapshot.digest {
+            return Err((Verdict::Stale { staleness }, Dropped::OtherState));
+        }
+        Ok(())
+    }
+
+    /// Has the gradient count, or somebody compute it once more.
+    pub(super) fn judge(&mut self, now: Instant, answer: Answer) -> Pushed {
+        let (of, worker) = (answer.gradient.of, answer.gradient.worker);
+        let (doubt, loss) = (answer.doubt, answer.gradient.losses.total);
+        let is_audited = self.is_audited(of);
+        let answers = self.questions.add(answer);
+        let answered = |id| answers.iter().any(|answer| answer.gradient.worker == id);
+        let has_others = self.members.ids().any(|id| !answered(id));
+        let ruling = scrutiny::rule(answers, is_audited, has_others);
+        match ruling {
+            Ruling::Count { answer, wrong } => self.count(now, of, answer, &wrong),
+            Ruling::AskAnother => {
+                self.compare(of);
+                self.towers.ask_another(of, worker);
+                let Some(doubt) = doubt else {
+                    return Pushed::Answered(Verdict::Accepted);
+                };
+                let event = Event::InDoubt {
+                    tower_step: of,
+                    who: self.who(worker),
+                    reason: doubt.to_string(),
+                };
+                self.events.push(event);
+                Pushed::Answered(Verdict::InDoubt)
+            }
+            Ruling::Diverged => Pushed::Answered(self.diverge(of, worker, loss)),
+        }
+    }
+
+    /// Whether two workers are to compute this tower step. Only equals can be compared.
+    fn is_audited(&self, of: TowerStep) -> bool {
+        if self.limits.audit_fraction <= 0.0 {
+            return false;
+        }
+        let mut numerics = self.members.iter().map(|(_, worker)| &worker.numerics);
+        let first = numerics.next();
+        let (step, tower) = (of.global_step.0, u64::from(of.tower.0));
+        let mut stream = Stream::new(self.run.seed, Purpose::Audit, step, tower);
+        stream.unit_f64() < self.limits.audit_fraction && numerics.all(|other| Some(other) == first)
+    }
+
+    /// Tells of an audit when the second answer to a tower step has come.
+    fn compare(&mut self, of: TowerStep) {
+        let [first, second] = self.questions.answers(of) else {
+            return;
+        };
+        if first.doubt.is_some() || second.doubt.is_some() {
+            return;
+        }
+        let equal = scrutiny::same_bits(first, second);
+        let workers = [first.gradient.worker, second.gradient.worker].map(|id| self.who(id));
+        self.events.push(Event::Audited {
+            tower_step: of,
+            workers,
+            equal,
+        });
+    }
+
+    /// One of the answers to a tower step counts; the workers of the `wrong` ones are at fault.
+    fn count(&mut self, now: Instant, of: TowerStep, answer: usize, wrong: &[usize]) -> Pushed {
+        self.compare(of);
+        let mut answers = self.questions.settle(of);
+        let believed = answers[answer].gradient.worker;
+        for index in wrong {
+            let Answer { gradient, doubt } = &answers[*index];
+            // A worker that did better the second time had a bad moment; it was told.
+            if gradient.worker != believed {
+                let fault = doubt.map_or("it is another".to_owned(), |doubt| doubt.to_string());
+                let reason = format!(
+                    "its gradient of {of} is wrong: {fault}, and that of worker {believed} is not"
+                );
+                self.quarantine(gradient.worker, reason);
+            }
+        }
+        let gradient = answers.swap_remove(answer).gradient;
+        self.credit(now, &gradient);
+        self.aggregator.add(gradient);
+        match self.aggregator.take_complete() {
+            Some(gradients) => Pushed::Complete(Box::new(self.update(now, gradients))),
+            None => Pushed::Answered(Verdict::Accepted),
+        }
+    }
+
+    fn credit(&mut self, now: Instant, gradient: &TowerGradient) {
+        self.towers.done(gradient.of, gradient.worker);
+        self.pace.note(gradient.held);
+        if let Some(after) = self.patience.progress(now) {
+            self.events.push(Event::GoesOn { after });
+        }
+        if let Some(worker) = self.members.get_mut(gradient.worker) {
+            worker.tower_steps += 1;
+            worker.compute_time = gradient.compute_time;
+        }
+    }
+
+    /// The worker takes no further part.
+    pub(super) fn quarantine(&mut self, worker: WorkerId, reason: String) {
+        let who = self.who(worker);
+        self.members.quarantine(worker);
+        self.towers.release(worker);
+        self.events.push(Event::Quarantined { who, reason });
+    }
+}
