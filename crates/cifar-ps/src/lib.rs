@@ -2,13 +2,16 @@
 //!
 //! The arithmetic and the decisions are pure: [`schedule`], [`optimizer`], [`averages`] and
 //! [`commit`] turn one state and its gradients into the next; [`membership`], [`assignment`],
-//! [`pace`] and [`aggregator`] know who works on what, how fast, and what has come in; [`training`] puts them together and
-//! answers every request. None of them reads a clock, takes a lock or waits.
+//! [`pace`], [`patience`], [`scrutiny`], [`serials`] and [`aggregator`] know who works on what, how
+//! fast, what to believe and what has come in; [`training`] puts them together, answers every request,
+//! tells of every [`event`] and makes each [`update`]. None of them reads a clock, takes a lock or
+//! waits.
 //!
-//! Around them is a thin shell: [`service`] answers the wire, [`serve`] runs until the end,
-//! [`train_dir`] keeps the files, [`step_log`] writes the tutorial's lines, [`args`] and [`config`]
-//! are the command line, and [`program`] is `main`. [`inquiry`] is what the program says about a run
-//! instead of serving it.
+//! Around them is a thin shell: [`service`] answers the wire, [`commit_path`] takes an update into the
+//! files, with a [`note`] beside the state and through the [`recorder`] into the ledger; [`serve`]
+//! runs until the end, [`train_dir`] keeps the files, [`start`] goes on with them, [`step_log`] writes
+//! the tutorial's lines, [`args`] and [`config`] are the command line, and [`program`] is `main`.
+//! [`inquiry`] is what the program says about a run instead of serving it.
 
 pub mod schedule;
 
