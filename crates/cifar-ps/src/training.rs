@@ -301,8 +301,12 @@ impl Training {
         }))
     }
 
+    fn is_asynchronous(&self) -> bool {
+        matches!(self.run.mode, Mode::Asynchronous { .. })
+    }
+
     fn assign(&mut self, now: Instant, worker: WorkerId) -> Option<Assigned> {
-        let is_asynchronous = matches!(self.run.mode, Mode::Asynchronous { .. });
+        let is_asynchronous = self.is_asynchronous();
         // There is always a next one, so that nobody needs to wait for what is overdue.
         let overdue = self.pace.overdue().filter(|_| !is_asynchronous);
         let mut assigned = self.assign_open(now, worker, overdue);

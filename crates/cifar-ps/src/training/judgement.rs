@@ -93,9 +93,10 @@ impl Training {
         }
     }
 
-    /// Whether two workers are to compute this tower step. Only equals can be compared.
+    /// Whether two workers are to compute this tower step. Only equals can be compared, and only at
+    /// the same variables.
     fn is_audited(&self, of: TowerStep) -> bool {
-        if self.limits.audit_fraction <= 0.0 {
+        if self.limits.audit_fraction <= 0.0 || self.is_asynchronous() {
             return false;
         }
         let mut numerics = self.members.iter().map(|(_, worker)| &worker.numerics);
@@ -129,8 +130,9 @@ impl Training {
         let believed = answers[answer].gradient.worker;
         for index in wrong {
             let Answer { gradient, doubt } = &answers[*index];
-            // A worker that did better the second time had a bad moment; it was told.
-            if gradient.worker != believed {
+            // A worker that did better the second time had a bad moment; it was told. And where the
+            // variables have moved meanwhile, nobody need be at fault.
+            if gradient.worker != believed && !self.is_asynchronous() {
                 let fault = doubt.map_or("it is another".to_owned(), |doubt| doubt.to_string());
                 let reason = format!(
                     "its gradient of {of} is wrong: {fault}, and that of worker {believed} is not"

@@ -137,3 +137,15 @@ fn a_lost_worker_leaves_its_serial_to_another() {
     bench.training.leave(a);
     assert_eq!(serial(&bench.work(b)), serial(&work_a));
 }
+
+#[test]
+fn variables_that_have_moved_are_nobodys_fault() {
+    let mut bench = asynchronous(4, false);
+    let (a, b) = (bench.join(), bench.join());
+    let work = bench.work(a);
+    assert_eq!(bench.push(a, &work, [f32::NAN, 0.0]), Verdict::InDoubt);
+    let again = bench.work(b);
+    assert_eq!(again.tower_step, work.tower_step);
+    assert_eq!(bench.push(b, &again, [1.0, 0.0]), Verdict::Accepted);
+    assert!(matches!(bench.pull(a), Some(Assignment::Work(_))));
+}
