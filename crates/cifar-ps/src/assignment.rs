@@ -223,11 +223,11 @@ impl Assignments {
     }
 
     /// Everything was at rest for this long, and does not count as having taken longer.
-    pub fn extend(&mut self, pause: Duration) {
+    pub fn extend(&mut self, now: Instant, pause: Duration) {
         for slot in self.slots.values_mut() {
             if let Slot::Open(open) = slot {
                 for holder in &mut open.holders {
-                    holder.since += pause;
+                    holder.since = now.min(holder.since + pause);
                 }
             }
         }
@@ -389,7 +389,7 @@ mod tests {
         let mut bench = Bench::new(1);
         bench.assign(A);
         bench.now += 1000 * SECOND;
-        bench.towers.extend(1000 * SECOND);
+        bench.towers.extend(bench.now, 1000 * SECOND);
         assert_eq!(bench.assign(B), None);
     }
 }

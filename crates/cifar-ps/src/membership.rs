@@ -15,6 +15,8 @@ pub struct Worker {
     pub numerics: Numerics,
     /// Its last sign of life.
     pub last_seen: Instant,
+    /// Its last pull or push: signs of life come from a worker that hangs as well.
+    pub last_asked: Instant,
     /// Tower steps of this worker that counted.
     pub tower_steps: u64,
     /// Compute time of its last tower step.
@@ -62,6 +64,7 @@ impl Members {
             name,
             numerics,
             last_seen: now,
+            last_asked: now,
             tower_steps: 0,
             compute_time: Duration::ZERO,
             told_goodbye: false,
@@ -121,9 +124,10 @@ impl Members {
     }
 
     /// Everything was at rest for this long: the leases go on where they were.
-    pub fn extend(&mut self, pause: Duration) {
+    pub fn extend(&mut self, now: Instant, pause: Duration) {
         for worker in self.workers.values_mut() {
-            worker.last_seen += pause;
+            worker.last_seen = now.min(worker.last_seen + pause);
+            worker.last_asked = now.min(worker.last_asked + pause);
         }
     }
 

@@ -7,6 +7,7 @@ use cifar_params::RunConfig;
 use serde::{Deserialize, Serialize};
 
 use crate::serials::AppliedSerials;
+use crate::training::MAX_AHEAD;
 
 /// The run that a state belongs to, and the commit that led to it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -39,6 +40,5 @@ pub fn max_note_bytes(num_towers: u32) -> usize {
     4096 + 512 * num_towers as usize + MAX_SERIALS_BYTES
 }
 
-/// Serial numbers that were applied ahead of others: as many as workers overtake a slow one in its
-/// lease.
-const MAX_SERIALS_BYTES: usize = 64 * 1024;
+/// The serial numbers that were applied ahead of one that was not, with their commas.
+const MAX_SERIALS_BYTES: usize = 22 * (MAX_AHEAD + 1);

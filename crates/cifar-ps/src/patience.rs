@@ -53,8 +53,8 @@ impl Patience {
         if pause < SUSPENDED {
             return None;
         }
-        self.last_progress += pause;
-        self.enough_workers += pause;
+        self.last_progress = now.min(self.last_progress + pause);
+        self.enough_workers = now.min(self.enough_workers + pause);
         Some(pause)
     }
 

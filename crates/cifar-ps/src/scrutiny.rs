@@ -8,7 +8,9 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 
+use cifar_params::Numerics;
 use cifar_sequence::TowerStep;
+use cifar_wire::messages::WorkerId;
 
 use crate::aggregator::TowerGradient;
 
@@ -85,6 +87,8 @@ pub struct Answer {
     pub gradient: TowerGradient,
     /// What is wrong with it at first sight.
     pub doubt: Option<Doubt>,
+    /// What its worker computes with: only equals come to the same bits.
+    pub numerics: Numerics,
 }
 
 /// The answers to the tower steps that are not settled yet.
@@ -112,6 +116,13 @@ impl Questions {
         self.answers.remove(&of).unwrap_or_default()
     }
 
+    /// Forgets the answers of a worker that is not to be believed.
+    pub fn forget(&mut self, worker: WorkerId) {
+        for answers in self.answers.values_mut() {
+            answers.retain(|answer| answer.gradient.worker != worker);
+        }
+    }
+
     /// Forgets all of them: their step is over.
     pub fn clear(&mut self) {
         self.answers.clear();
@@ -134,7 +145,7 @@ pub enum Ruling {
     Diverged,
 }
 
-/// Rules about `answers`, of which there is at least one, all of the same numerics.
+/// Rules about `answers`, of which there is at least one.
 ///
 /// `is_audited`: a second answer is wanted even though nothing is wrong with the first.
 /// `has_others`: there is a worker that has not answered yet.
@@ -153,6 +164,9 @@ pub fn rule(answers: &[Answer], is_audited: bool, has_others: bool) -> Ruling {
         [] => Ruling::Diverged,
         [_] if bad.is_empty() && is_audited && has_others => Ruling::AskAnother,
         [only] => count(only, bad),
+        [first, ..] if !are_comparable(fine.iter().map(|index| &answers[*index])) => {
+            count(first, bad)
+        }
         [first, second] if same_bits(&answers[first], &answers[second]) => count(first, bad),
         // Which of them is wrong takes a third to tell.
         [_, _] if bad.is_empty() && has_others => Ruling::AskAnother,
@@ -167,6 +181,18 @@ pub fn rule(answers: &[Answer], is_audited: bool, has_others: bool) -> Ruling {
             }
         }
     }
+}
+
+/// Whether answers that differ say something about their workers: those compute alike, and none of
+/// them was asked twice.
+pub fn are_comparable<'a>(answers: impl Iterator<Item = &'a Answer> + Clone) -> bool {
+    let mut workers: Vec<WorkerId> = answers.clone().map(|a| a.gradient.worker).collect();
+    let count = workers.len();
+    workers.sort_unstable();
+    workers.dedup();
+    let mut numerics = answers.map(|answer| &answer.numerics);
+    let first = numerics.next();
+    workers.len() == count && numerics.all(|other| Some(other) == first)
 }
 
 /// Whether two answers agree in every bit.
@@ -198,11 +224,10 @@ mod tests {
     use std::time::Duration;
 
     use cifar_params::Values;
-    use cifar_wire::messages::WorkerId;
     use proptest::prelude::*;
 
     use super::*;
-    use crate::training::fixtures::{some_time, tower_gradient};
+    use crate::training::fixtures::{numerics, some_time, tower_gradient};
 
     fn answer(worker: u32, number: f32) -> Answer {
         let mut gradient = tower_gradient(0, 0, &[number]);
@@ -211,6 +236,7 @@ mod tests {
         Answer {
             gradient,
             doubt: (!number.is_finite()).then_some(Doubt::NotFinite),
+            numerics: numerics(1),
         }
     }
 
@@ -256,6 +282,18 @@ mod tests {
         assert_eq!(ruling(&[1.0, 2.0, f32::NAN], true), count(0, &[2]));
         let two = [answer(0, 1.0), answer(1, 2.0)];
         assert_eq!(rule(&two, true, false), count(0, &[]), "nobody left to ask");
+    }
+
+    #[test]
+    fn nobody_is_convicted_by_one_witness_or_by_one_who_computes_otherwise() {
+        let twice = [answer(0, 1.0), answer(1, 2.0), answer(0, 1.0)];
+        assert_eq!(rule(&twice, true, true), count(0, &[]));
+        let mut otherwise = answer(1, 2.0);
+        otherwise.numerics = numerics(8);
+        assert_eq!(
+            rule(&[answer(0, 1.0), otherwise], true, true),
+            count(0, &[])
+        );
     }
 
     #[test]

@@ -42,6 +42,12 @@ impl AppliedSerials {
         }
     }
 
+    /// How many were applied ahead of one that was not.
+    #[must_use]
+    pub fn num_ahead(&self) -> usize {
+        self.above.len()
+    }
+
     /// Those that were not, in order, without end.
     pub fn missing(&self) -> impl Iterator<Item = u64> {
         (self.floor..).filter(|serial| !self.above.contains(serial))

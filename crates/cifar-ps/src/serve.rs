@@ -252,7 +252,7 @@ impl Supervisor {
             self.save(snapshot).await?;
         }
         self.service.end(goodbye).or_exit(Exit::Disk)?;
-        self.service.change(|training, _| training.saved());
+        self.service.change(|training, now| training.saved(now));
         Ok(())
     }
 
@@ -267,11 +267,17 @@ impl Supervisor {
             Arc::clone(&self.keeper.train_dir),
             Arc::clone(&self.keeper.layout),
         );
-        let saving =
+        let mut saving =
             tokio::task::spawn_blocking(move || train_dir.save(&layout, &snapshot.state, &run));
-        let saved = saving
-            .await
-            .map_err(|error| anyhow!("saving a checkpoint failed: {error}"))?;
+        let mut ticks = tokio::time::interval(TICK);
+        let saved = loop {
+            tokio::select! {
+                saved = &mut saving => break saved,
+                // However long the disk takes, leases and patience go on.
+                _ = ticks.tick() => self.service.change(|training, now| training.tick(now)),
+            }
+        };
+        let saved = saved.map_err(|error| anyhow!("saving a checkpoint failed: {error}"))?;
         let path = saved
             .context("cannot save a checkpoint, and goes no further")
             .or_exit(Exit::Disk)?;

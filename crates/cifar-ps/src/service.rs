@@ -2,7 +2,7 @@
 //! commits take.
 
 use std::fmt;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::Instant;
 
 use cifar_params::{Layout, RunConfig, Values};
@@ -13,10 +13,14 @@ use cifar_wire::messages::{
 };
 use cifar_wire::server::{ParameterServer, RequestError};
 use tokio::sync::broadcast;
+use tracing::error;
 
 use crate::commit_path::{AtPoint, CommitPart, CommitPath, CommitPoint, KeepError};
 use crate::event::Event;
 use crate::training::{Gradient, Pushed, Training};
+
+/// How a program ends that panics.
+const BUG: i32 = 101;
 
 /// The run behind a lock, and a signal for whoever waits for it to change.
 pub struct Service {
@@ -35,6 +39,8 @@ struct Guarded {
     commit_path: CommitPath,
     events: Vec<Event>,
     failure: Option<KeepError>,
+    /// Something could not be kept: nothing more is given out or taken.
+    has_failed: bool,
     /// The member whose push was the last of a step, until it is heard of again.
     answered: Option<(Member, GlobalStep)>,
 }
@@ -44,9 +50,14 @@ impl Guarded {
     fn keep_events(&mut self) {
         let events = self.training.take_events();
         if let Err(error) = self.commit_path.happened(now(), &events) {
-            self.failure.get_or_insert(error);
+            self.fail(error);
         }
         self.events.extend(events);
+    }
+
+    fn fail(&mut self, error: KeepError) {
+        self.has_failed = true;
+        self.failure.get_or_insert(error);
     }
 }
 
@@ -75,6 +86,7 @@ impl Service {
             commit_path,
             events: Vec::new(),
             failure: None,
+            has_failed: false,
             answered: None,
         };
         Service {
@@ -129,6 +141,9 @@ impl Service {
     /// Takes a gradient, and commits the step if it was the last one missing.
     fn take(&self, push: &Push, gradient: Gradient) -> Result<Verdict, RequestError> {
         let mut guarded = self.lock();
+        if guarded.has_failed {
+            return Err(RequestError::ShuttingDown);
+        }
         let Guarded {
             training,
             commit_path,
@@ -152,7 +167,7 @@ impl Service {
                 Ok(verdict)
             }
             Err(error) => {
-                guarded.failure = Some(error);
+                guarded.fail(error);
                 Err(RequestError::ShuttingDown)
             }
         }
@@ -172,8 +187,11 @@ impl Service {
     }
 
     fn lock(&self) -> MutexGuard<'_, Guarded> {
-        // A panic under the lock is a bug that ends the program; until it does, the others go on.
-        self.guarded.lock().unwrap_or_else(PoisonError::into_inner)
+        self.guarded.lock().unwrap_or_else(|_| {
+            // The panic has said what is wrong; the last commit is safe in its file.
+            error!("a bug: the server panicked in the middle of a decision, and ends");
+            std::process::exit(BUG)
+        })
     }
 }
 

@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use cifar_params::{Layout, Mode, Numerics, RunConfig, StateDigest, TrainingState, Values};
 use cifar_sequence::{ExamplesDigest, GlobalStep, SampleSequence, Tower, TowerStep};
+use cifar_wire::client::PULL_HOLD;
 use cifar_wire::messages::{
     Assignment, Goodbye, Member, Pull, Push, Refusal, Registered, Registration, Session, Verdict,
     Work, WorkerId,
@@ -34,6 +35,9 @@ use crate::scrutiny::{self, Answer, Norms, Questions};
 use crate::serials::AppliedSerials;
 use crate::step_log::Throughput;
 use crate::update::Update;
+
+/// Tower steps that may be applied ahead of one that is not, in asynchronous mode.
+pub(crate) const MAX_AHEAD: usize = 1024;
 
 /// A state and its digest: immutable, shared by every pull of its step.
 #[derive(Debug)]
@@ -130,6 +134,8 @@ pub struct Training {
     phase: Phase,
     /// The server does not end before this, so that workers can come and be told.
     linger_until: Option<Instant>,
+    /// Nobody is waited for after this, once the run is over.
+    told_until: Option<Instant>,
     members: Members,
     towers: Assignments,
     questions: Questions,
@@ -184,6 +190,7 @@ impl Training {
                 Phase::Training
             },
             linger_until: complete.then(|| now + limits.worker_lease),
+            told_until: None,
             members: Members::new(session, limits.worker_lease),
             towers: Assignments::default(),
             questions: Questions::default(),
@@ -279,6 +286,7 @@ impl Training {
         let Some(worker) = self.members.seen(now, pull.member) else {
             return Some(Assignment::Unregistered);
         };
+        worker.last_asked = now;
         match self.phase {
             Phase::Training => {}
             Phase::Closing(_) => return None,
@@ -306,13 +314,10 @@ impl Training {
     }
 
     fn assign(&mut self, now: Instant, worker: WorkerId) -> Option<Assigned> {
-        let is_asynchronous = self.is_asynchronous();
-        // There is always a next one, so that nobody needs to wait for what is overdue.
-        let overdue = self.pace.overdue().filter(|_| !is_asynchronous);
-        let mut assigned = self.assign_open(now, worker, overdue);
-        if assigned.is_none() && is_asynchronous {
+        let mut assigned = self.assign_open(now, worker);
+        if assigned.is_none() && self.is_asynchronous() {
             self.open_next();
-            assigned = self.assign_open(now, worker, overdue);
+            assigned = self.assign_open(now, worker);
         }
         if let Some(Assigned {
             tower_step,
@@ -329,19 +334,37 @@ impl Training {
         assigned
     }
 
-    fn assign_open(
-        &mut self,
-        now: Instant,
-        worker: WorkerId,
-        overdue: Option<Duration>,
-    ) -> Option<Assigned> {
-        let members = &self.members;
-        let everyone = |answered: &[WorkerId]| members.ids().all(|id| answered.contains(&id));
-        self.towers.assign(now, worker, overdue, everyone)
+    fn assign_open(&mut self, now: Instant, worker: WorkerId) -> Option<Assigned> {
+        let at_hand = self.workers_at_hand(now);
+        let everyone = |answered: &[WorkerId]| at_hand.iter().all(|id| answered.contains(id));
+        self.towers
+            .assign(now, worker, self.pace.overdue(), everyone)
     }
 
-    /// Opens the first tower step that is neither applied nor open.
+    /// The workers that may be expected to take a tower step soon: not those that hang, even if
+    /// they give signs of life.
+    fn workers_at_hand(&self, now: Instant) -> Vec<WorkerId> {
+        let overdue = self.pace.overdue();
+        let is_at_hand = |id: WorkerId, worker: &Worker| match self.towers.held_by(id) {
+            Some(of) => {
+                let held = self.towers.held_for(now, of, id).unwrap_or_default();
+                overdue.is_none_or(|overdue| held <= overdue)
+            }
+            None => now.saturating_duration_since(worker.last_asked) <= 2 * PULL_HOLD,
+        };
+        let workers = self.members.iter();
+        workers
+            .filter(|(id, worker)| is_at_hand(*id, worker))
+            .map(|(id, _)| id)
+            .collect()
+    }
+
+    /// Opens the first tower step that is neither applied nor open, unless so many are applied
+    /// ahead of one that is not that the run has to wait for that one.
     fn open_next(&mut self) {
+        if self.applied.num_ahead() >= MAX_AHEAD {
+            return;
+        }
         let num_towers = self.run.num_towers;
         let steps = self.applied.missing();
         let mut steps = steps.map(|serial| TowerStep::with_serial(serial, num_towers));
@@ -358,9 +381,11 @@ impl Training {
         if self.members.is_quarantined(push.member) {
             return answered(Verdict::Goodbye(Goodbye::Quarantined));
         }
-        if self.members.seen(now, push.member).is_none() {
+        let Some(sender) = self.members.seen(now, push.member) else {
             return answered(Verdict::Unregistered);
-        }
+        };
+        sender.last_asked = now;
+        let numerics = sender.numerics.clone();
         if let Phase::Closing(goodbye) | Phase::Closed(goodbye) = self.phase {
             return answered(Verdict::Goodbye(goodbye));
         }
@@ -383,6 +408,7 @@ impl Training {
         }
         let answer = Answer {
             doubt: self.norms.doubt(push.losses.total, gradient.norm),
+            numerics,
             gradient: TowerGradient {
                 of,
                 gradients: gradient.values,
@@ -540,8 +566,8 @@ impl Training {
     /// stops it when it has for too long. Called a few times a second.
     pub fn tick(&mut self, now: Instant) {
         if let Some(pause) = self.patience.wake(now) {
-            self.members.extend(pause);
-            self.towers.extend(pause);
+            self.members.extend(now, pause);
+            self.towers.extend(now, pause);
             self.events.push(Event::Suspended { pause });
         }
         self.expire(now);
@@ -578,18 +604,22 @@ impl Training {
     }
 
     /// The last state is saved: the workers may be told.
-    pub fn saved(&mut self) {
+    pub fn saved(&mut self, now: Instant) {
         if let Phase::Closing(goodbye) = self.phase {
             self.phase = Phase::Closed(goodbye);
+            self.told_until = Some(now + self.limits.worker_lease);
         }
     }
 
-    /// Whether nobody is left to be told that the run is over.
+    /// Whether nobody is left to be told that the run is over. Who does not ask for as long as a
+    /// lease, though it may give signs of life, is not waited for.
     #[must_use]
     pub fn everyone_told(&self, now: Instant) -> bool {
+        let is_late = |until: Instant| now >= until;
+        let all_told = || self.members.iter().all(|(_, worker)| worker.told_goodbye);
         matches!(self.phase, Phase::Closed(_))
-            && self.linger_until.is_none_or(|until| now >= until)
-            && self.members.iter().all(|(_, worker)| worker.told_goodbye)
+            && self.linger_until.is_none_or(is_late)
+            && (self.told_until.is_some_and(is_late) || all_told())
     }
 
     /// Whether `tower` is one of the run's.

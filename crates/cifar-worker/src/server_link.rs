@@ -224,7 +224,7 @@ impl ServerLink {
         self.until_leaving(async move |conversation| conversation.pull(held, &heartbeat).await)
     }
 
-    /// Hands in a gradient. `push.member` is filled in here.
+    /// Hands in a gradient.
     ///
     /// # Errors
     ///

@@ -69,9 +69,10 @@ impl Training {
         let (of, worker) = (answer.gradient.of, answer.gradient.worker);
         let (doubt, loss) = (answer.doubt, answer.gradient.losses.total);
         let is_audited = self.is_audited(of);
+        let at_hand = self.workers_at_hand(now);
         let answers = self.questions.add(answer);
         let answered = |id| answers.iter().any(|answer| answer.gradient.worker == id);
-        let has_others = self.members.ids().any(|id| !answered(id));
+        let has_others = at_hand.iter().any(|id| !answered(*id));
         let ruling = scrutiny::rule(answers, is_audited, has_others);
         match ruling {
             Ruling::Count { answer, wrong } => self.count(now, of, answer, &wrong),
@@ -99,11 +100,9 @@ impl Training {
         if self.limits.audit_fraction <= 0.0 || self.is_asynchronous() {
             return false;
         }
-        let mut numerics = self.members.iter().map(|(_, worker)| &worker.numerics);
-        let first = numerics.next();
         let (step, tower) = (of.global_step.0, u64::from(of.tower.0));
         let mut stream = Stream::new(self.run.seed, Purpose::Audit, step, tower);
-        stream.unit_f64() < self.limits.audit_fraction && numerics.all(|other| Some(other) == first)
+        stream.unit_f64() < self.limits.audit_fraction
     }
 
     /// Tells of an audit when the second answer to a tower step has come.
@@ -111,7 +110,8 @@ impl Training {
         let [first, second] = self.questions.answers(of) else {
             return;
         };
-        if first.doubt.is_some() || second.doubt.is_some() {
+        let is_audit = first.doubt.is_none() && second.doubt.is_none();
+        if !is_audit || !scrutiny::are_comparable([first, second].into_iter()) {
             return;
         }
         let equal = scrutiny::same_bits(first, second);
@@ -129,7 +129,9 @@ impl Training {
         let mut answers = self.questions.settle(of);
         let believed = answers[answer].gradient.worker;
         for index in wrong {
-            let Answer { gradient, doubt } = &answers[*index];
+            let Answer {
+                gradient, doubt, ..
+            } = &answers[*index];
             // A worker that did better the second time had a bad moment; it was told. And where the
             // variables have moved meanwhile, nobody need be at fault.
             if gradient.worker != believed && !self.is_asynchronous() {
@@ -164,8 +166,11 @@ impl Training {
     /// The worker takes no further part.
     pub(super) fn quarantine(&mut self, worker: WorkerId, reason: String) {
         let who = self.who(worker);
-        self.members.quarantine(worker);
+        if self.members.quarantine(worker).is_none() {
+            return;
+        }
         self.towers.release(worker);
+        self.questions.forget(worker);
         self.events.push(Event::Quarantined { who, reason });
     }
 }

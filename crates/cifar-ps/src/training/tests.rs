@@ -243,7 +243,7 @@ fn a_complete_run_is_saved_before_the_workers_are_told() {
     bench.step(a);
     assert_eq!(bench.training.phase(), Phase::Closing(Goodbye::Complete));
     assert_eq!(bench.pull(a), None);
-    bench.training.saved();
+    bench.training.saved(bench.now);
     assert!(!bench.training.everyone_told(bench.now));
     assert_eq!(bench.pull(a), Some(Assignment::Goodbye(Goodbye::Complete)));
     assert!(bench.training.everyone_told(bench.now));
@@ -252,7 +252,7 @@ fn a_complete_run_is_saved_before_the_workers_are_told() {
 #[test]
 fn a_run_that_was_complete_lingers_for_one_lease() {
     let mut bench = Bench::new(0);
-    bench.training.saved();
+    bench.training.saved(bench.now);
     assert!(!bench.training.everyone_told(bench.now));
     assert!(bench.training.everyone_told(bench.now + LEASE));
 }
@@ -377,4 +377,19 @@ fn the_time_that_the_server_was_suspended_costs_no_worker_its_lease() {
     ));
     bench.pass(LEASE / 2);
     assert!(bench.training.heartbeat(bench.now, a));
+}
+
+#[test]
+fn a_worker_that_hangs_but_gives_signs_of_life_does_not_keep_a_run_from_its_end() {
+    let mut bench = Bench::new(1);
+    let (a, hanging) = (bench.join(), bench.join());
+    bench.step(a);
+    bench.training.saved(bench.now);
+    bench.pull(a);
+    assert!(!bench.training.everyone_told(bench.now));
+    for _ in 0..LEASE.as_secs() {
+        bench.pass(Duration::from_secs(1));
+        assert!(bench.training.heartbeat(bench.now, hanging));
+    }
+    assert!(bench.training.everyone_told(bench.now));
 }

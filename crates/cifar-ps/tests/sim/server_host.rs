@@ -128,7 +128,7 @@ async fn supervise(shared: &Shared, service: &Service, train_dir: &TrainDir) -> 
                 }
                 save(service, train_dir)?;
                 service.end(goodbye)?;
-                service.change(|training, _| training.saved());
+                service.change(|training, now| training.saved(now));
             }
             Phase::Closed(_) => {
                 if service.ask(|training, now| training.everyone_told(now)) {

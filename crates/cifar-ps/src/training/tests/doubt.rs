@@ -187,3 +187,25 @@ fn an_audited_run_comes_to_the_same_state() {
     assert_eq!(audited.variables(), plain.variables());
     assert!((1..8).contains(&audits), "{audits}");
 }
+
+#[test]
+fn a_second_opinion_is_not_waited_for_from_a_worker_that_hangs() {
+    let (mut bench, members) = warmed_up(2);
+    let [a, hanging] = members[..] else {
+        unreachable!()
+    };
+    let work = bench.work(a);
+    assert_eq!(bench.push(a, &work, [f32::NAN, 0.0]), Verdict::InDoubt);
+    let other = bench.work(a);
+    assert_ne!(other.tower_step, work.tower_step);
+    bench.push(a, &other, [0.5, 0.5]);
+    assert_eq!(bench.pull(a), None, "the other may still come for it");
+    for _ in 0..15 {
+        bench.pass(Duration::from_secs(1));
+        bench.training.heartbeat(bench.now, hanging);
+        bench.training.heartbeat(bench.now, a);
+    }
+    let again = bench.work(a);
+    assert_eq!(again.tower_step, work.tower_step);
+    assert_eq!(bench.push(a, &again, [0.5, 0.5]), Verdict::Accepted);
+}

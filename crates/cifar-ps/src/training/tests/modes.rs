@@ -149,3 +149,16 @@ fn variables_that_have_moved_are_nobodys_fault() {
     assert_eq!(bench.push(b, &again, [1.0, 0.0]), Verdict::Accepted);
     assert!(matches!(bench.pull(a), Some(Assignment::Work(_))));
 }
+
+#[test]
+fn what_is_overdue_is_also_given_to_another() {
+    let mut bench = asynchronous(4, false);
+    let (slow, quick) = (bench.join(), bench.join());
+    let held = bench.work(slow);
+    for _ in 0..8 {
+        let work = bench.work(quick);
+        bench.push(quick, &work, [0.0, 0.0]);
+    }
+    bench.pass(Duration::from_secs(1));
+    assert_eq!(bench.work(quick).tower_step, held.tower_step);
+}
