@@ -119,7 +119,8 @@ pub type AtPoint = Box<dyn Fn(CommitPoint, GlobalStep) + Send + Sync>;
 pub struct CommitPath {
     state_file: StateFile,
     recorder: Recorder,
-    phases: Phases,
+    /// What it took to append the record of the commit before.
+    ledger_micros: u64,
 }
 
 impl fmt::Debug for CommitPath {
@@ -138,7 +139,7 @@ impl CommitPath {
         CommitPath {
             state_file,
             recorder,
-            phases: Phases::default(),
+            ledger_micros: 0,
         }
     }
 
@@ -167,10 +168,14 @@ impl CommitPath {
         at(After(Digest));
         let digested = clock();
         let between = |from: Instant, to: Instant| micros(to.saturating_duration_since(from));
-        self.phases.apply_micros = between(began, applied);
-        self.phases.digest_micros = between(applied, digested);
-        self.phases.write_micros = 0;
-        let record = Record::Commit(update.record(digest, self.phases));
+        let phases = Phases {
+            apply_micros: between(began, applied),
+            digest_micros: between(applied, digested),
+            // Known only when it is written; the record in the note goes without.
+            write_micros: 0,
+            ledger_micros: self.ledger_micros,
+        };
+        let record = Record::Commit(update.record(digest, phases));
         let mut line = self.recorder.line(digested, record);
         let note = Note {
             run: Cow::Borrowed(training.run()),
@@ -193,7 +198,7 @@ impl CommitPath {
         at(Before(Ledger));
         self.recorder.append(&line)?;
         at(After(Ledger));
-        self.phases.ledger_micros = between(written, clock());
+        self.ledger_micros = between(written, clock());
         Ok(Verdict::Accepted)
     }
 

@@ -20,6 +20,8 @@ const MIN_OVERDUE: Duration = Duration::from_millis(100);
 #[derive(Debug, Default)]
 pub struct Pace {
     last: VecDeque<Duration>,
+    /// Taken anew with each gradient, because it is asked for far more often.
+    overdue: Option<Duration>,
 }
 
 impl Pace {
@@ -29,17 +31,17 @@ impl Pace {
             self.last.pop_front();
         }
         self.last.push_back(time);
+        self.overdue = (self.last.len() >= MIN_SAMPLES).then(|| {
+            let mut sorted: Vec<Duration> = self.last.iter().copied().collect();
+            sorted.sort_unstable();
+            (OVERDUE_MEDIANS * sorted[sorted.len() / 2]).max(MIN_OVERDUE)
+        });
     }
 
     /// The age at which a tower step is overdue; `None` until some have been seen.
     #[must_use]
     pub fn overdue(&self) -> Option<Duration> {
-        if self.last.len() < MIN_SAMPLES {
-            return None;
-        }
-        let mut sorted: Vec<Duration> = self.last.iter().copied().collect();
-        sorted.sort_unstable();
-        Some((OVERDUE_MEDIANS * sorted[sorted.len() / 2]).max(MIN_OVERDUE))
+        self.overdue
     }
 }
 

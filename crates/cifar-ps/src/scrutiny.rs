@@ -105,6 +105,12 @@ impl Questions {
         answers
     }
 
+    /// Whether every tower step that was answered is settled.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.answers.is_empty()
+    }
+
     /// The answers to a tower step so far.
     #[must_use]
     pub fn answers(&self, of: TowerStep) -> &[Answer] {

@@ -29,6 +29,7 @@ pub struct Service {
     /// `watch` wakes them in a random order.
     changed: broadcast::Sender<()>,
     num_values: usize,
+    num_towers: u32,
     at_point: AtPoint,
 }
 
@@ -81,6 +82,7 @@ impl Service {
     ) -> Self {
         // One is enough: to have missed changes is to see that there was one.
         let (changed, _) = broadcast::channel(1);
+        let num_towers = training.run().num_towers;
         let guarded = Guarded {
             training,
             commit_path,
@@ -93,6 +95,7 @@ impl Service {
             guarded: Mutex::new(guarded),
             changed,
             num_values: layout.num_values(),
+            num_towers,
             at_point,
         }
     }
@@ -173,12 +176,16 @@ impl Service {
         }
     }
 
-    /// That the worker asks again shows that the answer to its push was sent.
-    fn was_answered(&self, member: Member) {
+    /// A worker asks for work: that shows that the answer to its push was sent.
+    fn begin_pull(&self, member: Member) -> Result<(), RequestError> {
         let mut guarded = self.lock();
+        if guarded.has_failed {
+            return Err(RequestError::ShuttingDown);
+        }
         if let Some((_, step)) = guarded.answered.take_if(|(who, _)| *who == member) {
             (self.at_point)(CommitPoint::After(CommitPart::Reply), step);
         }
+        Ok(())
     }
 
     fn tell_change(&self) {
@@ -213,7 +220,7 @@ impl ParameterServer for Service {
     }
 
     async fn pull(&self, pull: Pull) -> Result<Assignment, RequestError> {
-        self.was_answered(pull.member);
+        self.begin_pull(pull.member)?;
         let mut changes = self.changes();
         let answer = async {
             loop {
@@ -234,7 +241,7 @@ impl ParameterServer for Service {
             Values::from_le_bytes(&push.gradients, self.num_values).ok_or_else(|| {
                 RequestError::Invalid("the gradients are not of this model".to_owned())
             })?;
-        if !self.ask(|training, _| training.has_tower(push.tower_step.tower)) {
+        if push.tower_step.tower.0 >= self.num_towers {
             return Err(RequestError::Invalid(format!(
                 "there is no tower {}",
                 push.tower_step.tower

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use cifar_params::{Layout, Mode, Numerics, RunConfig, StateDigest, TrainingState, Values};
-use cifar_sequence::{ExamplesDigest, GlobalStep, SampleSequence, Tower, TowerStep};
+use cifar_sequence::{ExamplesDigest, GlobalStep, SampleSequence, TowerStep};
 use cifar_wire::client::PULL_HOLD;
 use cifar_wire::messages::{
     Assignment, Goodbye, Member, Pull, Push, Refusal, Registered, Registration, Session, Verdict,
@@ -335,7 +335,12 @@ impl Training {
     }
 
     fn assign_open(&mut self, now: Instant, worker: WorkerId) -> Option<Assigned> {
-        let at_hand = self.workers_at_hand(now);
+        // Without an open question nobody has answered, and there is nobody to leave out.
+        let at_hand = if self.questions.is_empty() {
+            Vec::new()
+        } else {
+            self.workers_at_hand(now)
+        };
         let everyone = |answered: &[WorkerId]| at_hand.iter().all(|id| answered.contains(id));
         self.towers
             .assign(now, worker, self.pace.overdue(), everyone)
@@ -620,12 +625,6 @@ impl Training {
         matches!(self.phase, Phase::Closed(_))
             && self.linger_until.is_none_or(is_late)
             && (self.told_until.is_some_and(is_late) || all_told())
-    }
-
-    /// Whether `tower` is one of the run's.
-    #[must_use]
-    pub fn has_tower(&self, tower: Tower) -> bool {
-        tower.0 < self.run.num_towers
     }
 }
 

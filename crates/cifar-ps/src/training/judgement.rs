@@ -16,40 +16,37 @@ use crate::scrutiny::{self, Answer, Ruling};
 impl Training {
     /// By how many updates the gradient is too old, 0 in a synchronous run; or why it cannot count.
     pub(super) fn staleness(&mut self, push: &Push) -> Result<u64, (Verdict, Dropped)> {
-        let of = push.tower_step;
-        match self.run.mode {
+        let staleness = match self.run.mode {
             Mode::Synchronous | Mode::Quorum { .. } => self.out_of_step(push)?,
-            Mode::Asynchronous { max_staleness, .. } => {
-                if self.applied.contains(of.serial(self.run.num_towers)) {
-                    return Err((Verdict::Accepted, Dropped::Duplicate));
-                }
-                let newest_first = self.recent.iter().rev();
-                let mut ages = (0_u64..).zip(newest_first);
-                let age = ages.find(|(_, digest)| **digest == push.state_digest);
-                let reason = match age {
-                    Some((staleness, _)) if staleness <= u64::from(max_staleness) => {
-                        return match self.towers.attempt(of) {
-                            Some(attempt) if attempt == push.attempt => Ok(staleness),
-                            _ => Err((Verdict::Accepted, Dropped::Duplicate)),
-                        };
-                    }
-                    Some(_) => Dropped::Stale,
-                    None => Dropped::OtherState,
-                };
-                // Somebody, perhaps the same worker, begins anew with the present variables.
-                self.towers.release(push.member.worker);
-                let staleness = age.map_or(0, |(staleness, _)| staleness);
-                return Err((Verdict::Stale { staleness }, reason));
-            }
-        }
-        match self.towers.attempt(of) {
-            Some(attempt) if attempt == push.attempt => Ok(0),
+            Mode::Asynchronous { max_staleness, .. } => self.overtaken(push, max_staleness)?,
+        };
+        match self.towers.attempt(push.tower_step) {
+            Some(attempt) if attempt == push.attempt => Ok(staleness),
             _ => Err((Verdict::Accepted, Dropped::Duplicate)),
         }
     }
 
+    /// How many updates have overtaken the gradient; fails for more than may, and for one that counts
+    /// already.
+    fn overtaken(&mut self, push: &Push, max: u32) -> Result<u64, (Verdict, Dropped)> {
+        let serial = push.tower_step.serial(self.run.num_towers);
+        if self.applied.contains(serial) {
+            return Err((Verdict::Accepted, Dropped::Duplicate));
+        }
+        let mut newest_first = self.recent.iter().rev();
+        let age = newest_first.position(|digest| *digest == push.state_digest);
+        let (staleness, reason) = match age {
+            Some(age) if age <= max as usize => return Ok(age as u64),
+            Some(age) => (age as u64, Dropped::Stale),
+            None => (0, Dropped::OtherState),
+        };
+        // Somebody, perhaps the same worker, begins anew with the present variables.
+        self.towers.release(push.member.worker);
+        Err((Verdict::Stale { staleness }, reason))
+    }
+
     /// Fails for a gradient that was not taken at the present state.
-    fn out_of_step(&self, push: &Push) -> Result<(), (Verdict, Dropped)> {
+    fn out_of_step(&self, push: &Push) -> Result<u64, (Verdict, Dropped)> {
         let (step, of_push) = (self.snapshot.state.global_step, push.tower_step.global_step);
         if of_push > step {
             return Err((Verdict::Ahead { global_step: step }, Dropped::Ahead));
@@ -61,7 +58,7 @@ impl Training {
         if push.state_digest != self.snapshot.digest {
             return Err((Verdict::Stale { staleness }, Dropped::OtherState));
         }
-        Ok(())
+        Ok(0)
     }
 
     /// Has the gradient count, or somebody compute it once more.
@@ -69,7 +66,12 @@ impl Training {
         let (of, worker) = (answer.gradient.of, answer.gradient.worker);
         let (doubt, loss) = (answer.doubt, answer.gradient.losses.total);
         let is_audited = self.is_audited(of);
-        let at_hand = self.workers_at_hand(now);
+        // Nearly every gradient is the first of its tower step and counts: nobody is looked for.
+        let at_hand = if is_audited || !self.questions.is_empty() {
+            self.workers_at_hand(now)
+        } else {
+            Vec::new()
+        };
         let answers = self.questions.add(answer);
         let answered = |id| answers.iter().any(|answer| answer.gradient.worker == id);
         let has_others = at_hand.iter().any(|id| !answered(*id));

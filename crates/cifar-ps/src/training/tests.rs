@@ -1,5 +1,6 @@
 //! The decisions of a run, without a clock or a network.
 
+use cifar_sequence::Tower;
 use cifar_wire::messages::Losses;
 
 use super::fixtures::{numerics, run_config, some_time};
