@@ -1,18 +1,18 @@
 //! What a worker does all day.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::Context;
-use bytes::Bytes;
-use cifar_cli::exit::{Exit, Failure, OrExit};
+use cifar_cli::exit::Failure;
 use cifar_data::Prefetcher;
-use cifar_params::{Layout, StateDigest, Values};
-use cifar_wire::messages::{Goodbye, Push, Verdict};
+use cifar_params::{Layout, StateDigest};
+use cifar_wire::messages::{Goodbye, Verdict};
 use tracing::{debug, info, warn};
 
 use crate::gradients::compute_gradients;
 use crate::model::{Model, Variables};
-use crate::server_link::{LinkError, Pulled, ServerLink};
+use crate::server_link::{Computed, LinkError, Pulled, ServerLink};
 
 /// Computes tower steps until the server says that the run is over.
 ///
@@ -27,22 +27,17 @@ pub fn train(
 ) -> Result<Goodbye, Failure> {
     let mut held: Option<(StateDigest, Variables)> = None;
     loop {
-        let work = match server
-            .pull(held.as_ref().map(|(digest, _)| *digest))
-            .map_err(or_exit)?
-        {
+        let work = match server.pull().map_err(or_exit)? {
             Pulled::Work(work) => work,
             Pulled::Over(goodbye) => return Ok(goodbye),
         };
-        if let Some(bytes) = &work.variables {
-            held = Some((work.state_digest, received_variables(layout, model, bytes)?));
-        }
-        let variables = match &held {
-            Some((digest, variables)) if *digest == work.state_digest => variables,
-            _ => {
-                return Err(anyhow::anyhow!("the server sent a step without its variables").into());
-            }
+        let variables = match held.take() {
+            Some((digest, variables)) if digest == work.state_digest => variables,
+            _ => Variables::new(layout, server.variables(), model.device())
+                .context("cannot hold the variables")?
+                .trainable(),
         };
+        let (_, variables) = held.insert((work.state_digest, variables));
 
         let batch = batches.take(work.tower_step)?;
         let started = Instant::now();
@@ -50,17 +45,13 @@ pub fn train(
             .with_context(|| format!("cannot compute {}", work.tower_step))?;
         let compute_time = started.elapsed();
 
-        let push = Push {
-            member: server.member(),
-            tower_step: work.tower_step,
-            state_digest: work.state_digest,
+        let computed = Computed {
             losses,
             examples_digest: batch.examples_digest.0,
             compute_time,
-            attempt: work.attempt,
-            gradients: Bytes::from_owner(GradientBytes(gradients)),
         };
-        match server.push(push).map_err(or_exit)? {
+        let gradients = Arc::new(gradients);
+        match server.push(&work, computed, gradients).map_err(or_exit)? {
             Verdict::Accepted => {
                 debug!(tower_step = %work.tower_step, loss = losses.total, "pushed")
             }
@@ -79,24 +70,6 @@ pub fn train(
             // The next pull says the same, and what to do about it.
             Verdict::Goodbye(_) | Verdict::Unregistered => {}
         }
-    }
-}
-
-fn received_variables(layout: &Layout, model: &Model, bytes: &[u8]) -> Result<Variables, Failure> {
-    let values = Values::from_le_bytes(bytes, layout.num_values())
-        .context("the server sent variables of another size")
-        .or_exit(Exit::Permanent)?;
-    Ok(Variables::new(layout, &values, model.device())
-        .context("cannot hold the variables")?
-        .trainable())
-}
-
-/// Lends gradients to the wire without a copy.
-struct GradientBytes(Values);
-
-impl AsRef<[u8]> for GradientBytes {
-    fn as_ref(&self) -> &[u8] {
-        self.0.as_bytes()
     }
 }
 
