@@ -165,6 +165,11 @@ impl Service {
         let update = match training.push(now(), push, gradient) {
             Pushed::Answered(verdict) => {
                 guarded.keep_events();
+                // One that simply counts leaves those who wait nothing to do: with many workers they
+                // would all be woken for each.
+                if verdict != Verdict::Accepted || guarded.training.has_questions() {
+                    self.tell_change();
+                }
                 return Ok(verdict);
             }
             Pushed::Complete(update) => *update,
@@ -177,10 +182,12 @@ impl Service {
             Ok(verdict) => {
                 at(CommitPoint::Before(CommitPart::Reply));
                 guarded.answered = Some((push.member, step));
+                self.tell_change();
                 Ok(verdict)
             }
             Err(error) => {
                 guarded.fail(error);
+                self.tell_change();
                 Err(RequestError::ShuttingDown)
             }
         }
@@ -344,9 +351,7 @@ impl ParameterServer for Service {
             Ok(gradients) => Gradient::new(gradients),
             Err(verdict) => return Ok(verdict),
         };
-        let verdict = self.take(&push, gradient)?;
-        self.tell_change();
-        Ok(verdict)
+        self.take(&push, gradient)
     }
 
     async fn heartbeat(&self, member: Member) -> Result<bool, RequestError> {

@@ -400,6 +400,12 @@ impl Training {
         (!self.is_member(member)).then_some(Verdict::Unregistered)
     }
 
+    /// Whether a tower step that was answered is to be computed once more.
+    #[must_use]
+    pub fn has_questions(&self) -> bool {
+        !self.questions.is_empty()
+    }
+
     /// Memory of a gradient that was applied, to be overwritten, if there is any.
     pub fn spare_gradients(&mut self) -> Option<Values> {
         self.spare_gradients.pop()
