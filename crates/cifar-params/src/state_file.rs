@@ -11,7 +11,7 @@
 //! which is ([`StateFile::flip`]). Whoever is killed before that has changed nothing.
 //!
 //! Other processes may read along ([`StateReader`]). A slot carries its sequence number only while
-//! its data are whole: the number is [taken away](NO_SEQUENCE) before the data are overwritten and
+//! its data are whole: the number is taken away before the data are overwritten and
 //! comes back after them. A reader that finds the number before and after its copy has copied one
 //! state; one that was overtaken does not find it again.
 //!
