@@ -15,10 +15,9 @@ use cifar_wire::messages::{
     Session, SharedMemory, Status, Verdict, WorkerId,
 };
 use cifar_wire::server::{ParameterServer, RequestError, service};
-use cifar_wire::transport::server_builder;
+use cifar_wire::transport::{incoming, server_builder};
 use tokio::net::TcpListener;
 use tokio::runtime;
-use tokio_stream::wrappers::TcpListenerStream;
 
 use crate::cluster::{Cluster, NUM_STEPS, undisturbed};
 use crate::program::{Program, WORKER, command, eventually};
@@ -123,7 +122,7 @@ fn start_server_of_another_host() -> SocketAddr {
         let layout = Layout::cifar10();
         let service = service(Arc::new(ServerOfAnotherHost), &layout);
         let router = server_builder(&layout).add_service(service);
-        runtime.block_on(router.serve_with_incoming(TcpListenerStream::new(listener)))
+        runtime.block_on(router.serve_with_incoming(incoming(listener)))
     });
     address
 }

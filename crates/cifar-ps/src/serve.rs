@@ -8,12 +8,11 @@ use cifar_cli::exit::{Exit, Failure, OrExit};
 use cifar_params::Layout;
 use cifar_sequence::GlobalStep;
 use cifar_wire::messages::Goodbye;
-use cifar_wire::transport::server_builder;
+use cifar_wire::transport::{incoming, server_builder};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
-use tokio_stream::wrappers::TcpListenerStream;
 use tracing::{debug, error, info, warn};
 
 use crate::event::{Event, Who};
@@ -90,7 +89,7 @@ async fn answer(
         .add_service(health_service)
         .add_service(cifar_wire::server::service(service, layout));
     tokio::spawn(async move {
-        let incoming = TcpListenerStream::new(listener);
+        let incoming = incoming(listener);
         if let Err(error) = router.serve_with_incoming_shutdown(incoming, drained).await {
             error!("the server stops answering: {error}");
         }

@@ -7,6 +7,8 @@
 use std::time::Duration;
 
 use cifar_params::Layout;
+use tokio::net::TcpListener;
+use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Channel, Endpoint, Server};
 
 /// Bytes of a message besides its tensor: keys, digests and names.
@@ -32,7 +34,17 @@ fn window_bytes(layout: &Layout) -> u32 {
     max_message_bytes(layout).min(MAX_WINDOW_BYTES) as u32
 }
 
-/// A server with the connection settings of this protocol.
+/// The connections that come to `listener`, which send what they have at once.
+///
+/// tonic's own setting of that does not reach connections that it has not accepted itself. Without
+/// it the last piece of a pull waits until the worker has acknowledged those before, which the worker
+/// does 40 ms later.
+#[must_use]
+pub fn incoming(listener: TcpListener) -> TcpIncoming {
+    TcpIncoming::from(listener).with_nodelay(Some(true))
+}
+
+/// A server with the connection settings of this protocol, for [`incoming`] connections.
 #[must_use]
 pub fn server_builder(layout: &Layout) -> Server {
     Server::builder()
@@ -41,7 +53,6 @@ pub fn server_builder(layout: &Layout) -> Server {
         .max_frame_size(FRAME_BYTES)
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
-        .tcp_nodelay(true)
 }
 
 /// An address that is none.
