@@ -10,8 +10,7 @@ use cifar_params::{Layout, StateDigest, Values};
 use cifar_wire::messages::{Goodbye, Push, Verdict};
 use tracing::{debug, info, warn};
 
-use crate::gradients::compute_gradients;
-use crate::model::{Model, Variables};
+use crate::engine::{Engine, NUM_TRUNK_VALUES};
 use crate::server_link::{LinkError, Pulled, ServerLink};
 
 /// Computes tower steps until the server says that the run is over.
@@ -21,11 +20,11 @@ use crate::server_link::{LinkError, Pulled, ServerLink};
 /// A [`Failure`] with the exit code that the worker ends with.
 pub fn train(
     server: &mut ServerLink,
-    model: &Model,
+    engine: &mut Engine,
     layout: &Layout,
     batches: &mut Prefetcher,
 ) -> Result<Goodbye, Failure> {
-    let mut held: Option<(StateDigest, Variables)> = None;
+    let mut held: Option<(StateDigest, Values)> = None;
     loop {
         let work = match server
             .pull(held.as_ref().map(|(digest, _)| *digest))
@@ -35,7 +34,7 @@ pub fn train(
             Pulled::Over(goodbye) => return Ok(goodbye),
         };
         if let Some(bytes) = &work.variables {
-            held = Some((work.state_digest, received_variables(layout, model, bytes)?));
+            held = Some((work.state_digest, received_variables(layout, bytes)?));
         }
         let variables = match &held {
             Some((digest, variables)) if *digest == work.state_digest => variables,
@@ -46,8 +45,12 @@ pub fn train(
 
         let batch = batches.take(work.tower_step)?;
         let started = Instant::now();
-        let (losses, gradients) = compute_gradients(model, layout, variables, &batch)
+        let mut gradients = Values::zeros(layout.num_values());
+        let (trunk, head) = gradients.split_at_mut(NUM_TRUNK_VALUES);
+        let losses = engine
+            .head_gradients(variables, &batch, head)
             .with_context(|| format!("cannot compute {}", work.tower_step))?;
+        engine.trunk_gradients(variables, &batch, trunk);
         let compute_time = started.elapsed();
 
         let push = Push {
@@ -82,13 +85,10 @@ pub fn train(
     }
 }
 
-fn received_variables(layout: &Layout, model: &Model, bytes: &[u8]) -> Result<Variables, Failure> {
-    let values = Values::from_le_bytes(bytes, layout.num_values())
+fn received_variables(layout: &Layout, bytes: &[u8]) -> Result<Values, Failure> {
+    Values::from_le_bytes(bytes, layout.num_values())
         .context("the server sent variables of another size")
-        .or_exit(Exit::Permanent)?;
-    Ok(Variables::new(layout, &values, model.device())
-        .context("cannot hold the variables")?
-        .trainable())
+        .or_exit(Exit::Permanent)
 }
 
 /// Lends gradients to the wire without a copy.
