@@ -21,7 +21,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use cifar_sequence::GlobalStep;
-use xxhash_rust::xxh3::xxh3_64;
+use twox_hash::XxHash3_64;
 
 use crate::layout::Layout;
 use crate::state::{StateDigest, TrainingState};
@@ -373,7 +373,7 @@ fn slot_header(sequence: u64, state: &TrainingState, digest: StateDigest, note: 
     header.extend(digest.0.to_le_bytes());
     header.extend((note.len() as u64).to_le_bytes());
     header.extend(note);
-    header.extend(xxh3_64(&header).to_le_bytes());
+    header.extend(XxHash3_64::oneshot(&header).to_le_bytes());
     header
 }
 
@@ -390,7 +390,7 @@ fn parse_slot_header(
     let (checksum, _) = rest.split_first_chunk()?;
     let summed = &header[..SLOT_HEADER_BYTES - size_of::<u64>() + note_bytes];
     let is_whole = u64::from_le_bytes(*sequence) == expected_sequence
-        && u64::from_le_bytes(*checksum) == xxh3_64(summed);
+        && u64::from_le_bytes(*checksum) == XxHash3_64::oneshot(summed);
     let global_step = GlobalStep(u64::from_le_bytes(*global_step));
     is_whole.then(|| (global_step, StateDigest(u128::from_le_bytes(*digest)), note))
 }
