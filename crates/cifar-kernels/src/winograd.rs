@@ -78,8 +78,8 @@ impl Tiles {
 /// Writes the transform of `weights`, `[5][5][in][out]`, to `filter`.
 #[inline(always)]
 pub(crate) fn transform_filter<S: Simd>(simd: S, weights: &[f32], filter: &mut [f32]) {
+    let mut columns = [[simd.splat_f32s(0.0); FILTER]; TILE];
     for start in (0..MATRIX).step_by(S::F32_LANES) {
-        let mut columns = [[simd.splat_f32s(0.0); FILTER]; TILE];
         for column in 0..FILTER {
             let taps = load_column(simd, &weights[column * MATRIX + start..], FILTER * MATRIX);
             let values = filter_points(simd, taps);
@@ -87,8 +87,8 @@ pub(crate) fn transform_filter<S: Simd>(simd: S, weights: &[f32], filter: &mut [
                 row[column] = value;
             }
         }
-        for (row, taps) in columns.into_iter().enumerate() {
-            for (column, value) in filter_points(simd, taps).into_iter().enumerate() {
+        for (row, taps) in columns.iter().enumerate() {
+            for (column, value) in filter_points(simd, *taps).into_iter().enumerate() {
                 store::<S>(&mut filter[(row * TILE + column) * MATRIX + start..], value);
             }
         }
@@ -154,8 +154,8 @@ pub(crate) fn add_filter_gradient<S: Simd>(
 /// Writes the gradient of the weights, `[5][5][in][out]`, given that of the transformed filter.
 #[inline(always)]
 pub(crate) fn weights_gradient<S: Simd>(simd: S, filter_gradient: &[f32], dw: &mut [f32]) {
+    let mut columns = [[simd.splat_f32s(0.0); TILE]; FILTER];
     for start in (0..MATRIX).step_by(S::F32_LANES) {
-        let mut columns = [[simd.splat_f32s(0.0); TILE]; FILTER];
         for column in 0..TILE {
             let places = load_column(
                 simd,
@@ -167,8 +167,8 @@ pub(crate) fn weights_gradient<S: Simd>(simd: S, filter_gradient: &[f32], dw: &m
                 row[column] = tap;
             }
         }
-        for (row, places) in columns.into_iter().enumerate() {
-            for (column, tap) in filter_points_transposed(simd, places)
+        for (row, places) in columns.iter().enumerate() {
+            for (column, tap) in filter_points_transposed(simd, *places)
                 .into_iter()
                 .enumerate()
             {
@@ -181,10 +181,10 @@ pub(crate) fn weights_gradient<S: Simd>(simd: S, filter_gradient: &[f32], dw: &m
 /// `B^T d B` of every tile.
 #[inline(always)]
 fn transform_inputs<S: Simd>(simd: S, padded: &[f32], num_tiles: usize, inputs: &mut [f32]) {
+    let mut columns = [[simd.splat_f32s(0.0); TILE]; TILE];
     for tile in 0..num_tiles {
         let origin = tile / TILES * PADDED_VALUES + tile_offset(tile % TILES);
         for start in (0..CHANNELS).step_by(S::F32_LANES) {
-            let mut columns = [[simd.splat_f32s(0.0); TILE]; TILE];
             for column in 0..TILE {
                 let first = &padded[origin + column * CHANNELS + start..];
                 let values = input_points(simd, load_column(simd, first, PADDED * CHANNELS));
@@ -192,8 +192,8 @@ fn transform_inputs<S: Simd>(simd: S, padded: &[f32], num_tiles: usize, inputs: 
                     row[column] = value;
                 }
             }
-            for (row, values) in columns.into_iter().enumerate() {
-                for (column, value) in input_points(simd, values).into_iter().enumerate() {
+            for (row, values) in columns.iter().enumerate() {
+                for (column, value) in input_points(simd, *values).into_iter().enumerate() {
                     let place = row * TILE + column;
                     store::<S>(
                         &mut inputs[(place * num_tiles + tile) * CHANNELS + start..],
@@ -208,12 +208,12 @@ fn transform_inputs<S: Simd>(simd: S, padded: &[f32], num_tiles: usize, inputs: 
 /// `A^T m A` of every tile.
 #[inline(always)]
 fn transform_products<S: Simd>(simd: S, products: &[f32], num_tiles: usize, y: &mut [f32]) {
+    let mut columns = [[simd.splat_f32s(0.0); TILE]; RESULT];
     for tile in 0..num_tiles {
         let (image, across) = (tile / TILES, tile % TILES);
         let origin = image * POOLED_VALUES
             + (across / TILES_ACROSS * POOLED + across % TILES_ACROSS) * RESULT * CHANNELS;
         for start in (0..CHANNELS).step_by(S::F32_LANES) {
-            let mut columns = [[simd.splat_f32s(0.0); TILE]; RESULT];
             for column in 0..TILE {
                 let first = &products[(column * num_tiles + tile) * CHANNELS + start..];
                 let values = results(simd, load_column(simd, first, TILE * num_tiles * CHANNELS));
@@ -221,8 +221,8 @@ fn transform_products<S: Simd>(simd: S, products: &[f32], num_tiles: usize, y: &
                     row[column] = value;
                 }
             }
-            for (row, values) in columns.into_iter().enumerate() {
-                for (column, value) in results(simd, values).into_iter().enumerate() {
+            for (row, values) in columns.iter().enumerate() {
+                for (column, value) in results(simd, *values).into_iter().enumerate() {
                     store::<S>(
                         &mut y[origin + (row * POOLED + column) * CHANNELS + start..],
                         value,
@@ -241,10 +241,10 @@ fn transform_results_gradient<S: Simd>(
     num_tiles: usize,
     gradients: &mut [f32],
 ) {
+    let mut columns = [[simd.splat_f32s(0.0); RESULT]; TILE];
     for tile in 0..num_tiles {
         let origin = tile / TILES * PADDED_VALUES + PADDED_ORIGIN + tile_offset(tile % TILES);
         for start in (0..CHANNELS).step_by(S::F32_LANES) {
-            let mut columns = [[simd.splat_f32s(0.0); RESULT]; TILE];
             for column in 0..RESULT {
                 let first = &padded_dy[origin + column * CHANNELS + start..];
                 let values = results_transposed(simd, load_column(simd, first, PADDED * CHANNELS));
@@ -252,8 +252,8 @@ fn transform_results_gradient<S: Simd>(
                     row[column] = value;
                 }
             }
-            for (row, values) in columns.into_iter().enumerate() {
-                for (column, value) in results_transposed(simd, values).into_iter().enumerate() {
+            for (row, values) in columns.iter().enumerate() {
+                for (column, value) in results_transposed(simd, *values).into_iter().enumerate() {
                     let place = row * TILE + column;
                     store::<S>(
                         &mut gradients[(place * num_tiles + tile) * CHANNELS + start..],
