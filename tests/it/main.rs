@@ -18,6 +18,7 @@ mod survival;
 
 mod chaos;
 mod commit_points;
+mod data_plane;
 mod same_bits;
 
 mod bad_data;

@@ -18,7 +18,7 @@ fn run(program: &str, flags: &[&str]) -> (Exit, Program) {
 
 #[test]
 fn bad_flags_explain_themselves() {
-    let cases: [(&str, &[&str], &str); 12] = [
+    let cases: [(&str, &[&str], &str); 13] = [
         (SERVER, &["--towers", "0"], "'--towers <N>'"),
         (SERVER, &["--batch-size", "many"], "'--batch-size <N>'"),
         (SERVER, &["--learning-rate", "nan"], "is no number above 0"),
@@ -27,6 +27,7 @@ fn bad_flags_explain_themselves() {
         (WORKER, &["--gpu", "first"], "'--gpu <K>'"),
         (WORKER, &["--batch-size", "8"], "'--batch-size'"),
         (WORKER, &["--data-sha256", "12"], "'--data-sha256 <HEX>'"),
+        (WORKER, &["--data-plane", "pigeon"], "auto, wire and shm"),
         (EVAL, &["--eval-data", "train"], "test, train_eval"),
         (EVAL, &["--num-examples", "0"], "'--num-examples <N>'"),
         (LAUNCHER, &["--workers", "0"], "'--workers <N>'"),

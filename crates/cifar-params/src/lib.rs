@@ -22,12 +22,15 @@ pub mod run;
 
 pub mod checkpoint;
 
+pub mod shared_path;
+
 pub mod state_file;
 
 pub use checkpoint::{Checkpoint, CheckpointError};
 pub use layout::{Initializer, Layout, VariableSpec};
 pub use mode::Mode;
 pub use run::{DecayBy, Kernels, Numerics, RunConfig};
+pub use shared_path::shared_path;
 pub use state::{StateDigest, TrainingState};
-pub use state_file::{StateFile, StateFileError, Stored};
+pub use state_file::{Copied, StateFile, StateFileError, StateReader, Stored};
 pub use values::Values;

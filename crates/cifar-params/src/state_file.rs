@@ -10,6 +10,11 @@
 //! use ([`StateFile::write`]) and then, as the last thing, the one number in the header that says
 //! which is ([`StateFile::flip`]). Whoever is killed before that has changed nothing.
 //!
+//! Other processes may read along ([`StateReader`]). A slot carries its sequence number only while
+//! its data are whole: the number is taken away before the data are overwritten and
+//! comes back after them. A reader that finds the number before and after its copy has copied one
+//! state; one that was overtaken does not find it again.
+//!
 //! Written with plain `write`s at offsets: what the kernel has taken survives the death of the
 //! process, and a full disk is an error like any other, where a mapping would end the process with
 //! a signal. It need not survive a power cut; the digest in a slot tells, and then there are
@@ -24,6 +29,7 @@ use cifar_sequence::GlobalStep;
 use twox_hash::XxHash3_64;
 
 use crate::layout::Layout;
+use crate::shared_path::shared_path;
 use crate::state::{StateDigest, TrainingState};
 use crate::values::Values;
 
@@ -38,6 +44,9 @@ const HEADER_PAGES_OFFSET: u64 = 48;
 
 /// Where the sequence number stands: on a cache line of its own.
 const SEQUENCE_OFFSET: u64 = 64;
+
+/// Stands in place of its sequence number while a slot is written. Real ones begin at 1.
+const NO_SEQUENCE: u64 = 0;
 
 /// Sequence number, step, digest, length of the note, and the checksum after the note.
 const SLOT_HEADER_BYTES: usize = 8 + 8 + 16 + 8 + 8;
@@ -215,17 +224,11 @@ impl StateFile {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(read_error(error)),
         };
-        let foreign = || StateFileError::Foreign {
-            path: path.to_owned(),
-        };
-        let header_pages = header_pages(&file, layout).ok_or_else(foreign)?;
-        let places = Places {
-            num_values: layout.num_values(),
-            header_pages,
-        };
-        if file.metadata().map_err(read_error)?.len() != places.file_bytes() {
-            return Err(foreign());
-        }
+        let places = places_in(&file, layout)
+            .map_err(read_error)?
+            .ok_or_else(|| StateFileError::Foreign {
+                path: path.to_owned(),
+            })?;
         let mut state_file = StateFile {
             file,
             path: path.to_owned(),
@@ -274,6 +277,19 @@ impl StateFile {
             .map_err(|source| self.write_error(source))
     }
 
+    /// Sequence number of the state that the file holds.
+    #[must_use]
+    pub fn sequence(&self) -> u64 {
+        self.sequence
+    }
+
+    /// Where a [`StateReader`] of this machine and user can open the file while this one is open,
+    /// whatever becomes of its name.
+    #[must_use]
+    pub fn shared_path(&self) -> PathBuf {
+        shared_path(&self.file)
+    }
+
     fn write_error(&self, source: io::Error) -> StateFileError {
         StateFileError::Write {
             path: self.path.clone(),
@@ -299,11 +315,18 @@ impl StateFile {
             "a note of {} bytes is too long",
             note.len()
         );
+        self.begin_slot()?;
         self.file
             .write_all_at(state.variables.as_bytes(), self.places.variables(next))?;
         self.file
             .write_all_at(state.averages.as_bytes(), self.places.averages(next))?;
         self.file.write_all_at(&header, self.places.slot(next))
+    }
+
+    /// Takes the slot's number away, so that nobody believes what is written over its data.
+    fn begin_slot(&self) -> io::Result<()> {
+        let slot = self.places.slot(self.sequence + 1);
+        self.file.write_all_at(&NO_SEQUENCE.to_le_bytes(), slot)
     }
 
     fn write_sequence(&mut self) -> io::Result<()> {
@@ -342,6 +365,122 @@ impl StateFile {
     }
 }
 
+/// Reads variables out of the state file of another process while that one writes.
+#[derive(Debug)]
+pub struct StateReader {
+    file: File,
+    path: PathBuf,
+    places: Places,
+}
+
+/// What became of reading variables that another process may overwrite.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Copied {
+    /// They are the variables of the state that was asked for.
+    Whole,
+    /// That state is not in the file any more; what was copied means nothing.
+    Overtaken,
+}
+
+impl StateReader {
+    /// Opens the state file at `path` for reading.
+    ///
+    /// # Errors
+    ///
+    /// [`StateFileError`] if it cannot be read or is another model's.
+    pub fn open(path: &Path, layout: &Layout) -> Result<Self, StateFileError> {
+        let read_error = |source| StateFileError::Read {
+            path: path.to_owned(),
+            source,
+        };
+        let file = File::open(path).map_err(read_error)?;
+        let places = places_in(&file, layout)
+            .map_err(read_error)?
+            .ok_or_else(|| StateFileError::Foreign {
+                path: path.to_owned(),
+            })?;
+        Ok(StateReader {
+            file,
+            path: path.to_owned(),
+            places,
+        })
+    }
+
+    /// Copies the variables of the state with this sequence number and digest.
+    ///
+    /// # Errors
+    ///
+    /// [`StateFileError::Read`] if the file cannot be read.
+    ///
+    /// # Panics
+    ///
+    /// If `variables` is not of the layout that the reader was opened with.
+    pub fn read_variables(
+        &self,
+        sequence: u64,
+        digest: StateDigest,
+        variables: &mut Values,
+    ) -> Result<Copied, StateFileError> {
+        self.copy_variables(sequence, digest, variables, || {})
+            .map_err(|source| StateFileError::Read {
+                path: self.path.clone(),
+                source,
+            })
+    }
+
+    /// `between` is called with half of the variables copied.
+    ///
+    /// The kernel lets no read see a later write of another process without the earlier ones, so
+    /// the sequence number, read last, tells about all that was read before it.
+    fn copy_variables(
+        &self,
+        sequence: u64,
+        digest: StateDigest,
+        variables: &mut Values,
+        between: impl FnOnce(),
+    ) -> io::Result<Copied> {
+        assert_eq!(variables.len(), self.places.num_values, "of this layout");
+        if !self.holds(sequence, digest)? {
+            return Ok(Copied::Overtaken);
+        }
+        let bytes = variables.as_bytes_mut();
+        let (first, second) = bytes.split_at_mut(bytes.len() / 2);
+        let offset = self.places.variables(sequence);
+        self.file.read_exact_at(first, offset)?;
+        between();
+        self.file
+            .read_exact_at(second, offset + first.len() as u64)?;
+        let is_whole = self.holds(sequence, digest)?;
+        Ok(if is_whole {
+            Copied::Whole
+        } else {
+            Copied::Overtaken
+        })
+    }
+
+    fn holds(&self, sequence: u64, digest: StateDigest) -> io::Result<bool> {
+        let mut header = [0; SLOT_HEADER_BYTES];
+        self.file
+            .read_exact_at(&mut header, self.places.slot(sequence))?;
+        let found = parse_slot_numbers(&header).map(|(numbers, _)| numbers);
+        Ok(found.is_some_and(|found| found.sequence == sequence && found.digest == digest))
+    }
+}
+
+/// Where the parts lie in a file of this release and `layout`; `None` if it is none.
+fn places_in(file: &File, layout: &Layout) -> io::Result<Option<Places>> {
+    let Some(header_pages) = header_pages(file, layout) else {
+        return Ok(None);
+    };
+    let places = Places {
+        num_values: layout.num_values(),
+        header_pages,
+    };
+    let has_its_size = file.metadata()?.len() == places.file_bytes();
+    Ok(has_its_size.then_some(places))
+}
+
 /// Pages of a slot's header in a file that begins as one of this release and `layout` does.
 fn header_pages(file: &File, layout: &Layout) -> Option<usize> {
     let mut found = vec![0; header(layout).len()];
@@ -377,22 +516,41 @@ fn slot_header(sequence: u64, state: &TrainingState, digest: StateDigest, note: 
     header
 }
 
-fn parse_slot_header(
-    header: &[u8],
-    expected_sequence: u64,
-) -> Option<(GlobalStep, StateDigest, &[u8])> {
+/// The numbers that a slot begins with.
+struct SlotNumbers {
+    sequence: u64,
+    global_step: GlobalStep,
+    digest: StateDigest,
+    note_bytes: u64,
+}
+
+/// The numbers, and what follows them.
+fn parse_slot_numbers(header: &[u8]) -> Option<(SlotNumbers, &[u8])> {
     let (sequence, rest) = header.split_first_chunk()?;
     let (global_step, rest) = rest.split_first_chunk()?;
     let (digest, rest) = rest.split_first_chunk()?;
     let (note_bytes, rest) = rest.split_first_chunk()?;
-    let note_bytes = usize::try_from(u64::from_le_bytes(*note_bytes)).ok()?;
+    let numbers = SlotNumbers {
+        sequence: u64::from_le_bytes(*sequence),
+        global_step: GlobalStep(u64::from_le_bytes(*global_step)),
+        digest: StateDigest(u128::from_le_bytes(*digest)),
+        note_bytes: u64::from_le_bytes(*note_bytes),
+    };
+    Some((numbers, rest))
+}
+
+fn parse_slot_header(
+    header: &[u8],
+    expected_sequence: u64,
+) -> Option<(GlobalStep, StateDigest, &[u8])> {
+    let (numbers, rest) = parse_slot_numbers(header)?;
+    let note_bytes = usize::try_from(numbers.note_bytes).ok()?;
     let (note, rest) = rest.split_at_checked(note_bytes)?;
     let (checksum, _) = rest.split_first_chunk()?;
     let summed = &header[..SLOT_HEADER_BYTES - size_of::<u64>() + note_bytes];
-    let is_whole = u64::from_le_bytes(*sequence) == expected_sequence
+    let is_whole = numbers.sequence == expected_sequence
         && u64::from_le_bytes(*checksum) == XxHash3_64::oneshot(summed);
-    let global_step = GlobalStep(u64::from_le_bytes(*global_step));
-    is_whole.then(|| (global_step, StateDigest(u128::from_le_bytes(*digest)), note))
+    is_whole.then_some((numbers.global_step, numbers.digest, note))
 }
 
 #[cfg(test)]
@@ -467,6 +625,83 @@ mod tests {
         ));
     }
 
+    fn variables_of(step: u64) -> Values {
+        stored(step).state.variables
+    }
+
+    fn read(reader: &StateReader, sequence: u64, step: u64) -> Option<Values> {
+        let mut variables = Values::zeros(1500);
+        let digest = stored(step).digest;
+        let copied = reader
+            .read_variables(sequence, digest, &mut variables)
+            .unwrap();
+        (copied == Copied::Whole).then_some(variables)
+    }
+
+    #[test]
+    fn another_process_reads_the_newest_state_and_the_one_before() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state");
+        let mut file = StateFile::create(&path, &layout(), 100, &stored(0)).unwrap();
+        let reader = StateReader::open(&file.shared_path(), &layout()).unwrap();
+        let first = file.sequence();
+        assert_eq!(read(&reader, first, 0), Some(variables_of(0)));
+        commit(&mut file, 1);
+        assert_eq!(file.sequence(), first + 1);
+        assert_eq!(read(&reader, first, 0), Some(variables_of(0)));
+        assert_eq!(read(&reader, first + 1, 1), Some(variables_of(1)));
+        assert_eq!(read(&reader, first + 1, 2), None, "another state");
+        commit(&mut file, 2);
+        assert_eq!(read(&reader, first, 0), None, "overwritten");
+    }
+
+    #[test]
+    fn a_reader_that_is_overtaken_in_the_middle_sees_it_and_reads_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state");
+        let mut file = StateFile::create(&path, &layout(), 100, &stored(0)).unwrap();
+        let reader = StateReader::open(&path, &layout()).unwrap();
+        let sequence = file.sequence();
+        let copy = |file: &mut StateFile, commits: std::ops::Range<u64>| {
+            let mut variables = Values::zeros(1500);
+            let overtake = || commits.for_each(|step| commit(file, step));
+            let copied = reader
+                .copy_variables(sequence, stored(0).digest, &mut variables, overtake)
+                .unwrap();
+            (copied, variables)
+        };
+        assert_eq!(
+            copy(&mut file, 1..2),
+            (Copied::Whole, variables_of(0)),
+            "one commit writes the other slot"
+        );
+        let (copied, torn) = copy(&mut file, 2..3);
+        assert_eq!(copied, Copied::Overtaken);
+        assert_eq!([torn[0], torn[1499]], [0.0, 2.0], "it was torn indeed");
+        assert_eq!(
+            read(&reader, file.sequence(), 2),
+            Some(variables_of(2)),
+            "what the next pull names is whole"
+        );
+    }
+
+    /// The data of a slot that is being written are not to be had, however far the writer is.
+    #[test]
+    fn a_reader_believes_no_slot_that_is_half_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state");
+        let mut file = StateFile::create(&path, &layout(), 100, &stored(0)).unwrap();
+        let reader = StateReader::open(&path, &layout()).unwrap();
+        let sequence = file.sequence();
+        commit(&mut file, 1);
+        let next = stored(2);
+        file.begin_slot().unwrap();
+        assert_eq!(read(&reader, sequence, 0), None);
+        file.write(&next.state, next.digest, &next.note).unwrap();
+        assert_eq!(read(&reader, sequence, 0), None);
+        assert_eq!(read(&reader, sequence + 1, 1), Some(variables_of(1)));
+    }
+
     proptest! {
         /// Any prefix of the writes of a commit, in their order, leaves the state before or, with
         /// all of them, the new one.
@@ -480,25 +715,28 @@ mod tests {
             commit(&mut file, 2);
             let after = fs::read(&path).unwrap();
 
-            let places = file.places;
-            let (sequence, part) = (file.sequence, layout().size_bytes() as u64);
-            let header = slot_header(sequence, &stored(2).state, stored(2).digest, &stored(2).note).len() as u64;
+            let (places, sequence, part) = (file.places, file.sequence, layout().size_bytes());
+            let header = slot_header(sequence, &stored(2).state, stored(2).digest, &stored(2).note);
+            let written_at = |offset: u64, len: usize| after[offset as usize..][..len].to_vec();
             let writes = [
-                (places.variables(sequence), part),
-                (places.averages(sequence), part),
+                (places.slot(sequence), NO_SEQUENCE.to_le_bytes().to_vec()),
+                (places.variables(sequence), written_at(places.variables(sequence), part)),
+                (places.averages(sequence), written_at(places.averages(sequence), part)),
                 (places.slot(sequence), header),
             ];
-            let in_order = writes.into_iter().flat_map(|(start, len)| start..start + len);
+            let all: usize = writes.iter().map(|(_, bytes)| bytes.len()).sum();
+            let in_order = writes
+                .into_iter()
+                .flat_map(|(offset, bytes)| (offset as usize..).zip(bytes));
             let mut cut = before;
-            for offset in in_order.take(written) {
-                cut[offset as usize] = after[offset as usize];
+            for (offset, byte) in in_order.take(written) {
+                cut[offset] = byte;
             }
             fs::write(&path, &cut).unwrap();
             prop_assert_eq!(open(&path).unwrap(), stored(1));
             cut[SEQUENCE_OFFSET as usize..][..8].copy_from_slice(&after[SEQUENCE_OFFSET as usize..][..8]);
             fs::write(&path, &cut).unwrap();
-            let all: u64 = writes.iter().map(|(_, len)| len).sum();
-            let expected = if written as u64 >= all { stored(2) } else { stored(1) };
+            let expected = if written >= all { stored(2) } else { stored(1) };
             prop_assert_eq!(open(&path).unwrap(), expected, "a flip that overtook its slot, as after a power cut");
         }
 

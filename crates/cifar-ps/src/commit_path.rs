@@ -143,6 +143,12 @@ impl CommitPath {
         }
     }
 
+    /// The file that holds the newest state.
+    #[must_use]
+    pub fn state_file(&self) -> &StateFile {
+        &self.state_file
+    }
+
     /// Carries an update out; the answer to the push that was its last.
     ///
     /// # Errors

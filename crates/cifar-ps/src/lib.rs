@@ -7,7 +7,8 @@
 //! tells of every [`event`] and makes each [`update`]. None of them reads a clock, takes a lock or
 //! waits.
 //!
-//! Around them is a thin shell: [`service`] answers the wire, [`commit_path`] takes an update into the
+//! Around them is a thin shell: [`service`] answers the wire and looks into [`shared_memory`],
+//! [`commit_path`] takes an update into the
 //! files, with a [`note`] beside the state and through the [`recorder`] into the ledger; [`serve`]
 //! runs until the end, [`train_dir`] keeps the files, [`start`] goes on with them, [`step_log`] writes
 //! the tutorial's lines, [`args`] and [`config`] are the command line, and [`program`] is `main`.
@@ -46,6 +47,8 @@ pub mod note;
 pub mod recorder;
 
 pub mod commit_path;
+
+pub mod shared_memory;
 
 pub mod service;
 

@@ -87,6 +87,12 @@ impl Members {
         Some(worker)
     }
 
+    /// Whether this is one of the workers.
+    #[must_use]
+    pub fn contains(&self, member: Member) -> bool {
+        member.session == self.session && self.workers.contains_key(&member.worker)
+    }
+
     /// The worker of that number, whose lease goes on as it was.
     pub fn get_mut(&mut self, id: WorkerId) -> Option<&mut Worker> {
         self.workers.get_mut(&id)

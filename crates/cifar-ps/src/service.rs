@@ -8,8 +8,10 @@ use std::time::Instant;
 use cifar_params::{Layout, RunConfig, Values};
 use cifar_sequence::GlobalStep;
 use cifar_wire::client::PULL_HOLD;
+use cifar_wire::gradient_slot::{Generation, Nonce};
 use cifar_wire::messages::{
-    Assignment, Goodbye, Member, Pull, Push, Refusal, Registered, Registration, Status, Verdict,
+    self, Assignment, Attachment, Goodbye, Gradients, Member, Pull, Push, Refusal, Registered,
+    Registration, Status, Variables, Verdict,
 };
 use cifar_wire::server::{ParameterServer, RequestError};
 use tokio::sync::broadcast;
@@ -17,6 +19,7 @@ use tracing::error;
 
 use crate::commit_path::{AtPoint, CommitPart, CommitPath, CommitPoint, KeepError};
 use crate::event::Event;
+use crate::shared_memory::SharedMemory;
 use crate::training::{Gradient, Pushed, Training};
 
 /// How a program ends that panics.
@@ -38,6 +41,7 @@ pub struct Service {
 struct Guarded {
     training: Training,
     commit_path: CommitPath,
+    shared_memory: SharedMemory,
     events: Vec<Event>,
     failure: Option<KeepError>,
     /// Something could not be kept: nothing more is given out or taken.
@@ -50,6 +54,11 @@ impl Guarded {
     /// Keeps what happened in the ledger, and for the one who tells people.
     fn keep_events(&mut self) {
         let events = self.training.take_events();
+        if !events.is_empty() {
+            // Somebody may have left or been lost.
+            let is_member = |member| self.training.is_member(member);
+            self.shared_memory.retain(is_member);
+        }
         if let Err(error) = self.commit_path.happened(now(), &events) {
             self.fail(error);
         }
@@ -86,6 +95,7 @@ impl Service {
         let guarded = Guarded {
             training,
             commit_path,
+            shared_memory: SharedMemory::new(layout.num_values()),
             events: Vec::new(),
             failure: None,
             has_failed: false,
@@ -155,6 +165,11 @@ impl Service {
         let update = match training.push(now(), push, gradient) {
             Pushed::Answered(verdict) => {
                 guarded.keep_events();
+                // One that simply counts leaves those who wait nothing to do: with many workers they
+                // would all be woken for each.
+                if verdict != Verdict::Accepted || guarded.training.has_questions() {
+                    self.tell_change();
+                }
                 return Ok(verdict);
             }
             Pushed::Complete(update) => *update,
@@ -167,13 +182,78 @@ impl Service {
             Ok(verdict) => {
                 at(CommitPoint::Before(CommitPart::Reply));
                 guarded.answered = Some((push.member, step));
+                self.tell_change();
                 Ok(verdict)
             }
             Err(error) => {
                 guarded.fail(error);
+                self.tell_change();
                 Err(RequestError::ShuttingDown)
             }
         }
+    }
+
+    /// Work for a worker, if there is any. One that shares memory reads the variables itself.
+    fn give(&self, pull: Pull) -> Option<Assignment> {
+        let mut guarded = self.lock();
+        let mut assignment = guarded.training.pull(now(), pull);
+        guarded.keep_events();
+        if let Some(Assignment::Work(work)) = &mut assignment
+            && matches!(work.variables, Variables::Sent(_))
+            && guarded.shared_memory.slot(pull.member).is_some()
+        {
+            // The state that the file holds is that of the work: both change under this lock.
+            let sequence = guarded.commit_path.state_file().sequence();
+            work.variables = Variables::InStateFile { sequence };
+        }
+        assignment
+    }
+
+    /// The gradients of a push, in memory of this process; an error if they are not to be had, a
+    /// verdict if they need not be looked at.
+    fn gradients(&self, push: &Push) -> Result<Result<Values, Verdict>, RequestError> {
+        match &push.gradients {
+            Gradients::Sent(bytes) => self.received(bytes).map(Ok),
+            Gradients::InSlot(generation) => self.copied_out(push.member, *generation),
+        }
+    }
+
+    fn received(&self, bytes: &[u8]) -> Result<Values, RequestError> {
+        if bytes.len() != self.num_values * size_of::<f32>() {
+            let reason = "the gradients are not of this model".to_owned();
+            return Err(RequestError::Invalid(reason));
+        }
+        let mut gradients = self.memory(&mut self.lock());
+        gradients.as_bytes_mut().copy_from_slice(bytes);
+        Ok(gradients)
+    }
+
+    /// What the slot holds belongs to another push if this one was on its way for too long: then
+    /// nobody waits for its answer any more.
+    fn copied_out(
+        &self,
+        member: Member,
+        generation: Generation,
+    ) -> Result<Result<Values, Verdict>, RequestError> {
+        let mut guarded = self.lock();
+        if let Some(verdict) = guarded.training.turned_away(member) {
+            return Ok(Err(verdict));
+        }
+        let slot = guarded.shared_memory.slot(member);
+        let mut gradients = self.memory(&mut guarded);
+        drop(guarded);
+        match slot {
+            Some(slot) if slot.read(generation, &mut gradients) => Ok(Ok(gradients)),
+            _ => Err(RequestError::Invalid(
+                "the gradients of this push are not in the worker's slot".to_owned(),
+            )),
+        }
+    }
+
+    /// Memory for a gradient, with anything in it.
+    fn memory(&self, guarded: &mut Guarded) -> Values {
+        let spare = guarded.training.spare_gradients();
+        spare.unwrap_or_else(|| Values::zeros(self.num_values))
     }
 
     /// A worker asks for work: that shows that the answer to its push was sent.
@@ -219,12 +299,36 @@ impl ParameterServer for Service {
         Ok(self.change(|training, now| training.register(now, registration)))
     }
 
+    async fn share_memory(&self, member: Member) -> Result<messages::SharedMemory, RequestError> {
+        let mut guarded = self.lock();
+        if !guarded.training.is_member(member) {
+            return Ok(messages::SharedMemory::Unregistered);
+        }
+        Ok(match guarded.shared_memory.offer(member) {
+            Ok(slot_path) => messages::SharedMemory::Offered {
+                state_path: guarded.commit_path.state_file().shared_path(),
+                slot_path,
+            },
+            Err(error) => messages::SharedMemory::Refused {
+                reason: format!("the server's host gives no memory: {error}"),
+            },
+        })
+    }
+
+    async fn attach(&self, member: Member, nonce: Nonce) -> Result<Attachment, RequestError> {
+        let mut guarded = self.lock();
+        if !guarded.training.is_member(member) {
+            return Ok(Attachment::Unregistered);
+        }
+        Ok(guarded.shared_memory.attach(member, nonce))
+    }
+
     async fn pull(&self, pull: Pull) -> Result<Assignment, RequestError> {
         self.begin_pull(pull.member)?;
         let mut changes = self.changes();
         let answer = async {
             loop {
-                if let Some(assignment) = self.ask(|training, now| training.pull(now, pull)) {
+                if let Some(assignment) = self.give(pull) {
                     return assignment;
                 }
                 // The sender lives as long as this service; having missed a change is one.
@@ -237,20 +341,17 @@ impl ParameterServer for Service {
     }
 
     async fn push(&self, push: Push) -> Result<Verdict, RequestError> {
-        let gradients =
-            Values::from_le_bytes(&push.gradients, self.num_values).ok_or_else(|| {
-                RequestError::Invalid("the gradients are not of this model".to_owned())
-            })?;
         if push.tower_step.tower.0 >= self.num_towers {
             return Err(RequestError::Invalid(format!(
                 "there is no tower {}",
                 push.tower_step.tower
             )));
         }
-        let gradient = Gradient::new(gradients);
-        let verdict = self.take(&push, gradient)?;
-        self.tell_change();
-        Ok(verdict)
+        let gradient = match self.gradients(&push)? {
+            Ok(gradients) => Gradient::new(gradients),
+            Err(verdict) => return Ok(verdict),
+        };
+        self.take(&push, gradient)
     }
 
     async fn heartbeat(&self, member: Member) -> Result<bool, RequestError> {
@@ -266,3 +367,6 @@ impl ParameterServer for Service {
         Ok(self.ask(|training, _| training.status()))
     }
 }
+
+#[cfg(test)]
+mod tests;

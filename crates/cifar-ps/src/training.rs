@@ -20,8 +20,8 @@ use cifar_params::{Layout, Mode, Numerics, RunConfig, StateDigest, TrainingState
 use cifar_sequence::{ExamplesDigest, GlobalStep, SampleSequence, TowerStep};
 use cifar_wire::client::PULL_HOLD;
 use cifar_wire::messages::{
-    Assignment, Goodbye, Member, Pull, Push, Refusal, Registered, Registration, Session, Verdict,
-    Work, WorkerId,
+    Assignment, Goodbye, Member, Pull, Push, Refusal, Registered, Registration, Session, Variables,
+    Verdict, Work, WorkerId,
 };
 
 use crate::aggregator::{Aggregator, TowerGradient};
@@ -144,6 +144,8 @@ pub struct Training {
     snapshot: Arc<Snapshot>,
     /// The snapshot before, whose memory the next one takes if nobody reads it any more.
     previous: Option<Arc<Snapshot>>,
+    /// Memory of gradients that were applied, for those to come.
+    spare_gradients: Vec<Values>,
     /// In asynchronous mode, what was applied, and the digests of the last states that gradients
     /// may still be taken at, the newest last.
     applied: AppliedSerials,
@@ -199,6 +201,7 @@ impl Training {
             recent: VecDeque::new(),
             snapshot,
             previous: None,
+            spare_gradients: Vec::new(),
             applied,
             loss: None,
             throughput: Throughput::default(),
@@ -299,8 +302,12 @@ impl Training {
         self.throughput.begin(now);
         self.step_began.get_or_insert(now);
         let digest = self.snapshot.digest;
-        let variables = (pull.held != Some(digest))
-            .then(|| Bytes::from_owner(SharedVariables(Arc::clone(&self.snapshot))));
+        let variables = if pull.held == Some(digest) {
+            Variables::Held
+        } else {
+            let shared = SharedVariables(Arc::clone(&self.snapshot));
+            Variables::Sent(Bytes::from_owner(shared))
+        };
         Some(Assignment::Work(Work {
             tower_step: assigned.tower_step,
             state_digest: digest,
@@ -378,13 +385,39 @@ impl Training {
         }
     }
 
+    /// Whether this is a worker of the run now.
+    #[must_use]
+    pub fn is_member(&self, member: Member) -> bool {
+        self.members.contains(member)
+    }
+
+    /// Why no gradient of this worker is looked at, if so.
+    #[must_use]
+    pub fn turned_away(&self, member: Member) -> Option<Verdict> {
+        if self.members.is_quarantined(member) {
+            return Some(Verdict::Goodbye(Goodbye::Quarantined));
+        }
+        (!self.is_member(member)).then_some(Verdict::Unregistered)
+    }
+
+    /// Whether a tower step that was answered is to be computed once more.
+    #[must_use]
+    pub fn has_questions(&self) -> bool {
+        !self.questions.is_empty()
+    }
+
+    /// Memory of a gradient that was applied, to be overwritten, if there is any.
+    pub fn spare_gradients(&mut self) -> Option<Values> {
+        self.spare_gradients.pop()
+    }
+
     /// Takes the gradient of a tower step.
     ///
     /// `gradient` is that of `push`, checked in size.
     pub fn push(&mut self, now: Instant, push: &Push, gradient: Gradient) -> Pushed {
         let answered = Pushed::Answered;
-        if self.members.is_quarantined(push.member) {
-            return answered(Verdict::Goodbye(Goodbye::Quarantined));
+        if let Some(verdict) = self.turned_away(push.member) {
+            return answered(verdict);
         }
         let Some(sender) = self.members.seen(now, push.member) else {
             return answered(Verdict::Unregistered);
@@ -479,6 +512,12 @@ impl Training {
         if let Some(applied) = update.applied {
             self.applied = applied;
         }
+        // As many as are needed at once: a gradient that does not count takes its memory along.
+        self.spare_gradients = update
+            .gradients
+            .into_iter()
+            .map(|of| of.gradients)
+            .collect();
         drop(update.before);
         let next = Arc::new(Snapshot {
             state: update.next,

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use cifar_cli::logging::LogArgs;
 use cifar_data::args::DataArgs;
+use cifar_wire::data_plane::DataPlane;
 use clap::parser::ValueSource;
 use clap::{ArgAction, ArgMatches, Args as _, CommandFactory, FromArgMatches, Parser};
 
@@ -32,6 +33,11 @@ pub struct Launch {
     /// or can be downloaded and else the synthetic set
     #[arg(long, value_name = "SET", default_value = "auto")]
     pub data: DataChoice,
+
+    /// How variables and gradients get from process to process: shm is shared memory, wire the
+    /// network, auto shm where that works and else wire
+    #[arg(long, default_value_t, value_name = "WAY")]
+    pub data_plane: DataPlane,
 
     /// Do not score the last checkpoint
     #[arg(long)]

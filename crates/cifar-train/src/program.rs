@@ -187,6 +187,8 @@ fn flags_of_restart(flags: &[OsString], address: &str) -> Vec<OsString> {
 
 fn worker_flags(args: &Args, address: &str, number: u32) -> Vec<OsString> {
     let mut flags: Vec<OsString> = vec!["--server".into(), address.into()];
+    let data_plane = args.launch.data_plane.to_string();
+    flags.extend(["--data-plane".into(), data_plane.into()]);
     if let Some(gpus) = args.launch.gpus {
         flags.extend(["--gpu".into(), (number % gpus).to_string().into()]);
     }

@@ -10,8 +10,10 @@ use tonic::transport::Channel;
 use tonic::{Code, Request};
 
 use crate::convert;
+use crate::gradient_slot::Nonce;
 use crate::messages::{
-    Assignment, Malformed, Member, Pull, Push, Registered, Registration, Status, Verdict,
+    Assignment, Attachment, Malformed, Member, Pull, Push, Registered, Registration, SharedMemory,
+    Status, Verdict,
 };
 use crate::pb;
 use crate::pb::parameter_server_client::ParameterServerClient;
@@ -134,6 +136,37 @@ impl Client {
             .await?
             .into_inner()
             .try_into()?)
+    }
+
+    /// Asks for memory to share with the server.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError`], as all requests.
+    pub async fn share_memory(&mut self, member: Member) -> Result<SharedMemory, ClientError> {
+        let request = pb::ShareMemoryRequest {
+            member: Some(member.into()),
+        };
+        let reply = self
+            .inner
+            .share_memory(within(REQUEST_TIMEOUT, request))
+            .await?;
+        Ok(reply.into_inner().try_into()?)
+    }
+
+    /// Says that the memory is open, by the nonce that stands in it.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError`], as all requests.
+    pub async fn attach(
+        &mut self,
+        member: Member,
+        nonce: Nonce,
+    ) -> Result<Attachment, ClientError> {
+        let request = convert::attach_request(member, nonce);
+        let reply = self.inner.attach(within(REQUEST_TIMEOUT, request)).await?;
+        Ok(reply.into_inner().try_into()?)
     }
 
     /// Asks for a tower step; the server may hold the answer for [`PULL_HOLD`].

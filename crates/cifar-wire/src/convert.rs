@@ -1,5 +1,6 @@
 //! Messages from and to the generated types. What arrives is checked here and nowhere else.
 
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -7,9 +8,11 @@ use bytes::Bytes;
 use cifar_params::{Mode, Numerics, RunConfig, StateDigest};
 use cifar_sequence::{GlobalStep, Tower, TowerStep};
 
+use crate::gradient_slot::{Generation, Nonce};
 use crate::messages::{
-    Assignment, Goodbye, Losses, MAX_NAME_BYTES, Malformed, Member, Pull, Push, Registered,
-    Registration, Session, Status, Verdict, Work, WorkerId, WorkerStatus,
+    Assignment, Attachment, Goodbye, Gradients, Losses, MAX_NAME_BYTES, Malformed, Member, Pull,
+    Push, Registered, Registration, Session, SharedMemory, Status, Variables, Verdict, Work,
+    WorkerId, WorkerStatus,
 };
 use crate::pb;
 
@@ -238,6 +241,81 @@ impl TryFrom<pb::RegisterReply> for Registered {
     }
 }
 
+impl From<SharedMemory> for pb::ShareMemoryReply {
+    fn from(memory: SharedMemory) -> Self {
+        use pb::share_memory_reply::Outcome;
+        let path = |path: PathBuf| path.to_string_lossy().into_owned();
+        let outcome = match memory {
+            SharedMemory::Offered {
+                state_path,
+                slot_path,
+            } => Outcome::Offer(pb::MemoryOffer {
+                state_path: path(state_path),
+                slot_path: path(slot_path),
+            }),
+            SharedMemory::Refused { reason } => Outcome::Refused(pb::MemoryRefused { reason }),
+            SharedMemory::Unregistered => Outcome::Unregistered(pb::Unregistered {}),
+        };
+        pb::ShareMemoryReply {
+            outcome: Some(outcome),
+        }
+    }
+}
+
+impl TryFrom<pb::ShareMemoryReply> for SharedMemory {
+    type Error = Malformed;
+
+    fn try_from(reply: pb::ShareMemoryReply) -> Result<Self, Malformed> {
+        use pb::share_memory_reply::Outcome;
+        Ok(match present("outcome", reply.outcome)? {
+            Outcome::Offer(offer) => SharedMemory::Offered {
+                state_path: offer.state_path.into(),
+                slot_path: offer.slot_path.into(),
+            },
+            Outcome::Refused(pb::MemoryRefused { reason }) => SharedMemory::Refused { reason },
+            Outcome::Unregistered(pb::Unregistered {}) => SharedMemory::Unregistered,
+        })
+    }
+}
+
+pub(crate) fn attach_request(member: Member, nonce: Nonce) -> pb::AttachRequest {
+    pb::AttachRequest {
+        member: Some(member.into()),
+        nonce: Bytes::copy_from_slice(&nonce.0),
+    }
+}
+
+pub(crate) fn nonce(bytes: &Bytes) -> Result<Nonce, Malformed> {
+    fixed("nonce", bytes).map(Nonce)
+}
+
+impl From<Attachment> for pb::AttachReply {
+    fn from(attachment: Attachment) -> Self {
+        use pb::attach_reply::Outcome;
+        let outcome = match attachment {
+            Attachment::Attached => Outcome::Attached(pb::Attached {}),
+            Attachment::Refused { reason } => Outcome::Refused(pb::MemoryRefused { reason }),
+            Attachment::Unregistered => Outcome::Unregistered(pb::Unregistered {}),
+        };
+        pb::AttachReply {
+            outcome: Some(outcome),
+        }
+    }
+}
+
+impl TryFrom<pb::AttachReply> for Attachment {
+    type Error = Malformed;
+
+    fn try_from(reply: pb::AttachReply) -> Result<Self, Malformed> {
+        use pb::attach_reply::Outcome;
+        Ok(match present("outcome", reply.outcome)? {
+            Outcome::Attached(pb::Attached {}) => Attachment::Attached,
+            Outcome::Refused(pb::MemoryRefused { reason }) => Attachment::Refused { reason },
+            Outcome::Unregistered(pb::Unregistered {}) => Attachment::Unregistered,
+        })
+    }
+}
+
 impl From<Pull> for pb::PullRequest {
     fn from(pull: Pull) -> Self {
         let held_digest = pull.held.map(digest_to_pb).unwrap_or_default();
@@ -295,13 +373,7 @@ impl From<Assignment> for pb::PullReply {
     fn from(assignment: Assignment) -> Self {
         use pb::pull_reply::Outcome;
         let outcome = match assignment {
-            Assignment::Work(work) => Outcome::Work(pb::Work {
-                global_step: work.tower_step.global_step.0,
-                tower: work.tower_step.tower.0,
-                state_digest: digest_to_pb(work.state_digest),
-                variables: work.variables,
-                attempt: work.attempt,
-            }),
+            Assignment::Work(work) => Outcome::Work(work.into()),
             Assignment::Wait => Outcome::Wait(pb::Wait {}),
             Assignment::Goodbye(goodbye) => Outcome::Goodbye(goodbye.into()),
             Assignment::Unregistered => Outcome::Unregistered(pb::Unregistered {}),
@@ -318,15 +390,45 @@ impl TryFrom<pb::PullReply> for Assignment {
     fn try_from(reply: pb::PullReply) -> Result<Self, Malformed> {
         use pb::pull_reply::Outcome;
         Ok(match present("outcome", reply.outcome)? {
-            Outcome::Work(work) => Assignment::Work(Work {
-                tower_step: tower_step(work.global_step, work.tower),
-                state_digest: digest_from_pb("work.state_digest", &work.state_digest)?,
-                variables: work.variables,
-                attempt: work.attempt,
-            }),
+            Outcome::Work(work) => Assignment::Work(work.try_into()?),
             Outcome::Wait(pb::Wait {}) => Assignment::Wait,
             Outcome::Goodbye(goodbye) => Assignment::Goodbye(goodbye.try_into()?),
             Outcome::Unregistered(pb::Unregistered {}) => Assignment::Unregistered,
+        })
+    }
+}
+
+impl From<Work> for pb::Work {
+    fn from(work: Work) -> Self {
+        let (variables, state_sequence) = match work.variables {
+            Variables::Held => (None, None),
+            Variables::Sent(variables) => (Some(variables), None),
+            Variables::InStateFile { sequence } => (None, Some(sequence)),
+        };
+        pb::Work {
+            global_step: work.tower_step.global_step.0,
+            tower: work.tower_step.tower.0,
+            state_digest: digest_to_pb(work.state_digest),
+            variables,
+            attempt: work.attempt,
+            state_sequence,
+        }
+    }
+}
+
+impl TryFrom<pb::Work> for Work {
+    type Error = Malformed;
+
+    fn try_from(work: pb::Work) -> Result<Self, Malformed> {
+        Ok(Work {
+            tower_step: tower_step(work.global_step, work.tower),
+            state_digest: digest_from_pb("work.state_digest", &work.state_digest)?,
+            variables: match (work.variables, work.state_sequence) {
+                (Some(variables), _) => Variables::Sent(variables),
+                (None, Some(sequence)) => Variables::InStateFile { sequence },
+                (None, None) => Variables::Held,
+            },
+            attempt: work.attempt,
         })
     }
 }
@@ -340,6 +442,10 @@ fn tower_step(global_step: u64, tower: u32) -> TowerStep {
 
 impl From<Push> for pb::PushRequest {
     fn from(push: Push) -> Self {
+        let (gradients, slot_generation) = match push.gradients {
+            Gradients::Sent(gradients) => (gradients, None),
+            Gradients::InSlot(Generation(generation)) => (Bytes::new(), Some(generation)),
+        };
         pb::PushRequest {
             member: Some(push.member.into()),
             global_step: push.tower_step.global_step.0,
@@ -351,8 +457,9 @@ impl From<Push> for pb::PushRequest {
             }),
             examples_digest: Bytes::copy_from_slice(&push.examples_digest),
             compute_micros: micros(push.compute_time),
-            gradients: push.gradients,
+            gradients,
             attempt: push.attempt,
+            slot_generation,
         }
     }
 }
@@ -373,7 +480,10 @@ impl TryFrom<pb::PushRequest> for Push {
             },
             examples_digest: fixed("examples_digest", &request.examples_digest)?,
             compute_time: Duration::from_micros(request.compute_micros),
-            gradients: request.gradients,
+            gradients: match request.slot_generation {
+                None => Gradients::Sent(request.gradients),
+                Some(generation) => Gradients::InSlot(Generation(generation)),
+            },
             attempt: request.attempt,
         })
     }
@@ -510,7 +620,7 @@ mod tests {
         }
     }
 
-    fn push(global_step: u64, tower: u32, gradients: Vec<u8>) -> Push {
+    fn push(global_step: u64, tower: u32, gradients: Gradients) -> Push {
         Push {
             member: Member {
                 session: Session(5),
@@ -524,7 +634,7 @@ mod tests {
             },
             examples_digest: [7; 16],
             compute_time: Duration::from_micros(1500),
-            gradients: gradients.into(),
+            gradients,
             attempt: 1,
         }
     }
@@ -562,10 +672,40 @@ mod tests {
         }
     }
 
+    fn gradients() -> impl Strategy<Value = Gradients> {
+        prop_oneof![
+            prop::collection::vec(any::<u8>(), 0..64)
+                .prop_map(|bytes| Gradients::Sent(bytes.into())),
+            any::<u64>().prop_map(|generation| Gradients::InSlot(Generation(generation))),
+        ]
+    }
+
+    fn variables() -> impl Strategy<Value = Variables> {
+        prop_oneof![
+            Just(Variables::Held),
+            prop::collection::vec(any::<u8>(), 0..64)
+                .prop_map(|bytes| Variables::Sent(bytes.into())),
+            any::<u64>().prop_map(|sequence| Variables::InStateFile { sequence }),
+        ]
+    }
+
     proptest! {
         #[test]
+        fn work_survives_the_wire(global_step: u64, tower: u32, variables in variables()) {
+            let work = Work {
+                tower_step: tower_step(global_step, tower),
+                state_digest: StateDigest(3),
+                variables,
+                attempt: 2,
+            };
+            let bytes = pb::Work::from(work.clone()).encode_to_vec();
+            let back = pb::Work::decode(bytes.as_slice()).unwrap();
+            prop_assert_eq!(Work::try_from(back), Ok(work));
+        }
+
+        #[test]
         fn a_push_survives_the_wire(
-            global_step: u64, tower: u32, gradients in prop::collection::vec(any::<u8>(), 0..64),
+            global_step: u64, tower: u32, gradients in gradients(),
         ) {
             let push = push(global_step, tower, gradients);
             let bytes = pb::PushRequest::from(push.clone()).encode_to_vec();
@@ -578,6 +718,8 @@ mod tests {
             let _ = pb::PushRequest::decode(bytes.as_slice()).map(Push::try_from);
             let _ = pb::PullRequest::decode(bytes.as_slice()).map(Pull::try_from);
             let _ = pb::RegisterRequest::decode(bytes.as_slice()).map(Registration::try_from);
+            let _ = pb::ShareMemoryReply::decode(bytes.as_slice()).map(SharedMemory::try_from);
+            let _ = pb::AttachReply::decode(bytes.as_slice()).map(Attachment::try_from);
             let _ = pb::PullReply::decode(bytes.as_slice()).map(Assignment::try_from);
             let _ = pb::PushReply::decode(bytes.as_slice()).map(Verdict::try_from);
             let _ = pb::GetStatusReply::decode(bytes.as_slice()).map(Status::try_from);

@@ -3,9 +3,14 @@
 //! [`messages`] are plain types; the rest of the workspace knows only these. The code generated
 //! from `proto/cifar/ps/v1/parameter_server.proto` stays inside this crate: `convert` checks what
 //! arrives and turns it into messages, [`server`] and [`client`] are the two ends, and
-//! [`transport`] sets both ends of a connection alike.
+//! [`transport`] sets both ends of a connection alike. A worker on the server's host hands its
+//! gradients over in a [`gradient_slot`] instead.
 
 pub mod messages;
+
+pub mod data_plane;
+
+pub mod gradient_slot;
 
 mod convert;
 

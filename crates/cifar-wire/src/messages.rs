@@ -1,17 +1,20 @@
 //! The messages, as the programs see them.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use bytes::Bytes;
 use cifar_params::{Numerics, RunConfig, StateDigest};
 use cifar_sequence::{GlobalStep, Tower, TowerStep};
 
+use crate::gradient_slot::Generation;
+
 /// Longest name that a message may carry, in bytes.
 pub const MAX_NAME_BYTES: usize = 128;
 
 /// Version of the protocol. A server and a worker of different versions refuse each other.
-pub const PROTOCOL_VERSION: u32 = 1;
+pub const PROTOCOL_VERSION: u32 = 2;
 
 /// A message that is not what the protocol says.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -50,11 +53,11 @@ impl fmt::Display for WorkerId {
 }
 
 /// One start of a server. Worker ids of another start mean nothing to this one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Session(pub u64);
 
 /// A worker's membership in a session; carried by every request after registration.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Member {
     /// The server's start at which the worker registered.
     pub session: Session,
@@ -123,6 +126,39 @@ pub enum Refusal {
     },
 }
 
+/// The answer to a worker that asks to share memory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SharedMemory {
+    /// To be opened, if the worker is on the server's host.
+    Offered {
+        /// The state file.
+        state_path: PathBuf,
+        /// The worker's [slot](crate::gradient_slot).
+        slot_path: PathBuf,
+    },
+    /// The server has none to share.
+    Refused {
+        /// For people.
+        reason: String,
+    },
+    /// The server does not know this member: register again.
+    Unregistered,
+}
+
+/// The answer to a worker that has opened the memory it was offered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Attachment {
+    /// From here on it is used.
+    Attached,
+    /// It is not the memory that was offered, or the server has not enough of it.
+    Refused {
+        /// For people.
+        reason: String,
+    },
+    /// The server does not know this member: register again.
+    Unregistered,
+}
+
 /// A worker's request for work.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Pull {
@@ -152,10 +188,24 @@ pub struct Work {
     pub tower_step: TowerStep,
     /// Digest of the state whose variables the gradient is to be taken at.
     pub state_digest: StateDigest,
-    /// Those variables as little-endian f32; `None` where the worker holds them already.
-    pub variables: Option<Bytes>,
+    /// Where those variables are.
+    pub variables: Variables,
     /// How often the tower step was computed before, to no end; goes back with the push.
     pub attempt: u32,
+}
+
+/// How a worker comes by variables.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Variables {
+    /// It holds them already.
+    Held,
+    /// They are sent: little-endian f32, all end to end.
+    Sent(Bytes),
+    /// They are in the state file that the server shares, in the state of this sequence number.
+    InStateFile {
+        /// The number.
+        sequence: u64,
+    },
 }
 
 /// Why a run is over for a worker.
@@ -195,10 +245,19 @@ pub struct Push {
     pub examples_digest: [u8; 16],
     /// Time the worker took to compute, without waiting.
     pub compute_time: Duration,
-    /// Little-endian f32, all variables end to end; the receiver checks the length.
-    pub gradients: Bytes,
+    /// The gradients.
+    pub gradients: Gradients,
     /// That of the [`Work`].
     pub attempt: u32,
+}
+
+/// How the server comes by gradients.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Gradients {
+    /// They are sent: little-endian f32, all variables end to end; the receiver checks the length.
+    Sent(Bytes),
+    /// They are in the worker's slot.
+    InSlot(Generation),
 }
 
 /// The answer to a [`Push`].

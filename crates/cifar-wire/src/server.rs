@@ -6,9 +6,10 @@ use cifar_params::{Layout, RunConfig};
 use tonic::{Request, Response, Status as RpcStatus};
 
 use crate::convert;
+use crate::gradient_slot::Nonce;
 use crate::messages::{
-    Assignment, Member, PROTOCOL_VERSION, Pull, Push, Refusal, Registered, Registration, Status,
-    Verdict,
+    Assignment, Attachment, Gradients, Member, PROTOCOL_VERSION, Pull, Push, Refusal, Registered,
+    Registration, SharedMemory, Status, Verdict,
 };
 use crate::pb;
 use crate::pb::parameter_server_server::{
@@ -27,10 +28,23 @@ pub trait ParameterServer: Send + Sync + 'static {
         registration: Registration,
     ) -> impl Future<Output = Result<Result<Registered, Refusal>, RequestError>> + Send;
 
+    /// Offers memory to share with a worker.
+    fn share_memory(
+        &self,
+        member: Member,
+    ) -> impl Future<Output = Result<SharedMemory, RequestError>> + Send;
+
+    /// A worker has opened the memory that it was offered, as the nonce in it shows.
+    fn attach(
+        &self,
+        member: Member,
+        nonce: Nonce,
+    ) -> impl Future<Output = Result<Attachment, RequestError>> + Send;
+
     /// Gives a tower step, waiting a while for one.
     fn pull(&self, pull: Pull) -> impl Future<Output = Result<Assignment, RequestError>> + Send;
 
-    /// Takes a gradient, whose size has been checked against the layout.
+    /// Takes a gradient, whose size has been checked against the layout where it was sent.
     fn push(&self, push: Push) -> impl Future<Output = Result<Verdict, RequestError>> + Send;
 
     /// Notes a sign of life; false if the member is unknown.
@@ -103,6 +117,25 @@ impl<S: ParameterServer> GeneratedService for Adapter<S> {
         Ok(Response::new(registered.into()))
     }
 
+    async fn share_memory(
+        &self,
+        request: Request<pb::ShareMemoryRequest>,
+    ) -> Reply<pb::ShareMemoryReply> {
+        let member = convert::member(request.into_inner().member)?;
+        Ok(Response::new(
+            self.server.share_memory(member).await?.into(),
+        ))
+    }
+
+    async fn attach(&self, request: Request<pb::AttachRequest>) -> Reply<pb::AttachReply> {
+        let request = request.into_inner();
+        let member = convert::member(request.member)?;
+        let nonce = convert::nonce(&request.nonce)?;
+        Ok(Response::new(
+            self.server.attach(member, nonce).await?.into(),
+        ))
+    }
+
     async fn pull(&self, request: Request<pb::PullRequest>) -> Reply<pb::PullReply> {
         let pull = Pull::try_from(request.into_inner())?;
         Ok(Response::new(self.server.pull(pull).await?.into()))
@@ -147,7 +180,10 @@ impl<S> Adapter<S> {
     }
 
     fn check_size(&self, push: &Push) -> Result<(), RpcStatus> {
-        let (found, expected) = (push.gradients.len(), self.gradient_bytes);
+        let Gradients::Sent(gradients) = &push.gradients else {
+            return Ok(());
+        };
+        let (found, expected) = (gradients.len(), self.gradient_bytes);
         if found == expected {
             return Ok(());
         }

@@ -21,6 +21,8 @@ pub mod eval;
 
 pub mod backoff;
 
+pub mod shared_memory;
+
 pub mod server_link;
 
 pub mod training_loop;

@@ -4,17 +4,24 @@
 //! connection and the heartbeat going while gradients are computed. A request that gets no answer
 //! is repeated, with growing pauses, until the retry window is over: every request may be, because
 //! a tower step has a key and counts once.
+//!
+//! Variables and gradients take the way that the [`DataPlane`] says, which is agreed with the server
+//! at each registration; whoever pulls and pushes sees no difference.
 
 use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use cifar_cli::exit::Exit;
 use cifar_cli::signals;
-use cifar_params::{Layout, Numerics, RunConfig, StateDigest};
+use cifar_params::{Copied, Layout, Numerics, RunConfig, StateDigest, StateFileError, Values};
 use cifar_wire::client::{Client, ClientError};
+use cifar_wire::data_plane::DataPlane;
 use cifar_wire::messages::{
-    Assignment, Goodbye, Member, PROTOCOL_VERSION, Pull, Push, Registration, Verdict, Work,
+    self, Assignment, Attachment, Goodbye, Gradients, Losses, Member, PROTOCOL_VERSION, Pull, Push,
+    Registration, Variables, Verdict, Work,
 };
 use cifar_wire::transport::BadAddress;
 use tokio::runtime::Runtime;
@@ -22,6 +29,7 @@ use tokio::sync::{oneshot, watch};
 use tracing::{debug, info, warn};
 
 use crate::backoff;
+use crate::shared_memory::{NotShared, SharedMemory};
 
 /// Heartbeats per lease: two may be lost before the worker is.
 const HEARTBEATS_PER_LEASE: u32 = 3;
@@ -64,6 +72,20 @@ pub enum LinkError {
         /// What differs.
         differences: String,
     },
+    /// Shared memory was asked for and cannot be had.
+    #[error(
+        "cannot share memory with the server at {address}, as --data-plane shm asks: {source}; \
+         without that flag variables and gradients travel over the wire"
+    )]
+    NotShared {
+        /// Where the server is.
+        address: String,
+        /// Why not.
+        source: NotShared,
+    },
+    /// Variables in shared memory cannot be read.
+    #[error("cannot read the variables that the server shares")]
+    Variables(#[from] StateFileError),
     /// A signal asked the worker to leave.
     #[error("asked to leave")]
     Leaving(Exit),
@@ -79,9 +101,11 @@ impl LinkError {
         match self {
             LinkError::Address(_) => Exit::Usage,
             LinkError::Away { .. } => Exit::TryAgain,
-            LinkError::Refused { .. } | LinkError::AnotherRun { .. } => Exit::Permanent,
+            LinkError::Refused { .. }
+            | LinkError::AnotherRun { .. }
+            | LinkError::NotShared { .. } => Exit::Permanent,
             LinkError::Leaving(exit) => *exit,
-            LinkError::Start(_) => Exit::Unexpected,
+            LinkError::Start(_) | LinkError::Variables(_) => Exit::Unexpected,
         }
     }
 }
@@ -89,10 +113,21 @@ impl LinkError {
 /// What a pull brings.
 #[derive(Debug)]
 pub enum Pulled {
-    /// Compute this.
+    /// Compute this, at [`ServerLink::variables`].
     Work(Work),
     /// The run is over for good.
     Over(Goodbye),
+}
+
+/// What came of a tower step besides its gradients.
+#[derive(Clone, Copy, Debug)]
+pub struct Computed {
+    /// The losses.
+    pub losses: Losses,
+    /// Digest of the examples that were decoded.
+    pub examples_digest: [u8; 16],
+    /// Time it took to compute, without waiting.
+    pub compute_time: Duration,
 }
 
 /// The conversation with a parameter server.
@@ -111,11 +146,18 @@ pub struct ServerLink {
 struct Conversation {
     client: Client,
     address: String,
+    layout: Layout,
+    data_plane: DataPlane,
     retry_window: Duration,
     jitter: Jitter,
     run: Option<RunConfig>,
     registration: Option<Registration>,
     member: Option<Member>,
+    /// Where variables and gradients need not travel.
+    shared: Option<SharedMemory>,
+    /// The newest variables, and the digest of their state; none while they are being replaced.
+    variables: Values,
+    held: Option<StateDigest>,
 }
 
 impl ServerLink {
@@ -126,7 +168,12 @@ impl ServerLink {
     /// # Errors
     ///
     /// [`LinkError::Address`] or [`LinkError::Start`].
-    pub fn new(address: &str, layout: &Layout, retry_window: Duration) -> Result<Self, LinkError> {
+    pub fn new(
+        address: &str,
+        layout: &Layout,
+        data_plane: DataPlane,
+        retry_window: Duration,
+    ) -> Result<Self, LinkError> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
@@ -146,11 +193,16 @@ impl ServerLink {
         let conversation = Conversation {
             client,
             address,
+            layout: layout.clone(),
+            data_plane,
             retry_window,
             jitter,
             run: None,
             registration: None,
             member: None,
+            shared: None,
+            variables: Values::zeros(layout.num_values()),
+            held: None,
         };
         Ok(ServerLink {
             runtime,
@@ -219,28 +271,36 @@ impl ServerLink {
     /// # Errors
     ///
     /// [`LinkError`].
-    pub fn pull(&mut self, held: Option<StateDigest>) -> Result<Pulled, LinkError> {
+    pub fn pull(&mut self) -> Result<Pulled, LinkError> {
         let heartbeat = self.heartbeat.clone();
-        self.until_leaving(async move |conversation| conversation.pull(held, &heartbeat).await)
+        self.until_leaving(async move |conversation| conversation.pull(&heartbeat).await)
     }
 
-    /// Hands in a gradient.
+    /// The variables of the work that was pulled last.
+    #[must_use]
+    pub fn variables(&self) -> &Values {
+        &self.conversation.variables
+    }
+
+    /// Hands in the gradients of a tower step. They are not held on to: once this returns, their
+    /// memory can be used again.
     ///
     /// # Errors
     ///
     /// [`LinkError`].
-    pub fn push(&mut self, push: Push) -> Result<Verdict, LinkError> {
-        self.until_leaving(async move |conversation| conversation.push(push).await)
-    }
-
-    /// The member of the server's present session.
     ///
     /// # Panics
     ///
-    /// If the worker has not registered.
-    #[must_use]
-    pub fn member(&self) -> Member {
-        self.conversation.member()
+    /// If the gradients are not of the layout.
+    pub fn push(
+        &mut self,
+        work: &Work,
+        computed: Computed,
+        gradients: Arc<Values>,
+    ) -> Result<Verdict, LinkError> {
+        self.until_leaving(async move |conversation| {
+            conversation.push(work, computed, gradients).await
+        })
     }
 
     /// Tells the server that this worker leaves, if it listens.
@@ -318,21 +378,79 @@ impl Conversation {
         );
         self.member = Some(registered.member);
         heartbeat.send_replace(Some((registered.member, registered.lease)));
+        self.choose_data_plane().await
+    }
+
+    /// Shares memory with the server if that is wanted and works out.
+    async fn choose_data_plane(&mut self) -> Result<(), LinkError> {
+        self.shared = None;
+        if self.data_plane == DataPlane::Wire {
+            return Ok(());
+        }
+        match self.share_memory().await? {
+            Ok(shared) => {
+                if shared.is_some() {
+                    info!("shares memory with the server");
+                }
+                self.shared = shared;
+            }
+            Err(reason) if self.data_plane == DataPlane::SharedMemory => {
+                return Err(LinkError::NotShared {
+                    address: self.address.clone(),
+                    source: reason,
+                });
+            }
+            Err(reason) => info!("variables and gradients travel over the wire: {reason}"),
+        }
         Ok(())
+    }
+
+    /// Opens the memory that the server offers; `None` if the server has just been started again
+    /// and wants a registration first.
+    async fn share_memory(&mut self) -> Result<Result<Option<SharedMemory>, NotShared>, LinkError> {
+        let member = self.member();
+        let offer = self
+            .persist(async |client| client.share_memory(member).await)
+            .await?;
+        let shared = match offer {
+            messages::SharedMemory::Offered {
+                state_path,
+                slot_path,
+            } => SharedMemory::open(&state_path, &slot_path, &self.layout),
+            messages::SharedMemory::Refused { reason } => Err(NotShared::Refused(reason)),
+            messages::SharedMemory::Unregistered => return Ok(Ok(None)),
+        };
+        let shared = match shared {
+            Ok(shared) => shared,
+            Err(reason) => return Ok(Err(reason)),
+        };
+        let nonce = shared.slot.nonce();
+        let attachment = self
+            .persist(async |client| client.attach(member, nonce).await)
+            .await?;
+        Ok(match attachment {
+            Attachment::Attached => Ok(Some(shared)),
+            Attachment::Refused { reason } => Err(NotShared::Refused(reason)),
+            Attachment::Unregistered => Ok(None),
+        })
     }
 
     async fn pull(
         &mut self,
-        held: Option<StateDigest>,
         heartbeat: &watch::Sender<Option<(Member, Duration)>>,
     ) -> Result<Pulled, LinkError> {
         loop {
             let pull = Pull {
                 member: self.member(),
-                held,
+                held: self.held,
             };
             match self.persist(async |client| client.pull(pull).await).await? {
-                Assignment::Work(work) => return Ok(Pulled::Work(work)),
+                Assignment::Work(work) => match self.take_variables(&work)? {
+                    Copied::Whole => return Ok(Pulled::Work(work)),
+                    Copied::Overtaken => {
+                        info!(tower_step = %work.tower_step, "was overtaken while it read the variables; pulls again");
+                    }
+                },
                 Assignment::Wait => debug!("no work yet"),
                 // It may be started again within the retry window.
                 Assignment::Goodbye(Goodbye::Stopping) => self.wait_for_another_start().await?,
@@ -346,7 +464,64 @@ impl Conversation {
         }
     }
 
-    async fn push(&mut self, push: Push) -> Result<Verdict, LinkError> {
+    /// Sees to it that the variables are those of `work`.
+    fn take_variables(&mut self, work: &Work) -> Result<Copied, LinkError> {
+        let bytes = match &work.variables {
+            Variables::Held if self.held == Some(work.state_digest) => return Ok(Copied::Whole),
+            Variables::Held => return Err(self.not_understood("it sends no variables")),
+            Variables::InStateFile { sequence } => {
+                return self.read_variables(*sequence, work.state_digest);
+            }
+            Variables::Sent(bytes) => bytes,
+        };
+        if bytes.len() != self.layout.size_bytes() {
+            return Err(self.not_understood("its variables are of another size"));
+        }
+        self.variables.as_bytes_mut().copy_from_slice(bytes);
+        self.held = Some(work.state_digest);
+        Ok(Copied::Whole)
+    }
+
+    fn read_variables(&mut self, sequence: u64, digest: StateDigest) -> Result<Copied, LinkError> {
+        let Some(shared) = &self.shared else {
+            return Err(self.not_understood("it shares no memory"));
+        };
+        self.held = None;
+        let variables = &mut self.variables;
+        let copied = shared.state.read_variables(sequence, digest, variables)?;
+        self.held = (copied == Copied::Whole).then_some(digest);
+        Ok(copied)
+    }
+
+    fn not_understood(&self, reason: &str) -> LinkError {
+        LinkError::Refused {
+            address: self.address.clone(),
+            source: ClientError::Protocol {
+                reason: reason.to_owned(),
+            },
+        }
+    }
+
+    async fn push(
+        &mut self,
+        work: &Work,
+        computed: Computed,
+        gradients: Arc<Values>,
+    ) -> Result<Verdict, LinkError> {
+        let gradients = match &mut self.shared {
+            Some(shared) => Gradients::InSlot(shared.slot.write(&gradients)),
+            None => Gradients::Sent(Bytes::from_owner(GradientBytes(gradients))),
+        };
+        let push = Push {
+            member: self.member(),
+            tower_step: work.tower_step,
+            state_digest: work.state_digest,
+            losses: computed.losses,
+            examples_digest: computed.examples_digest,
+            compute_time: computed.compute_time,
+            gradients,
+            attempt: work.attempt,
+        };
         self.persist(async |client| client.push(push.clone()).await)
             .await
     }
@@ -395,6 +570,15 @@ impl Conversation {
             tokio::time::sleep(backoff::delay(attempt, self.jitter.next())).await;
             attempt += 1;
         }
+    }
+}
+
+/// Lends gradients to the wire without a copy.
+struct GradientBytes(Arc<Values>);
+
+impl AsRef<[u8]> for GradientBytes {
+    fn as_ref(&self) -> &[u8] {
+        self.0.as_bytes()
     }
 }
 

@@ -1,17 +1,17 @@
 //! What a worker does all day.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::Context;
-use bytes::Bytes;
-use cifar_cli::exit::{Exit, Failure, OrExit};
+use cifar_cli::exit::Failure;
 use cifar_data::Prefetcher;
-use cifar_params::{Layout, StateDigest, Values};
-use cifar_wire::messages::{Goodbye, Push, Verdict};
+use cifar_params::{Layout, Values};
+use cifar_wire::messages::{Goodbye, Verdict};
 use tracing::{debug, info, warn};
 
 use crate::engine::{Engine, NUM_TRUNK_VALUES};
-use crate::server_link::{LinkError, Pulled, ServerLink};
+use crate::server_link::{Computed, LinkError, Pulled, ServerLink};
 
 /// Computes tower steps until the server says that the run is over.
 ///
@@ -24,46 +24,29 @@ pub fn train(
     layout: &Layout,
     batches: &mut Prefetcher,
 ) -> Result<Goodbye, Failure> {
-    let mut held: Option<(StateDigest, Values)> = None;
+    // The link lets go of them when a push is answered, and then they are overwritten.
+    let mut gradients = Arc::new(Values::zeros(layout.num_values()));
     loop {
-        let work = match server
-            .pull(held.as_ref().map(|(digest, _)| *digest))
-            .map_err(or_exit)?
-        {
+        let work = match server.pull().map_err(or_exit)? {
             Pulled::Work(work) => work,
             Pulled::Over(goodbye) => return Ok(goodbye),
         };
-        if let Some(bytes) = &work.variables {
-            held = Some((work.state_digest, received_variables(layout, bytes)?));
-        }
-        let variables = match &held {
-            Some((digest, variables)) if *digest == work.state_digest => variables,
-            _ => {
-                return Err(anyhow::anyhow!("the server sent a step without its variables").into());
-            }
-        };
-
         let batch = batches.take(work.tower_step)?;
         let started = Instant::now();
-        let mut gradients = Values::zeros(layout.num_values());
-        let (trunk, head) = gradients.split_at_mut(NUM_TRUNK_VALUES);
+        let (trunk, head) = Arc::make_mut(&mut gradients).split_at_mut(NUM_TRUNK_VALUES);
         let losses = engine
-            .head_gradients(variables, &batch, head)
+            .head_gradients(server.variables(), &batch, head)
             .with_context(|| format!("cannot compute {}", work.tower_step))?;
-        engine.trunk_gradients(variables, &batch, trunk);
+        engine.trunk_gradients(server.variables(), &batch, trunk);
         let compute_time = started.elapsed();
 
-        let push = Push {
-            member: server.member(),
-            tower_step: work.tower_step,
-            state_digest: work.state_digest,
+        let computed = Computed {
             losses,
             examples_digest: batch.examples_digest.0,
             compute_time,
-            attempt: work.attempt,
-            gradients: Bytes::from_owner(GradientBytes(gradients)),
         };
-        match server.push(push).map_err(or_exit)? {
+        let pushed = server.push(&work, computed, Arc::clone(&gradients));
+        match pushed.map_err(or_exit)? {
             Verdict::Accepted => {
                 debug!(tower_step = %work.tower_step, loss = losses.total, "pushed")
             }
@@ -82,21 +65,6 @@ pub fn train(
             // The next pull says the same, and what to do about it.
             Verdict::Goodbye(_) | Verdict::Unregistered => {}
         }
-    }
-}
-
-fn received_variables(layout: &Layout, bytes: &[u8]) -> Result<Values, Failure> {
-    Values::from_le_bytes(bytes, layout.num_values())
-        .context("the server sent variables of another size")
-        .or_exit(Exit::Permanent)
-}
-
-/// Lends gradients to the wire without a copy.
-struct GradientBytes(Values);
-
-impl AsRef<[u8]> for GradientBytes {
-    fn as_ref(&self) -> &[u8] {
-        self.0.as_bytes()
     }
 }
 

@@ -14,6 +14,7 @@ use cifar_data::prefetch::TrainBatches;
 use cifar_data::{Dataset, Prefetcher};
 use cifar_params::{Layout, RunConfig};
 use cifar_sequence::SampleSequence;
+use cifar_wire::data_plane::DataPlane;
 use cifar_wire::messages::Goodbye;
 use clap::Parser;
 use tracing::info;
@@ -48,6 +49,11 @@ pub struct Args {
     #[arg(long)]
     pub log_device_placement: bool,
 
+    /// How variables and gradients get to and from the server: shm is memory that both share on one
+    /// host, wire the network, auto shm where that works and else wire
+    #[arg(long, default_value_t, value_name = "WAY")]
+    pub data_plane: DataPlane,
+
     /// Give up when the server stays away for this long
     #[arg(long, default_value = "300", value_name = "SECS", value_parser = seconds)]
     pub retry_window_secs: Duration,
@@ -78,8 +84,13 @@ fn run(args: &Args) -> Result<Exit, Failure> {
     }
     let layout = Layout::cifar10();
     let device = device::select(args.gpu).or_exit(Exit::Permanent)?;
-    let mut server =
-        ServerLink::new(&args.server, &layout, args.retry_window_secs).map_err(or_exit)?;
+    let mut server = ServerLink::new(
+        &args.server,
+        &layout,
+        args.data_plane,
+        args.retry_window_secs,
+    )
+    .map_err(or_exit)?;
 
     let run = server.run().map_err(or_exit)?;
     let threads = args.threads.unwrap_or(run.threads);

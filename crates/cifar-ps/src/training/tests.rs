@@ -1,7 +1,7 @@
 //! The decisions of a run, without a clock or a network.
 
 use cifar_sequence::Tower;
-use cifar_wire::messages::Losses;
+use cifar_wire::messages::{Gradients, Losses};
 
 use super::fixtures::{numerics, run_config, some_time};
 use super::*;
@@ -78,7 +78,7 @@ impl Bench {
             losses,
             examples_digest: self.examples(work.tower_step).0,
             compute_time: Duration::from_millis(5),
-            gradients: Bytes::new(),
+            gradients: Gradients::Sent(Bytes::new()),
             attempt: work.attempt,
         };
         self.hand_in(&push, gradients)
@@ -222,7 +222,7 @@ fn variables_that_the_worker_holds_are_not_sent_again() {
     let mut bench = Bench::new(10);
     let a = bench.join();
     let work = bench.work(a);
-    assert!(work.variables.is_some());
+    assert!(matches!(work.variables, Variables::Sent(_)));
     let pull = Pull {
         member: a,
         held: Some(work.state_digest),
@@ -231,7 +231,7 @@ fn variables_that_the_worker_holds_are_not_sent_again() {
     assert_eq!(
         again,
         Some(Assignment::Work(Work {
-            variables: None,
+            variables: Variables::Held,
             ..work
         }))
     );

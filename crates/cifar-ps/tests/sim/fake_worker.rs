@@ -8,7 +8,8 @@ use bytes::Bytes;
 use cifar_params::StateDigest;
 use cifar_wire::client::{Client, ClientError, PULL_HOLD};
 use cifar_wire::messages::{
-    Assignment, Goodbye, Member, PROTOCOL_VERSION, Pull, Push, Registration, Verdict, Work,
+    Assignment, Goodbye, Gradients, Member, PROTOCOL_VERSION, Pull, Push, Registration, Variables,
+    Verdict, Work,
 };
 
 use crate::dice::{Dice, Purpose};
@@ -170,7 +171,7 @@ impl FakeWorker {
         match &assignment {
             Assignment::Work(work) => {
                 self.note(format_args!("gets {}", work.tower_step));
-                if let Some(variables) = &work.variables {
+                if let Variables::Sent(variables) = &work.variables {
                     self.held = Some((work.state_digest, variables.clone()));
                 }
             }
@@ -220,7 +221,7 @@ impl FakeWorker {
             examples_digest: model::examples(&self.shared.plan, work.tower_step).0,
             attempt: work.attempt,
             compute_time: Duration::from_millis(1),
-            gradients: bytes.into(),
+            gradients: Gradients::Sent(bytes.into()),
         };
         self.shared.history.borrow_mut().pushes.push(push.clone());
         push

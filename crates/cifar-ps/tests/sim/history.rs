@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use cifar_sequence::GlobalStep;
-use cifar_wire::messages::{Goodbye, Push, Verdict, Work};
+use cifar_wire::messages::{Goodbye, Push, Variables, Verdict, Work};
 
 use crate::plan::Plan;
 use crate::reference::Reference;
@@ -140,7 +140,7 @@ impl History {
             format!("tower {tower} was given out, of {towers}")
         });
         self.check_digest(step, work.state_digest, "the server gave out");
-        if let (Some(sent), Some(known)) = (&work.variables, self.reference.at(step)) {
+        if let (Variables::Sent(sent), Some(known)) = (&work.variables, self.reference.at(step)) {
             let same = sent[..] == known.variables;
             self.check(same, || {
                 format!("the variables of step {step} have other bits")

@@ -1,0 +1,235 @@
+//! A service whose workers share memory with it.
+
+use cifar_params::{
+    Copied, Initializer, StateFile, StateReader, Stored, TrainingState, VariableSpec,
+};
+use cifar_sequence::{ExamplesDigest, SampleSequence};
+use cifar_wire::gradient_slot::WorkerSlot;
+use cifar_wire::messages::{Losses, PROTOCOL_VERSION, Session, Work};
+use tempfile::TempDir;
+
+use super::*;
+use crate::recorder::{Calendar, Recorder};
+use crate::serials::AppliedSerials;
+use crate::training::Limits;
+use crate::training::fixtures::{numerics, run_config, some_time};
+
+/// Two towers over two numbers, which begin as 1 and 2; the learning rate is a half.
+struct Bench {
+    service: Service,
+    layout: Layout,
+    _folder: TempDir,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let layout = Layout::new(vec![VariableSpec {
+            name: "a".to_owned(),
+            shape: vec![2],
+            initializer: Initializer::Constant(0.0),
+            weight_decay: None,
+        }]);
+        let folder = tempfile::tempdir().unwrap();
+        let state = TrainingState::initial(Values::from([1.0, 2.0].as_slice()));
+        let stored = Stored {
+            digest: state.digest(),
+            state: state.clone(),
+            note: Vec::new(),
+        };
+        let state_path = folder.path().join("state");
+        let state_file = StateFile::create(&state_path, &layout, 10_000, &stored).unwrap();
+        let ledger = cifar_ledger::LedgerFile::open(&folder.path().join("ledger")).unwrap();
+        let calendar = Calendar {
+            moment: some_time(),
+            since_1970: std::time::Duration::ZERO,
+        };
+        let commit_path = CommitPath::new(state_file, Recorder::new(ledger.0, calendar));
+        let training = Training::new(
+            some_time(),
+            Session(7),
+            run_config(),
+            limits(),
+            state,
+            AppliedSerials::default(),
+        );
+        let service = Service::new(training, commit_path, &layout, Box::new(|_, _| {}));
+        Bench {
+            service,
+            layout,
+            _folder: folder,
+        }
+    }
+
+    async fn join(&self) -> Member {
+        let registration = Registration {
+            protocol_version: PROTOCOL_VERSION,
+            layout_fingerprint: self.layout.fingerprint(),
+            data_digest: run_config().data.digest(),
+            numerics: numerics(1),
+            name: "worker".to_owned(),
+        };
+        let registered = self.service.register(registration).await.unwrap();
+        registered.unwrap().member
+    }
+
+    async fn share(&self, member: Member) -> (StateReader, WorkerSlot) {
+        let offer = self.service.share_memory(member).await.unwrap();
+        let messages::SharedMemory::Offered {
+            state_path,
+            slot_path,
+        } = offer
+        else {
+            panic!("{offer:?}");
+        };
+        let reader = StateReader::open(&state_path, &self.layout).unwrap();
+        let slot = WorkerSlot::open(&slot_path, 2).unwrap();
+        let attachment = self.service.attach(member, slot.nonce()).await.unwrap();
+        assert_eq!(attachment, Attachment::Attached);
+        (reader, slot)
+    }
+
+    async fn work(&self, member: Member) -> Work {
+        let pull = Pull { member, held: None };
+        match self.service.pull(pull).await.unwrap() {
+            Assignment::Work(work) => work,
+            other => panic!("expected work, got {other:?}"),
+        }
+    }
+
+    async fn push(
+        &self,
+        member: Member,
+        work: &Work,
+        gradients: Gradients,
+    ) -> Result<Verdict, RequestError> {
+        let run = run_config();
+        let examples = run.data.num_train_examples();
+        let mut sequence = SampleSequence::new(
+            run.seed,
+            run.num_towers,
+            run.batch_size,
+            examples,
+            run.input,
+        );
+        let push = Push {
+            member,
+            tower_step: work.tower_step,
+            state_digest: work.state_digest,
+            losses: Losses {
+                cross_entropy: 1.0,
+                total: 2.0,
+            },
+            examples_digest: ExamplesDigest::of(sequence.samples(work.tower_step)).0,
+            compute_time: std::time::Duration::from_millis(5),
+            gradients,
+            attempt: work.attempt,
+        };
+        self.service.push(push).await
+    }
+
+    fn variables(&self) -> Vec<f32> {
+        let snapshot = self.service.ask(|training, _| training.snapshot());
+        snapshot.state.variables.to_vec()
+    }
+}
+
+fn limits() -> Limits {
+    Limits {
+        max_steps: GlobalStep(10),
+        checkpoint_steps: 100,
+        worker_lease: std::time::Duration::from_secs(10),
+        mixed: false,
+        min_workers: 1,
+        stall_timeout: std::time::Duration::from_secs(60),
+        audit_fraction: 0.0,
+    }
+}
+
+fn values(numbers: [f32; 2]) -> Values {
+    Values::from(numbers.as_slice())
+}
+
+fn not_in_slot<T>(answer: &Result<T, RequestError>) -> bool {
+    matches!(answer, Err(RequestError::Invalid(reason)) if reason.contains("not in the worker's slot"))
+}
+
+#[tokio::test]
+async fn a_worker_that_shares_memory_reads_variables_and_hands_gradients_over_in_it() {
+    let bench = Bench::new();
+    let member = bench.join().await;
+    let (reader, mut slot) = bench.share(member).await;
+    for (gradient, before) in [([2.0, 0.0], [1.0, 2.0]), ([0.0, 4.0], [1.0, 2.0])] {
+        let work = bench.work(member).await;
+        let Variables::InStateFile { sequence } = work.variables else {
+            panic!("{work:?}");
+        };
+        let mut variables = Values::zeros(2);
+        let copied = reader.read_variables(sequence, work.state_digest, &mut variables);
+        assert_eq!(copied.unwrap(), Copied::Whole);
+        assert_eq!(variables[..], before);
+        let generation = slot.write(&values(gradient));
+        let verdict = bench.push(member, &work, Gradients::InSlot(generation));
+        assert_eq!(verdict.await, Ok(Verdict::Accepted));
+    }
+    assert_eq!(bench.variables(), [0.5, 1.0]);
+    let work = bench.work(member).await;
+    let next = Variables::InStateFile { sequence: 2 };
+    assert_eq!(work.variables, next, "the state after the commit");
+}
+
+/// The keys cannot tell where the tower step is open: only the generation can.
+#[tokio::test]
+async fn a_late_push_never_takes_the_gradients_of_a_newer_one_for_its_own() {
+    let bench = Bench::new();
+    let member = bench.join().await;
+    let (_, mut slot) = bench.share(member).await;
+    let first = bench.work(member).await;
+    let late = Gradients::InSlot(slot.write(&values([8.0, 8.0])));
+    let newer = Gradients::InSlot(slot.write(&values([2.0, 0.0])));
+    let answer = bench.push(member, &first, late.clone()).await;
+    assert!(not_in_slot(&answer), "{answer:?}");
+    let answer = bench.push(member, &first, newer).await;
+    assert_eq!(
+        answer,
+        Ok(Verdict::Accepted),
+        "the tower step is open still"
+    );
+
+    let second = bench.work(member).await;
+    let answer = bench.push(member, &first, late.clone()).await;
+    assert!(not_in_slot(&answer), "{answer:?}");
+    let last = Gradients::InSlot(slot.write(&values([0.0, 4.0])));
+    let answer = bench.push(member, &first, last.clone()).await;
+    assert_eq!(
+        answer,
+        Ok(Verdict::Accepted),
+        "a duplicate, which counts no more"
+    );
+    let answer = bench.push(member, &second, last).await;
+    assert_eq!(answer, Ok(Verdict::Accepted));
+    assert_eq!(bench.variables(), [0.5, 1.0]);
+}
+
+#[tokio::test]
+async fn memory_is_shared_from_attaching_to_leaving_and_with_nobody_else() {
+    let bench = Bench::new();
+    let (member, other) = (bench.join().await, bench.join().await);
+    let work = bench.work(member).await;
+    assert!(matches!(work.variables, Variables::Sent(_)));
+    let (_, mut slot) = bench.share(member).await;
+    let in_slot = Gradients::InSlot(slot.write(&values([1.0, 1.0])));
+    let answer = bench.push(other, &work, in_slot.clone()).await;
+    assert!(not_in_slot(&answer), "{answer:?}");
+    assert!(matches!(
+        bench.work(other).await.variables,
+        Variables::Sent(_)
+    ));
+
+    bench.service.leave(member).await.unwrap();
+    let answer = bench.push(member, &work, in_slot).await;
+    assert_eq!(answer, Ok(Verdict::Unregistered));
+    let offer = bench.service.share_memory(member).await.unwrap();
+    assert_eq!(offer, messages::SharedMemory::Unregistered);
+    let attachment = bench.service.attach(member, slot.nonce()).await.unwrap();
+    assert_eq!(attachment, Attachment::Unregistered);
+}

@@ -1,0 +1,414 @@
+//! Memory that a server and one worker on its host share, so that a gradient need not travel.
+//!
+//! ```text
+//!   0      magic, number of values, nonce
+//!   64     generation of the gradients, 0 while they are written
+//!   4096   the gradients
+//! ```
+//!
+//! The server makes the memory ([`ServerSlot`]); it has no name in any folder, and is gone when
+//! neither process has it open. The worker opens it through the server's entry in `/proc`, which
+//! the kernel lets only processes of the same machine and user do, and shows that it has found it
+//! by telling the nonce ([`WorkerSlot`]).
+//!
+//! Gradients are copied in by the worker and out by the server, a tenth of a millisecond each, so
+//! that neither ever computes with what the other may change. A push names the generation that it
+//! means. The server looks for it before and after its copy; where both are not that one, what it
+//! has copied belongs to another push.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering, fence};
+
+use cifar_params::{Values, shared_path};
+use memmap2::{MmapOptions, MmapRaw};
+use rustix::fs::{FallocateFlags, MemfdFlags, Mode, SealFlags};
+use rustix::rand::{GetRandomFlags, getrandom};
+
+const MAGIC: [u8; 8] = *b"cifargrd";
+
+const NONCE_BYTES: usize = 16;
+const HEADER_BYTES: usize = MAGIC.len() + size_of::<u64>() + NONCE_BYTES;
+
+/// Offsets in words: the generation is on a cache line of its own, the gradients begin on a page.
+const GENERATION_WORD: usize = 64 / size_of::<u64>();
+const GRADIENTS_WORD: usize = 4096 / size_of::<u64>();
+
+/// Stands in place of a generation while gradients are written. Real ones begin at 1.
+const NO_GENERATION: u64 = 0;
+
+/// Nobody can make the memory shorter or longer: what is mapped stays there.
+const SEALS: SealFlags = SealFlags::SHRINK
+    .union(SealFlags::GROW)
+    .union(SealFlags::SEAL);
+
+/// A number drawn for one slot; who knows it has read the slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Nonce(pub [u8; NONCE_BYTES]);
+
+/// Which of the gradients that were written to a slot, one after the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Generation(pub u64);
+
+/// A slot that a worker cannot use.
+#[derive(Debug, thiserror::Error)]
+pub enum SlotError {
+    /// It cannot be opened: the server is on another host, in another container or another user's.
+    #[error("cannot open the server's memory at {path}: {source}")]
+    Open {
+        /// Where the server said that it is.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// What is there is something else.
+    #[error("what is at {path} is not the server's memory")]
+    Foreign {
+        /// Where the server said that it is.
+        path: PathBuf,
+    },
+}
+
+/// The server's end of a slot.
+#[derive(Debug)]
+pub struct ServerSlot {
+    file: File,
+    memory: Memory,
+    nonce: Nonce,
+}
+
+impl ServerSlot {
+    /// A slot for gradients of `num_values` numbers. It takes no memory to speak of before it is
+    /// [reserved](Self::reserve).
+    ///
+    /// # Errors
+    ///
+    /// If the system gives none.
+    pub fn create(num_values: usize) -> io::Result<Self> {
+        let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+        let file = File::from(rustix::fs::memfd_create("cifar-ps gradients", flags)?);
+        rustix::fs::fchmod(&file, Mode::RUSR | Mode::WUSR)?;
+        file.set_len(file_bytes(num_values) as u64)?;
+        rustix::fs::fcntl_add_seals(&file, SEALS)?;
+
+        let mut nonce = Nonce([0; NONCE_BYTES]);
+        getrandom(&mut nonce.0, GetRandomFlags::empty())?;
+        file.write_all_at(&header(num_values, nonce), 0)?;
+        let memory = Memory::map(&file, num_values)?;
+        Ok(ServerSlot {
+            file,
+            memory,
+            nonce,
+        })
+    }
+
+    /// Where the worker can open it.
+    #[must_use]
+    pub fn path(&self) -> PathBuf {
+        shared_path(&self.file)
+    }
+
+    /// What the worker has to know.
+    #[must_use]
+    pub fn nonce(&self) -> Nonce {
+        self.nonce
+    }
+
+    /// Takes all its memory now: to find none left while it is used would end a process.
+    ///
+    /// # Errors
+    ///
+    /// If there is not enough.
+    pub fn reserve(&self) -> io::Result<()> {
+        let bytes = file_bytes(self.memory.num_values) as u64;
+        Ok(rustix::fs::fallocate(
+            &self.file,
+            FallocateFlags::empty(),
+            0,
+            bytes,
+        )?)
+    }
+
+    /// Copies out the gradients of `generation`; false if the slot does not hold them, and then
+    /// `gradients` mean nothing.
+    ///
+    /// # Panics
+    ///
+    /// If `gradients` is of another size than the slot.
+    #[must_use]
+    pub fn read(&self, generation: Generation, gradients: &mut Values) -> bool {
+        self.memory.read(generation, gradients)
+    }
+}
+
+/// The worker's end of a slot.
+#[derive(Debug)]
+pub struct WorkerSlot {
+    memory: Memory,
+    nonce: Nonce,
+    last: Generation,
+}
+
+impl WorkerSlot {
+    /// Opens the slot that the server offers at `path`, for gradients of `num_values` numbers.
+    ///
+    /// # Errors
+    ///
+    /// [`SlotError`] if it is not to be had from here.
+    pub fn open(path: &Path, num_values: usize) -> Result<Self, SlotError> {
+        let open_error = |source| SlotError::Open {
+            path: path.to_owned(),
+            source,
+        };
+        let file = File::options().read(true).write(true).open(path);
+        let file = file.map_err(open_error)?;
+        let nonce = nonce_in(&file, num_values).ok_or_else(|| SlotError::Foreign {
+            path: path.to_owned(),
+        })?;
+        let memory = Memory::map(&file, num_values).map_err(open_error)?;
+        Ok(WorkerSlot {
+            memory,
+            nonce,
+            last: Generation(NO_GENERATION),
+        })
+    }
+
+    /// What shows the server that this is its slot.
+    #[must_use]
+    pub fn nonce(&self) -> Nonce {
+        self.nonce
+    }
+
+    /// Copies gradients in, over those before. The server must have reserved the slot's memory.
+    ///
+    /// # Panics
+    ///
+    /// If `gradients` is of another size than the slot.
+    pub fn write(&mut self, gradients: &Values) -> Generation {
+        self.last = Generation(self.last.0 + 1);
+        self.memory.write(self.last, gradients);
+        self.last
+    }
+}
+
+/// The memory of a slot as this process sees it.
+#[derive(Debug)]
+struct Memory {
+    mapped: MmapRaw,
+    num_values: usize,
+}
+
+impl Memory {
+    /// `file` is sealed and of the size of such a slot.
+    fn map(file: &File, num_values: usize) -> io::Result<Self> {
+        let mapped = MmapOptions::new()
+            .len(file_bytes(num_values))
+            .map_raw(file)?;
+        Ok(Memory { mapped, num_values })
+    }
+
+    #[expect(
+        unsafe_code,
+        reason = "no crate lends memory of two processes as atomics; everything else follows from this"
+    )]
+    fn words(&self) -> &[AtomicU64] {
+        let len = self.mapped.len() / size_of::<AtomicU64>();
+        // SAFETY: the mapping begins on a page, is `self.mapped.len()` bytes long, readable and
+        // writable, and lasts as long as `self`, which is borrowed. The seals keep the file from
+        // being cut under it. Any bits are a u64. Both processes reach the words only through the
+        // atomics given out here, so that there are no data races.
+        unsafe { std::slice::from_raw_parts(self.mapped.as_ptr().cast::<AtomicU64>(), len) }
+    }
+
+    fn generation(&self) -> &AtomicU64 {
+        &self.words()[GENERATION_WORD]
+    }
+
+    fn gradients(&self) -> &[AtomicU64] {
+        &self.words()[GRADIENTS_WORD..]
+    }
+
+    fn write(&self, generation: Generation, gradients: &Values) {
+        assert_eq!(gradients.len(), self.num_values, "of the slot's size");
+        self.generation().store(NO_GENERATION, Ordering::Relaxed);
+        // Who sees one of the new gradients does not see the old generation any more.
+        fence(Ordering::Release);
+        let (whole, rest) = gradients.as_bytes().as_chunks();
+        let words = self.gradients();
+        for (word, bytes) in words.iter().zip(whole) {
+            word.store(u64::from_le_bytes(*bytes), Ordering::Relaxed);
+        }
+        if !rest.is_empty() {
+            words[whole.len()].store(padded(rest), Ordering::Relaxed);
+        }
+        self.generation().store(generation.0, Ordering::Release);
+    }
+
+    fn read(&self, generation: Generation, gradients: &mut Values) -> bool {
+        assert_eq!(gradients.len(), self.num_values, "of the slot's size");
+        let is_there = self.generation().load(Ordering::Acquire) == generation.0;
+        if !is_there || generation.0 == NO_GENERATION {
+            return false;
+        }
+        let (whole, rest) = gradients.as_bytes_mut().as_chunks_mut();
+        let words = self.gradients();
+        for (bytes, word) in whole.iter_mut().zip(words) {
+            *bytes = word.load(Ordering::Relaxed).to_le_bytes();
+        }
+        if !rest.is_empty() {
+            let last = words[whole.len()].load(Ordering::Relaxed).to_le_bytes();
+            rest.copy_from_slice(&last[..rest.len()]);
+        }
+        // The generation is read after all of them.
+        fence(Ordering::Acquire);
+        self.generation().load(Ordering::Relaxed) == generation.0
+    }
+}
+
+/// Fewer than eight bytes as a word.
+fn padded(bytes: &[u8]) -> u64 {
+    let mut word = [0; size_of::<u64>()];
+    word[..bytes.len()].copy_from_slice(bytes);
+    u64::from_le_bytes(word)
+}
+
+fn file_bytes(num_values: usize) -> usize {
+    let gradients = (num_values * size_of::<f32>()).next_multiple_of(size_of::<u64>());
+    GRADIENTS_WORD * size_of::<u64>() + gradients
+}
+
+fn header(num_values: usize, nonce: Nonce) -> Vec<u8> {
+    let num_values = (num_values as u64).to_le_bytes();
+    [&MAGIC[..], &num_values, &nonce.0].concat()
+}
+
+/// The nonce, if the file is a slot of this size that cannot become shorter.
+fn nonce_in(file: &File, num_values: usize) -> Option<Nonce> {
+    let seals = rustix::fs::fcntl_get_seals(file).ok()?;
+    let is_of_size = file.metadata().ok()?.len() == file_bytes(num_values) as u64;
+    if !seals.contains(SEALS) || !is_of_size {
+        return None;
+    }
+    let mut found = [0; HEADER_BYTES];
+    file.read_exact_at(&mut found, 0).ok()?;
+    let nonce = Nonce(*found.last_chunk()?);
+    (found[..] == header(num_values, nonce)).then_some(nonce)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicBool;
+    use std::thread;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn slot(num_values: usize) -> (ServerSlot, WorkerSlot) {
+        let server = ServerSlot::create(num_values).unwrap();
+        let worker = WorkerSlot::open(&server.path(), num_values).unwrap();
+        server.reserve().unwrap();
+        (server, worker)
+    }
+
+    fn read(server: &ServerSlot, generation: Generation, num_values: usize) -> Option<Values> {
+        let mut gradients = Values::zeros(num_values);
+        server.read(generation, &mut gradients).then_some(gradients)
+    }
+
+    #[test]
+    fn a_worker_that_has_found_the_slot_knows_its_nonce() {
+        let (server, worker) = slot(5);
+        assert_eq!(worker.nonce(), server.nonce());
+        let (other, _) = slot(5);
+        assert_ne!(other.nonce(), server.nonce());
+    }
+
+    #[test]
+    fn what_is_no_slot_of_this_size_is_not_used() {
+        let (server, _) = slot(5);
+        let foreign = |path: &Path, num_values| {
+            matches!(
+                WorkerSlot::open(path, num_values),
+                Err(SlotError::Foreign { .. })
+            )
+        };
+        assert!(foreign(&server.path(), 6));
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), vec![0; file_bytes(5)]).unwrap();
+        assert!(foreign(file.path(), 5));
+        assert!(matches!(
+            WorkerSlot::open(Path::new("/proc/0/fd/0"), 5),
+            Err(SlotError::Open { .. })
+        ));
+    }
+
+    #[test]
+    fn a_slot_cannot_be_cut_under_those_who_use_it() {
+        let (server, _) = slot(5);
+        let file = File::options().write(true).open(server.path()).unwrap();
+        assert!(file.set_len(0).is_err());
+    }
+
+    #[test]
+    fn nothing_is_left_where_both_have_ended() {
+        let (server, worker) = slot(5);
+        let path = server.path();
+        drop((server, worker));
+        let is_gone = |path: &Path| {
+            !std::fs::read_link(path)
+                .is_ok_and(|of| of.to_string_lossy().contains("cifar-ps gradients"))
+        };
+        // Another test of this process may have been given the same number meanwhile.
+        assert!(is_gone(&path) || WorkerSlot::open(&path, 5).is_ok());
+    }
+
+    #[test]
+    fn gradients_are_read_as_those_of_their_own_generation_only() {
+        let (server, mut worker) = slot(3);
+        let (old, new) = ([1.0, 2.0, 3.0].as_slice(), [4.0, 5.0, 6.0].as_slice());
+        assert_eq!(read(&server, Generation(NO_GENERATION), 3), None);
+        let first = worker.write(&old.into());
+        assert_eq!(read(&server, first, 3), Some(old.into()));
+        let second = worker.write(&new.into());
+        assert_eq!(read(&server, first, 3), None, "a duplicate of the old push");
+        assert_eq!(read(&server, second, 3), Some(new.into()));
+    }
+
+    /// A reader beside a writer in haste never takes a mixture of two gradients for one of them.
+    #[test]
+    fn no_torn_gradient_is_believed() {
+        const NUM_VALUES: usize = 20_000;
+        let (server, mut worker) = slot(NUM_VALUES);
+        let done = AtomicBool::new(false);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                for number in 1..=500 {
+                    let gradients = vec![number as f32; NUM_VALUES];
+                    assert_eq!(worker.write(&gradients.as_slice().into()).0, number);
+                }
+                done.store(true, Ordering::Relaxed);
+            });
+            while !done.load(Ordering::Relaxed) {
+                let generation = server.memory.generation().load(Ordering::Relaxed);
+                if let Some(gradients) = read(&server, Generation(generation), NUM_VALUES) {
+                    let number = generation as f32;
+                    assert!(gradients.iter().all(|value| *value == number));
+                }
+            }
+        });
+    }
+
+    proptest! {
+        #[test]
+        fn gradients_come_out_as_they_went_in(numbers in prop::collection::vec(any::<f32>(), 1..50)) {
+            let (server, mut worker) = slot(numbers.len());
+            let gradients = Values::from(numbers.as_slice());
+            let generation = worker.write(&gradients);
+            let found = read(&server, generation, numbers.len()).unwrap();
+            prop_assert_eq!(found.as_bytes(), gradients.as_bytes());
+        }
+    }
+}
