@@ -103,6 +103,23 @@ impl Results {
         smallest(&self.all(row, figure))
     }
 
+    /// The median over the rounds of a figure of a row divided by that of another row in the same
+    /// round, which the machine's drift leaves alone.
+    #[must_use]
+    pub fn ratio(&self, row: &str, of: &str, figure: &str) -> Option<f64> {
+        let in_round = |row: &str, round| {
+            let mut all = self.measurements.iter();
+            let measurement = all.find(|it| it.row == row && it.round == round)?;
+            measurement.figures.get(figure)
+        };
+        let of_row = self.measurements.iter().filter(|it| it.row == row);
+        let ratios = of_row.filter_map(|it| {
+            let number = it.figures.get(figure)?;
+            Some(number / in_round(of, it.round)?)
+        });
+        median(&ratios.collect::<Vec<f64>>())
+    }
+
     fn all(&self, row: &str, figure: &str) -> Vec<f64> {
         let of_row = self.measurements.iter().filter(|it| it.row == row);
         of_row.filter_map(|it| it.figures.get(figure)).collect()
@@ -133,6 +150,7 @@ pub fn compare(args: &CompareArgs) -> anyhow::Result<String> {
         command: command_of(args),
         commit: cifar_cli::VERSION.to_owned(),
         hardware: hardware::of_this_machine(),
+        load: hardware::load(),
         rounds: args.rounds,
         seconds: args.seconds,
     };
@@ -344,5 +362,7 @@ mod tests {
         assert_eq!(results.median("a", EXAMPLES_PER_SEC), Some(2.0));
         assert_eq!(results.smallest("a", EXAMPLES_PER_SEC), Some(1.0));
         assert_eq!(results.median("c", EXAMPLES_PER_SEC), None);
+        assert_eq!(results.ratio("b", "a", EXAMPLES_PER_SEC), Some(3.0));
+        assert_eq!(results.ratio("a", "c", EXAMPLES_PER_SEC), None);
     }
 }

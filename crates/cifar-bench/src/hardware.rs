@@ -12,6 +12,17 @@ pub fn of_this_machine() -> String {
     described(&read("/proc/cpuinfo"), &read("/proc/meminfo"))
 }
 
+/// How many processes wanted a core over the last minute: whatever runs besides slows some rows more
+/// than others.
+#[must_use]
+pub fn load() -> f64 {
+    let averages = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let last_minute = averages.split_whitespace().next();
+    last_minute
+        .and_then(|number| number.parse().ok())
+        .unwrap_or_default()
+}
+
 fn described(cpuinfo: &str, meminfo: &str) -> String {
     let cores = cpuinfo.lines().filter(|line| is_of(line, "processor"));
     let model = value(cpuinfo, "model name").unwrap_or("unknown processor");

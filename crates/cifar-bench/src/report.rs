@@ -28,6 +28,8 @@ pub struct Setting {
     pub commit: String,
     /// The machine.
     pub hardware: String,
+    /// How many processes wanted a core in the minute before.
+    pub load: f64,
     /// How often each row was measured.
     pub rounds: u32,
     /// For how long each time.
@@ -80,13 +82,16 @@ fn head(setting: &Setting) -> String {
         command,
         commit,
         hardware,
+        load,
         rounds,
         seconds,
     } = setting;
     format!(
-        "# Speed, {date}\n\n    {command}\n\nCommit: {commit}. Machine: {hardware}.\n\
-         Medians of {rounds} rounds, in each of which every row had its turn of {seconds} s; `least` is the \
-         smallest of the rounds.\nRaw numbers are in `results.json`.\n"
+        "# Speed, {date}\n\n    {command}\n\n\
+         Commit: {commit}. Machine: {hardware}; load before the first round: {load}.\n\
+         Medians of {rounds} rounds, in each of which every row had its turn of {seconds} s. `least` is the\n\
+         smallest of the rounds; a ratio is the median of those within a round.\n\
+         Raw numbers are in `results.json`.\n"
     )
 }
 
@@ -106,27 +111,28 @@ fn training(rows: &[Row], results: &Results) -> Table {
         "/ twice a lone worker",
         "/ two at once",
     ]);
-    let rate = |row: &str| results.median(row, EXAMPLES_PER_SEC);
     for row in of_kind(rows, |kind| {
         matches!(kind, Kind::Ours { .. } | Kind::TwoLone { .. } | Kind::Peer)
     }) {
+        let ratio = |of: &str| results.ratio(&row.name, of, EXAMPLES_PER_SEC);
         let lone = match row.kind {
             Kind::Ours { kernels } => {
-                let alone = rate(&format!("lone {kernels}")).map(|rate| 2.0 * rate);
-                [alone, rate(&format!("two lone {kernels}"))]
+                let alone = ratio(&format!("lone {kernels}"));
+                [
+                    alone.map(|ratio| ratio / 2.0),
+                    ratio(&format!("two lone {kernels}")),
+                ]
             }
             _ => [None, None],
         };
         let mut cells = vec![
             row.name.clone(),
-            cell(rate(&row.name), 0),
+            cell(results.median(&row.name, EXAMPLES_PER_SEC), 0),
             cell(results.smallest(&row.name, EXAMPLES_PER_SEC), 0),
             cell(results.median(&row.name, STEP_MS), 1),
         ];
-        let peers = [DDP_TUNED, DDP, TF_PS_SYNC].map(rate);
-        for of in peers.into_iter().chain(lone) {
-            cells.push(cell(ratio(rate(&row.name), of), 2));
-        }
+        let peers = [DDP_TUNED, DDP, TF_PS_SYNC].map(ratio);
+        cells.extend(peers.into_iter().chain(lone).map(|ratio| cell(ratio, 2)));
         table.row(cells);
     }
     table
@@ -279,6 +285,7 @@ mod tests {
             command: "cargo xtask bench".to_owned(),
             commit: "0.1.0".to_owned(),
             hardware: "one core".to_owned(),
+            load: 0.0,
             rounds: 1,
             seconds: 20.0,
         };

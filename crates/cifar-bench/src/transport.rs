@@ -3,10 +3,10 @@
 //! Of each step, in this order:
 //!
 //! ```text
-//! pull of the first tower, nothing held    brings the variables            pull
-//! push of the first tower                  the step waits for another      push
-//! pull of the second tower, state held     brings a few bytes              control
-//! push of the second tower                 the server commits: not timed
+//! pull of the first tower     brings the variables, which are new   pull
+//! push of the first tower     the step waits for the other          push
+//! pull of the second tower    brings a few bytes                    control
+//! push of the second tower    the server commits: not timed
 //! ```
 //!
 //! So what is timed is transport, together with what the server does to every gradient that comes (its
