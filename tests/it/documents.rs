@@ -92,7 +92,14 @@ fn succeeds(command: &mut Command) -> bool {
 
 #[test]
 fn every_flag_in_the_documents_exists() {
-    const OF_CARGO_AND_XTASK: [&str; 4] = ["--workspace", "--release", "--seeds", "--minutes"];
+    const OF_CARGO_AND_XTASK: [&str; 6] = [
+        "--workspace",
+        "--release",
+        "--seeds",
+        "--minutes",
+        "--peers",
+        "--only",
+    ];
     let mut known: BTreeSet<String> = OF_CARGO_AND_XTASK.map(str::to_owned).into();
     for command in [
         cifar_ps::Args::command(),

@@ -34,5 +34,7 @@ mod launcher;
 mod ledger;
 mod real_data;
 
+mod bench;
+
 mod documents;
 mod tidy;

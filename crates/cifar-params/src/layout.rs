@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use xxhash_rust::xxh3::xxh3_64;
+use twox_hash::XxHash3_64;
 
 /// How a variable starts.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -123,7 +123,7 @@ impl Layout {
             .iter()
             .map(|spec| format!("{} {:?}\n", spec.name, spec.shape))
             .collect();
-        xxh3_64(table.as_bytes())
+        XxHash3_64::oneshot(table.as_bytes())
     }
 }
 

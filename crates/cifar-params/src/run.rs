@@ -120,6 +120,10 @@ pub enum Kernels {
     Auto,
     /// libtorch's own.
     Torch,
+    /// This project's, each convolution as its definition says.
+    Direct,
+    /// This project's, the second convolution by Winograd's minimal filtering.
+    Winograd,
 }
 
 /// A name that is none of the choices.
@@ -156,9 +160,11 @@ named_choices!(DecayBy, "steps, examples", {
     "steps" => DecayBy::Steps,
     "examples" => DecayBy::Examples
 });
-named_choices!(Kernels, "auto, torch", {
+named_choices!(Kernels, "auto, torch, direct, winograd", {
     "auto" => Kernels::Auto,
-    "torch" => Kernels::Torch
+    "torch" => Kernels::Torch,
+    "direct" => Kernels::Direct,
+    "winograd" => Kernels::Winograd
 });
 
 /// What decides the bits of a gradient besides the variables and the examples.

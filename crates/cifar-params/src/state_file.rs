@@ -26,7 +26,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use cifar_sequence::GlobalStep;
-use xxhash_rust::xxh3::xxh3_64;
+use twox_hash::XxHash3_64;
 
 use crate::layout::Layout;
 use crate::shared_path::shared_path;
@@ -512,7 +512,7 @@ fn slot_header(sequence: u64, state: &TrainingState, digest: StateDigest, note: 
     header.extend(digest.0.to_le_bytes());
     header.extend((note.len() as u64).to_le_bytes());
     header.extend(note);
-    header.extend(xxh3_64(&header).to_le_bytes());
+    header.extend(XxHash3_64::oneshot(&header).to_le_bytes());
     header
 }
 
@@ -548,8 +548,8 @@ fn parse_slot_header(
     let (note, rest) = rest.split_at_checked(note_bytes)?;
     let (checksum, _) = rest.split_first_chunk()?;
     let summed = &header[..SLOT_HEADER_BYTES - size_of::<u64>() + note_bytes];
-    let is_whole =
-        numbers.sequence == expected_sequence && u64::from_le_bytes(*checksum) == xxh3_64(summed);
+    let is_whole = numbers.sequence == expected_sequence
+        && u64::from_le_bytes(*checksum) == XxHash3_64::oneshot(summed);
     is_whole.then_some((numbers.global_step, numbers.digest, note))
 }
 

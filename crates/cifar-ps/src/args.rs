@@ -217,7 +217,8 @@ pub struct RunArgs {
     #[arg(long, value_name = "DECAY", value_parser = decay)]
     pub moving_average_decay: Option<f32>,
 
-    /// Kernels of the workers: auto or torch [default: auto]
+    /// Kernels of the workers: torch (libtorch's), direct or winograd (this project's, for one
+    /// thread of a CPU), or auto, the fastest that the first worker has [default: auto]
     #[arg(long, value_name = "KERNELS")]
     pub kernels: Option<Kernels>,
 

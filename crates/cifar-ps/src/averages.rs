@@ -22,6 +22,7 @@ pub fn decay(limit: f32, global_step: GlobalStep) -> f32 {
 /// # Panics
 ///
 /// If the slices differ in length.
+#[inline(always)]
 pub fn update(averages: &[f32], variables: &[f32], decay: f32, next: &mut [f32]) {
     assert_eq!((averages.len(), variables.len()), (next.len(), next.len()));
     let share = 1.0 - decay;

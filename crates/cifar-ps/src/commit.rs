@@ -1,17 +1,24 @@
 //! One commit: from a state and the gradients of all towers to the next state.
 //!
-//! mean in tower order -> gradient descent -> moving averages, a piece at a time, so that what one
-//! stage writes the next finds in the cache.
+//! mean in tower order -> gradient descent -> moving averages, a piece at a time: every number is
+//! read from memory once and written once.
+//!
+//! It is compiled twice, for the instructions that every processor of the target has and for AVX2;
+//! which of them runs is decided by what the processor has. The bits are the same: Rust keeps the
+//! order of operations and never fuses a product with a sum.
+
+use std::ops::Range;
 
 use cifar_params::{TrainingState, Values};
+use multiversion::multiversion;
 
 use crate::{aggregator, averages, optimizer};
 
-/// Elements per piece: 16 KiB of each buffer, so that the handful in use fit in the first-level
-/// cache together.
-const PIECE: usize = 4096;
+/// Elements per piece: few enough for the loops over a piece to be unrolled and its numbers to stay in
+/// registers, or next to them, from one stage to the next.
+const PIECE: usize = 64;
 
-/// The variables became infinite or no number.
+/// A variable or a moving average became infinite or no number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NotFinite;
 
@@ -22,11 +29,12 @@ pub struct NotFinite;
 ///
 /// # Errors
 ///
-/// [`NotFinite`] if a variable is not finite; `next` must then not be used.
+/// [`NotFinite`] if a variable or a moving average is not finite; `next` must then not be used.
 ///
 /// # Panics
 ///
 /// If the buffers differ in length, or there is no gradient.
+#[multiversion(targets("x86_64+avx2"))]
 pub fn commit(
     state: &TrainingState,
     gradients: &[&Values],
@@ -34,37 +42,79 @@ pub fn commit(
     moving_average_decay: f32,
     next: &mut TrainingState,
 ) -> Result<(), NotFinite> {
+    commit_in_pieces(state, gradients, learning_rate, moving_average_decay, next)
+}
+
+/// [`commit`], compiled for the instruction set of the function that it is called in, as everything
+/// that is always inlined.
+#[inline(always)]
+fn commit_in_pieces(
+    state: &TrainingState,
+    gradients: &[&Values],
+    learning_rate: f32,
+    moving_average_decay: f32,
+    next: &mut TrainingState,
+) -> Result<(), NotFinite> {
     next.global_step = state.global_step.next();
-    let decay = averages::decay(moving_average_decay, next.global_step);
-    let mut mean = [0.0; PIECE];
+    let gradients: Vec<&[f32]> = gradients.iter().map(|gradients| &gradients[..]).collect();
+    let before = Before {
+        variables: &state.variables,
+        averages: &state.averages,
+        gradients: &gradients,
+        learning_rate,
+        decay: averages::decay(moving_average_decay, next.global_step),
+    };
+    let mut after = After {
+        variables: &mut next.variables,
+        averages: &mut next.averages,
+    };
+    // The rest has code of its own, so that all other pieces are of a length that the compiler knows.
+    let len = before.variables.len();
+    let rest = len - len % PIECE..len;
     let mut finite = true;
-    for start in (0..state.variables.len()).step_by(PIECE) {
-        let piece = start..state.variables.len().min(start + PIECE);
-        let mean = &mut mean[..piece.len()];
-        aggregator::mean(
-            gradients.iter().map(|gradients| &gradients[piece.clone()]),
-            mean,
-        );
-        let variables = &mut next.variables[piece.clone()];
-        optimizer::apply_gradients(
-            &state.variables[piece.clone()],
-            mean,
-            learning_rate,
-            variables,
-        );
-        averages::update(
-            &state.averages[piece.clone()],
-            variables,
-            decay,
-            &mut next.averages[piece.clone()],
-        );
-        finite &= all_finite(variables);
+    for start in (0..rest.start).step_by(PIECE) {
+        finite &= commit_piece(&before, &mut after, start..start + PIECE);
     }
+    finite &= commit_piece(&before, &mut after, rest);
     if finite { Ok(()) } else { Err(NotFinite) }
+}
+
+/// What a commit reads.
+struct Before<'a> {
+    variables: &'a [f32],
+    averages: &'a [f32],
+    gradients: &'a [&'a [f32]],
+    learning_rate: f32,
+    decay: f32,
+}
+
+/// What a commit writes.
+struct After<'a> {
+    variables: &'a mut [f32],
+    averages: &'a mut [f32],
+}
+
+/// Computes the numbers in `piece`, at most [`PIECE`] of them; whether they are finite.
+#[inline(always)]
+fn commit_piece(before: &Before<'_>, after: &mut After<'_>, piece: Range<usize>) -> bool {
+    let mut mean = [0.0; PIECE];
+    let mean = &mut mean[..piece.len()];
+    aggregator::mean(before.gradients, piece.clone(), mean);
+    let variables = &mut after.variables[piece.clone()];
+    optimizer::apply_gradients(
+        &before.variables[piece.clone()],
+        mean,
+        before.learning_rate,
+        variables,
+    );
+    let averages = &mut after.averages[piece.clone()];
+    averages::update(&before.averages[piece], variables, before.decay, averages);
+    all_finite(variables) & all_finite(averages)
 }
 
 /// Whether there is no infinity and no NaN among the numbers.
 #[must_use]
+#[inline(always)]
 pub fn all_finite(numbers: &[f32]) -> bool {
     // Without an early end, so that it vectorises.
     numbers
@@ -75,6 +125,7 @@ pub fn all_finite(numbers: &[f32]) -> bool {
 #[cfg(test)]
 mod tests {
     use cifar_sequence::GlobalStep;
+    use proptest::prelude::*;
 
     use super::*;
 
@@ -129,6 +180,60 @@ mod tests {
             let mut numbers = [1.0; 100];
             numbers[57] = wrong;
             assert!(!all_finite(&numbers));
+        }
+    }
+    /// The formula of one number; `gradients` are those of the towers.
+    fn one_number(variable: f32, average: f32, gradients: &[f32], rate: f32) -> [f32; 2] {
+        let sum = gradients[1..].iter().fold(gradients[0], |sum, g| sum + g);
+        let variable = variable - rate * (sum / gradients.len() as f32);
+        let share = 1.0 - averages::decay(0.9999, GlobalStep(1));
+        [variable, average - (average - variable) * share]
+    }
+
+    fn same_bits(a: f32, b: f32) -> bool {
+        a.to_bits() == b.to_bits() || a.is_nan() && b.is_nan()
+    }
+
+    /// Mostly moderate; now and then any of the bit patterns, infinities and NaN among them.
+    fn any_number() -> impl Strategy<Value = f32> {
+        prop_oneof![500 => -1e3_f32..1e3, 1 => prop::num::f32::ANY]
+    }
+
+    proptest! {
+        #[test]
+        fn every_form_has_the_bits_of_the_formula(
+            rows in (3_usize..15).prop_flat_map(|num_rows| {
+                let row = prop::collection::vec(any_number(), num_rows);
+                prop::collection::vec(row, 0..3 * PIECE)
+            }),
+            rate in 0.0_f32..1.0,
+        ) {
+            let column = |index: usize| {
+                values(&rows.iter().map(|row| row[index]).collect::<Vec<_>>())
+            };
+            let state = TrainingState {
+                global_step: GlobalStep(0),
+                variables: column(0),
+                averages: column(1),
+            };
+            let num_towers = rows.first().map_or(1, |row| row.len() - 2);
+            let gradients: Vec<Values> = (0..num_towers).map(|tower| column(2 + tower)).collect();
+            let gradients: Vec<&Values> = gradients.iter().collect();
+            let expected: Vec<[f32; 2]> = rows
+                .iter()
+                .map(|row| one_number(row[0], row[1], &row[2..], rate))
+                .collect();
+            let is_finite = expected.iter().flatten().all(|number| number.is_finite());
+            for form in [commit, commit_in_pieces] {
+                let mut next = state.clone();
+                let outcome = form(&state, &gradients, rate, 0.9999, &mut next);
+                prop_assert_eq!(outcome.is_ok(), is_finite);
+                let found = next.variables.iter().zip(next.averages.iter());
+                for ((variable, average), expected) in found.zip(&expected) {
+                    prop_assert!(same_bits(*variable, expected[0]));
+                    prop_assert!(same_bits(*average, expected[1]));
+                }
+            }
         }
     }
 }

@@ -6,6 +6,7 @@
 /// # Panics
 ///
 /// If the slices differ in length.
+#[inline(always)]
 pub fn apply_gradients(variables: &[f32], gradients: &[f32], learning_rate: f32, next: &mut [f32]) {
     assert_eq!((variables.len(), gradients.len()), (next.len(), next.len()));
     for ((next, variable), gradient) in next.iter_mut().zip(variables).zip(gradients) {

@@ -48,7 +48,7 @@ impl Update {
     ///
     /// # Errors
     ///
-    /// [`NotFinite`] if a variable is not finite after it.
+    /// [`NotFinite`] if a variable or a moving average is not finite after it.
     pub fn apply(&mut self) -> Result<(), NotFinite> {
         let gradients: Vec<&Values> = self.gradients.iter().map(|of| &of.gradients).collect();
         commit(

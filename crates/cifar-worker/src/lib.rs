@@ -1,7 +1,8 @@
 //! The tower step: variables and a batch in, loss and gradients out. The only crate that links
 //! libtorch.
 //!
-//! [`device`] and [`numerics`] say what is computed with; [`model`] is the network, [`gradients`]
+//! [`device`] and [`numerics`] say what is computed with, [`engine`] computes with it: on a CPU with
+//! the kernels of `cifar-kernels`, else with libtorch. There [`model`] is the network, [`gradients`]
 //! its training, [`eval`] its scoring. [`server_link`] is the worker's side of the protocol, with
 //! retries and heartbeats ([`backoff`]), and [`training_loop`] puts them together in one glance.
 //! [`worker_program`] and [`eval_program`] are the command lines.
@@ -9,6 +10,8 @@
 pub mod device;
 
 pub mod numerics;
+
+pub mod engine;
 
 pub mod model;
 

@@ -6,12 +6,11 @@ use std::time::Instant;
 use anyhow::Context;
 use cifar_cli::exit::Failure;
 use cifar_data::Prefetcher;
-use cifar_params::{Layout, StateDigest};
+use cifar_params::{Layout, Values};
 use cifar_wire::messages::{Goodbye, Verdict};
 use tracing::{debug, info, warn};
 
-use crate::gradients::compute_gradients;
-use crate::model::{Model, Variables};
+use crate::engine::{Engine, NUM_TRUNK_VALUES};
 use crate::server_link::{Computed, LinkError, Pulled, ServerLink};
 
 /// Computes tower steps until the server says that the run is over.
@@ -21,28 +20,24 @@ use crate::server_link::{Computed, LinkError, Pulled, ServerLink};
 /// A [`Failure`] with the exit code that the worker ends with.
 pub fn train(
     server: &mut ServerLink,
-    model: &Model,
+    engine: &mut Engine,
     layout: &Layout,
     batches: &mut Prefetcher,
 ) -> Result<Goodbye, Failure> {
-    let mut held: Option<(StateDigest, Variables)> = None;
+    // The link lets go of them when a push is answered, and then they are overwritten.
+    let mut gradients = Arc::new(Values::zeros(layout.num_values()));
     loop {
         let work = match server.pull().map_err(or_exit)? {
             Pulled::Work(work) => work,
             Pulled::Over(goodbye) => return Ok(goodbye),
         };
-        let variables = match held.take() {
-            Some((digest, variables)) if digest == work.state_digest => variables,
-            _ => Variables::new(layout, server.variables(), model.device())
-                .context("cannot hold the variables")?
-                .trainable(),
-        };
-        let (_, variables) = held.insert((work.state_digest, variables));
-
         let batch = batches.take(work.tower_step)?;
         let started = Instant::now();
-        let (losses, gradients) = compute_gradients(model, layout, variables, &batch)
+        let (trunk, head) = Arc::make_mut(&mut gradients).split_at_mut(NUM_TRUNK_VALUES);
+        let losses = engine
+            .head_gradients(server.variables(), &batch, head)
             .with_context(|| format!("cannot compute {}", work.tower_step))?;
+        engine.trunk_gradients(server.variables(), &batch, trunk);
         let compute_time = started.elapsed();
 
         let computed = Computed {
@@ -50,8 +45,8 @@ pub fn train(
             examples_digest: batch.examples_digest.0,
             compute_time,
         };
-        let gradients = Arc::new(gradients);
-        match server.push(&work, computed, gradients).map_err(or_exit)? {
+        let pushed = server.push(&work, computed, Arc::clone(&gradients));
+        match pushed.map_err(or_exit)? {
             Verdict::Accepted => {
                 debug!(tower_step = %work.tower_step, loss = losses.total, "pushed")
             }

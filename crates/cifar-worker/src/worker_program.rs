@@ -19,7 +19,7 @@ use cifar_wire::messages::Goodbye;
 use clap::Parser;
 use tracing::info;
 
-use crate::model::Model;
+use crate::engine::Engine;
 use crate::server_link::ServerLink;
 use crate::training_loop::{or_exit, train};
 use crate::{device, numerics};
@@ -96,8 +96,9 @@ fn run(args: &Args) -> Result<Exit, Failure> {
     let threads = args.threads.unwrap_or(run.threads);
     // At most 1,024, as both flags and the wire see to.
     tch::set_num_threads(threads as i32);
-    let model =
-        Model::new(device).with_context(|| format!("cannot set up the model on {device:?}"))?;
+    let numerics = numerics::of_this_process(device, &run, threads).or_exit(Exit::Permanent)?;
+    let mut engine = Engine::new(device, numerics.kernels, &layout, run.batch_size as usize)
+        .with_context(|| format!("cannot set up the model on {device:?}"))?;
     if args.log_device_placement {
         log_device_placement(&layout, device);
     }
@@ -106,12 +107,11 @@ fn run(args: &Args) -> Result<Exit, Failure> {
         .meanwhile(move || data.open_or_exit(data_set))
         .map_err(or_exit)??;
     let mut batches = prepare_batches(dataset, &run)?;
-    let numerics = numerics::of_this_process(device, run.kernels, threads);
     server
         .register(layout.fingerprint(), run.data.digest(), numerics)
         .map_err(or_exit)?;
 
-    let result = train(&mut server, &model, &layout, &mut batches);
+    let result = train(&mut server, &mut engine, &layout, &mut batches);
     if result.is_err() {
         server.leave();
     }

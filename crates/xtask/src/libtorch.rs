@@ -178,7 +178,8 @@ fn try_out(
     )
 }
 
-fn remove(folder: &Path) -> anyhow::Result<()> {
+/// Removes a folder that may be there.
+pub(crate) fn remove(folder: &Path) -> anyhow::Result<()> {
     match fs::remove_dir_all(folder) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             Err(error).with_context(|| format!("cannot remove {}", folder.display()))

@@ -8,7 +8,9 @@
 //!
 //! To add a verb: a file with its arguments and its `run`, a variant of [`Verb`], an arm in [`run`].
 
+mod bench;
 mod chaos;
+mod load;
 mod mutants;
 mod setup;
 mod simulate;
@@ -17,6 +19,7 @@ mod train;
 
 mod command;
 mod libtorch;
+mod peers;
 mod prerequisites;
 mod workspace;
 
@@ -54,6 +57,10 @@ enum Verb {
     Simulate(simulate::Args),
     /// Put faults into the server and see that the simulation finds each
     Mutants,
+    /// Measure training, the server and its peers in turns
+    Bench(bench::Args),
+    /// Measure a server with up to many workers that compute nothing
+    Load(load::Args),
 }
 
 fn main() -> ExitCode {
@@ -77,5 +84,7 @@ fn run(verb: Verb) -> anyhow::Result<()> {
         Verb::Chaos(args) => chaos::run(&workspace, &args),
         Verb::Simulate(args) => simulate::run(&workspace, &args),
         Verb::Mutants => mutants::run(&workspace),
+        Verb::Bench(args) => bench::run(&workspace, &args),
+        Verb::Load(args) => load::run(&workspace, &args),
     }
 }

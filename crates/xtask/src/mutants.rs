@@ -111,8 +111,8 @@ static MUTANTS: [Mutant; 5] = [
         fault: "the mean divides by one tower too many",
         edits: &[Edit {
             file: AGGREGATOR,
-            find: "let count = parts.len() as f32;",
-            replace: "let count = (parts.len() + 1) as f32;",
+            find: "let count = towers.len() as f32;",
+            replace: "let count = (towers.len() + 1) as f32;",
         }],
     },
 ];

@@ -43,13 +43,12 @@ pub(crate) fn run(workspace: &Workspace) -> anyhow::Result<()> {
 /// Makes `link` lead to the libtorch of the cache, which is staged first if no clone did it before.
 fn provide(workspace: &Workspace, link: &Path) -> anyhow::Result<()> {
     prerequisites::check_platform()?;
-    let cache = cache_dir(env::var_os("XDG_CACHE_HOME"), env::var_os("HOME"))?;
+    let cache = cache()?;
     let staged = libtorch::place_in(&cache);
     let cannot_link = || format!("cannot make {} a link", link.display());
     let must_link = must_link(&Stands::at(link)?, &staged).with_context(cannot_link)?;
 
-    fs::create_dir_all(&cache).with_context(|| format!("cannot create {}", cache.display()))?;
-    let _lock = lock(&cache.join("lock"))?;
+    let _lock = lock(&cache)?;
     if !libtorch::is_usable(&staged) {
         libtorch::stage(workspace, &cache)?;
     }
@@ -91,6 +90,11 @@ fn check_users(libtorch: &Path) -> anyhow::Result<()> {
             libtorch::VERSION,
         ),
     }
+}
+
+/// The folder of this project in the user's cache, which need not be there.
+pub(crate) fn cache() -> anyhow::Result<PathBuf> {
+    cache_dir(env::var_os("XDG_CACHE_HOME"), env::var_os("HOME"))
 }
 
 /// The folder of this project in the user's cache, by the rules of the XDG base directories:
@@ -144,10 +148,13 @@ fn relink(link: &Path, staged: &Path) -> io::Result<()> {
     fs::rename(&new, link)
 }
 
-/// Makes two clones that are set up at once stage one libtorch. Released when dropped, or killed.
-fn lock(path: &Path) -> anyhow::Result<File> {
+/// Makes the cache, and makes two clones that are set up at once fill it in turn. Released when
+/// dropped, or killed.
+pub(crate) fn lock(cache: &Path) -> anyhow::Result<File> {
+    fs::create_dir_all(cache).with_context(|| format!("cannot create {}", cache.display()))?;
+    let path = cache.join("lock");
     let cannot_lock = || format!("cannot lock {}", path.display());
-    let file = File::create(path).with_context(cannot_lock)?;
+    let file = File::create(&path).with_context(cannot_lock)?;
     match file.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {

@@ -64,6 +64,16 @@ impl Workspace {
         self.root.join("crates/xtask/libtorch")
     }
 
+    /// The peers' scripts, and lists of what they need.
+    pub(crate) fn peers(&self) -> PathBuf {
+        self.root.join("bench/peers")
+    }
+
+    /// The records of runs.
+    pub(crate) fn runs(&self) -> PathBuf {
+        self.root.join("docs/runs")
+    }
+
     /// A call of the cargo that runs this program.
     pub(crate) fn cargo(&self) -> Command {
         let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));

@@ -4,7 +4,7 @@ use cifar_params::{Initializer, Kernels, Layout, Numerics, VariableSpec};
 use cifar_ps::args::RunArgs;
 use cifar_sequence::{DataSet, ExamplesDigest, InputKind, SampleSequence, TowerStep};
 use cifar_wire::messages::Losses;
-use xxhash_rust::xxh3::xxh3_64;
+use twox_hash::XxHash3_64;
 
 use crate::dice::{Dice, Purpose};
 use crate::plan::Plan;
@@ -91,7 +91,8 @@ pub(crate) fn numerics() -> Numerics {
 pub(crate) fn gradient(variables: &[u8], seed: u64, tower_step: TowerStep) -> [f32; NUM_VALUES] {
     let TowerStep { global_step, tower } = tower_step;
     let position = global_step.0 << 32 | u64::from(tower.0);
-    let mut dice = Dice::new(seed, Purpose::Gradient, position, xxh3_64(variables));
+    let digest = XxHash3_64::oneshot(variables);
+    let mut dice = Dice::new(seed, Purpose::Gradient, position, digest);
     std::array::from_fn(|_| dice.signed_unit())
 }
 

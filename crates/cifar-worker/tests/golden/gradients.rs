@@ -1,12 +1,14 @@
 //! Loss, logits and every gradient of a full batch.
 
-use cifar_params::Layout;
-use cifar_worker::gradients::{compute_gradients, tensors_of};
+use cifar_params::{Kernels, Layout};
+use cifar_worker::engine::Engine;
+use cifar_worker::gradients::tensors_of;
 use cifar_worker::model::{Model, Variables};
 use tch::Device;
 
 use crate::fixture::{Fixture, length, read, relative_distance, samples};
 use crate::formula;
+use crate::tower_step::all_gradients;
 
 /// Seed of the formula with which the fixture was made.
 const SEED: u64 = 753;
@@ -40,22 +42,42 @@ fn the_formula_makes_the_numbers_that_tensorflow_saw() {
 }
 
 #[test]
-fn a_full_batch_has_tensorflows_loss_and_gradients() {
+fn a_full_batch_has_tensorflows_logits() {
     let bytes = read("gradients/gradients.safetensors");
     let fixture = Fixture::new(&bytes);
     let layout = Layout::cifar10();
     let model = Model::new(Device::Cpu).unwrap();
-    let variables =
-        Variables::new(&layout, &formula::variables(&layout, SEED), Device::Cpu).unwrap();
-    let variables = variables.trainable();
-    let batch = formula::batch(SEED, 0, BATCH_SIZE);
-
-    let (images, _) = tensors_of(&batch, Device::Cpu).unwrap();
+    let variables = formula::variables(&layout, SEED);
+    let variables = Variables::new(&layout, &variables, Device::Cpu).unwrap();
+    let (images, _) = tensors_of(&formula::batch(SEED, 0, BATCH_SIZE), Device::Cpu).unwrap();
     let logits = model.inference(&variables, &images).unwrap();
     let logits = Vec::<f32>::try_from(logits.contiguous().view(-1)).unwrap();
     assert!(relative_distance(&logits, &fixture.f32("logits")) < TOLERANCE);
+}
 
-    let (losses, gradients) = compute_gradients(&model, &layout, &variables, &batch).unwrap();
+#[test]
+fn libtorchs_kernels_give_tensorflows_loss_and_gradients() {
+    check(Kernels::Torch);
+}
+
+#[test]
+fn direct_kernels_give_tensorflows_loss_and_gradients() {
+    check(Kernels::Direct);
+}
+
+#[test]
+fn winograds_kernels_give_tensorflows_loss_and_gradients() {
+    check(Kernels::Winograd);
+}
+
+fn check(kernels: Kernels) {
+    let bytes = read("gradients/gradients.safetensors");
+    let fixture = Fixture::new(&bytes);
+    let layout = Layout::cifar10();
+    let variables = formula::variables(&layout, SEED);
+    let batch = formula::batch(SEED, 0, BATCH_SIZE);
+    let mut engine = Engine::new(Device::Cpu, kernels, &layout, BATCH_SIZE).unwrap();
+    let (losses, gradients) = all_gradients(&mut engine, &variables, &batch);
     for (found, name) in [
         (losses.cross_entropy, "loss/cross_entropy"),
         (losses.total, "loss/total"),

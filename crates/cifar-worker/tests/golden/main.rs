@@ -19,3 +19,4 @@ mod gradients;
 mod layers;
 
 mod six_steps;
+mod tower_step;

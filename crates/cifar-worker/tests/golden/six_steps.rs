@@ -1,14 +1,14 @@
 //! Six synchronous steps of two towers: gradients of the worker, commits of the server.
 
-use cifar_params::{Layout, TrainingState, Values};
+use cifar_params::{Kernels, Layout, TrainingState, Values};
 use cifar_ps::averages::MOVING_AVERAGE_DECAY;
 use cifar_ps::commit::commit;
-use cifar_worker::gradients::compute_gradients;
-use cifar_worker::model::{Model, Variables};
+use cifar_worker::engine::Engine;
 use tch::Device;
 
 use crate::fixture::{Fixture, length, read, samples};
 use crate::formula;
+use crate::tower_step::all_gradients;
 
 const SEED: u64 = 482;
 const NUM_STEPS: usize = 6;
@@ -23,22 +23,33 @@ fn tolerance(step: usize) -> f64 {
 }
 
 #[test]
-fn six_steps_of_two_towers_are_tensorflows() {
+fn six_steps_of_two_towers_are_tensorflows_with_libtorchs_kernels() {
+    six_steps(Kernels::Torch);
+}
+
+#[test]
+fn six_steps_of_two_towers_are_tensorflows_with_direct_kernels() {
+    six_steps(Kernels::Direct);
+}
+
+#[test]
+fn six_steps_of_two_towers_are_tensorflows_with_winograds_kernels() {
+    six_steps(Kernels::Winograd);
+}
+
+fn six_steps(kernels: Kernels) {
     let bytes = read("six_steps/six_steps.safetensors");
     let fixture = Fixture::new(&bytes);
     let layout = Layout::cifar10();
-    let model = Model::new(Device::Cpu).unwrap();
+    let mut engine = Engine::new(Device::Cpu, kernels, &layout, BATCH_SIZE).unwrap();
     let expected_losses = fixture.f32("losses");
 
     let mut state = TrainingState::initial(formula::variables(&layout, SEED));
     for step in 0..NUM_STEPS {
-        let variables = Variables::new(&layout, &state.variables, Device::Cpu)
-            .unwrap()
-            .trainable();
         let towers: Vec<_> = (0..NUM_TOWERS)
             .map(|tower| {
                 let batch = formula::batch(SEED, (NUM_TOWERS * step + tower) as u64, BATCH_SIZE);
-                compute_gradients(&model, &layout, &variables, &batch).unwrap()
+                all_gradients(&mut engine, &state.variables, &batch)
             })
             .collect();
         for (tower, (losses, _)) in towers.iter().enumerate() {

@@ -1,0 +1,82 @@
+//! `main` of cifar-bench.
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use cifar_cli::exit::{Exit, Failure, report};
+use clap::{Parser, Subcommand};
+
+use crate::compare::{self, CompareArgs};
+use crate::lone_worker::{self, LoneArgs};
+use crate::training::{self, TrainingArgs};
+use crate::transport::{self, TransportArgs};
+use crate::{load, machine};
+
+/// Measures this project and its peers on this machine. Results go to stdout, each one line of JSON.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "cifar-bench", version = cifar_cli::VERSION)]
+pub struct Args {
+    /// What to measure.
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+/// What can be measured.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Verb {
+    /// Everything, in turns; writes a folder with tables and prints them (cargo xtask bench)
+    Compare(CompareArgs),
+    /// A server with 1, 2, 4 and so on workers that compute nothing (cargo xtask load)
+    Load(load::LoadArgs),
+    /// A server and its workers
+    Training(TrainingArgs),
+    /// A worker without a server
+    Lone(LoneArgs),
+    /// A push and a pull where nothing is computed
+    Transport(TransportArgs),
+    /// How fast this machine multiplies matrices and copies memory
+    Machine {
+        /// For how long
+        #[arg(long, default_value_t = 3.0, value_name = "SECS")]
+        seconds: f64,
+    },
+}
+
+/// Runs the program with the arguments of this process.
+#[must_use]
+pub fn main() -> ExitCode {
+    report("cifar-bench", run(&Args::parse().verb))
+}
+
+fn run(verb: &Verb) -> Result<Exit, Failure> {
+    let result = match verb {
+        Verb::Compare(args) => compare::compare(args)?,
+        Verb::Load(args) => {
+            let loads = load::measure(args)?;
+            eprint!("{loads}");
+            serde_json::to_string(&loads)?
+        }
+        Verb::Training(args) => serde_json::to_string(&training::measure(args)?)?,
+        Verb::Lone(args) => serde_json::to_string(&lone_worker::measure(args)?)?,
+        Verb::Transport(args) => serde_json::to_string(&transport::measure(args)?)?,
+        Verb::Machine { seconds } => {
+            let time = Duration::from_secs_f64(*seconds);
+            serde_json::to_string(&machine::measure(time)?)?
+        }
+    };
+    writeln!(io::stdout(), "{}", result.trim_end())?;
+    Ok(Exit::Complete)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Args::command().debug_assert();
+    }
+}

@@ -1,0 +1,183 @@
+//! What a push and a pull cost where nothing is computed: one worker, two towers, a real server.
+//!
+//! Of each step, in this order:
+//!
+//! ```text
+//! pull of the first tower     brings the variables, which are new   pull
+//! push of the first tower     the step waits for the other          push
+//! pull of the second tower    brings a few bytes                    control
+//! push of the second tower    the server commits: not timed
+//! ```
+//!
+//! So what is timed is transport, together with what the server does to every gradient that comes (its
+//! norm). The CPU time is that of all four; the server's is told without that of the commits, which the
+//! ledger knows.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail, ensure};
+use cifar_params::{Layout, Values};
+use cifar_wire::data_plane::DataPlane;
+use cifar_wire::messages::{Variables, Verdict, Work};
+use cifar_worker::server_link::{Pulled, ServerLink};
+use clap::Args;
+
+use crate::fake_worker::{Answers, gradient, numerics};
+use crate::figures::{
+    CLIENT_CPU_S_PER_GB, COMMIT_MS, CONTROL_MS, Figures, PULL_MS, PUSH_MS, PUSH_PULL_MS,
+    SERVER_CPU_S_PER_GB,
+};
+use crate::ledger_window::{Commits, Window, now_micros};
+use crate::process_usage::ProcessUsage;
+use crate::server_process::{ProgramPaths, ServerProcess};
+use crate::statistics::median;
+
+const SEED: u32 = 1;
+
+/// How long a server may take to answer at all.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Buffers and connections have grown by then.
+const WARM_UP_STEPS: usize = 20;
+
+/// Times that the model's bytes travel in a step: a pull and two pushes.
+const TRIPS_A_STEP: usize = 3;
+
+/// What is measured.
+#[derive(Clone, Debug, Args)]
+pub struct TransportArgs {
+    /// For how long
+    #[arg(long, default_value_t = 5.0, value_name = "SECS")]
+    pub seconds: f64,
+
+    /// Way of variables and gradients: wire or shm
+    #[arg(long, default_value = "wire", value_name = "PLANE")]
+    pub data_plane: DataPlane,
+
+    /// Where the programs are.
+    #[command(flatten)]
+    pub programs: ProgramPaths,
+}
+
+/// Measures pushes and pulls over the worker's own link to a server.
+///
+/// # Errors
+///
+/// If the server ends, or does not do as the protocol says.
+pub fn measure(args: &TransportArgs) -> anyhow::Result<Figures> {
+    let flags = ["--data=synthetic", "--towers=2"].map(str::to_owned);
+    let server = ServerProcess::start(&args.programs, &flags)?;
+    let layout = Layout::cifar10();
+    let mut worker = Worker::register(&server, &layout, args.data_plane)?;
+    for _ in 0..WARM_UP_STEPS {
+        worker.step()?;
+    }
+
+    let time = Duration::from_secs_f64(args.seconds);
+    let usage = || anyhow::Ok((ProcessUsage::of_this()?.cpu, server.usage()?.cpu));
+    let (from_micros, before) = (now_micros(), usage()?);
+    let (began, mut steps) = (Instant::now(), Vec::new());
+    while began.elapsed() < time {
+        steps.push(worker.step()?);
+    }
+    let (to_micros, after) = (now_micros(), usage()?);
+
+    let window = Window {
+        from_micros,
+        to_micros,
+    };
+    let history = server.history()?;
+    let commits = Commits::within(&history, window);
+    let gigabytes = (TRIPS_A_STEP * steps.len() * layout.size_bytes()) as f64 / 1e9;
+    let transport_cpu = (after.1 - before.1).saturating_sub(commits.commit_time());
+    let commit_ms = 1000.0 * commits.commit_time().as_secs_f64() / commits.len() as f64;
+    Ok(medians(&steps)
+        .with(COMMIT_MS, commit_ms)
+        .with(
+            CLIENT_CPU_S_PER_GB,
+            (after.0 - before.0).as_secs_f64() / gigabytes,
+        )
+        .with(SERVER_CPU_S_PER_GB, transport_cpu.as_secs_f64() / gigabytes))
+}
+
+/// The times of one step.
+struct StepTimes {
+    pull: Duration,
+    push: Duration,
+    control: Duration,
+}
+
+fn medians(steps: &[StepTimes]) -> Figures {
+    let of = |part: fn(&StepTimes) -> Duration| {
+        let millis = |step| 1000.0 * part(step).as_secs_f64();
+        median(&steps.iter().map(millis).collect::<Vec<f64>>())
+    };
+    Figures::default()
+        .with_some(PULL_MS, of(|step| step.pull))
+        .with_some(PUSH_MS, of(|step| step.push))
+        .with_some(PUSH_PULL_MS, of(|step| step.pull + step.push))
+        .with_some(CONTROL_MS, of(|step| step.control))
+}
+
+/// The one worker.
+struct Worker {
+    link: ServerLink,
+    answers: Answers,
+    gradients: Arc<Values>,
+}
+
+impl Worker {
+    fn register(
+        server: &ServerProcess,
+        layout: &Layout,
+        data_plane: DataPlane,
+    ) -> anyhow::Result<Self> {
+        let mut link = ServerLink::new(server.address(), layout, data_plane, PATIENCE)?;
+        let run = link.run()?;
+        link.register(layout.fingerprint(), run.data.digest(), numerics())?;
+        let gradients = gradient(layout, SEED);
+        Ok(Worker {
+            answers: Answers::new(&run, &gradients),
+            gradients: Arc::new(gradients),
+            link,
+        })
+    }
+
+    fn step(&mut self) -> anyhow::Result<StepTimes> {
+        let (first, pull) = self.pull()?;
+        ensure!(
+            first.variables != Variables::Held,
+            "the pull brings no variables"
+        );
+        let push = self.push(&first)?;
+        let (second, control) = self.pull()?;
+        ensure!(
+            second.tower_step.global_step == first.tower_step.global_step,
+            "the step was done without its second tower"
+        );
+        self.push(&second)?;
+        Ok(StepTimes {
+            pull,
+            push,
+            control,
+        })
+    }
+
+    fn pull(&mut self) -> anyhow::Result<(Work, Duration)> {
+        let began = Instant::now();
+        match self.link.pull().context("cannot pull")? {
+            Pulled::Work(work) => Ok((work, began.elapsed())),
+            Pulled::Over(goodbye) => bail!("the run is over: {goodbye:?}"),
+        }
+    }
+
+    fn push(&mut self, work: &Work) -> anyhow::Result<Duration> {
+        let computed = self.answers.computed(work);
+        let began = Instant::now();
+        let pushed = self.link.push(work, computed, Arc::clone(&self.gradients));
+        let verdict = pushed.context("cannot push")?;
+        ensure!(verdict == Verdict::Accepted, "a push is {verdict:?}");
+        Ok(began.elapsed())
+    }
+}
