@@ -13,16 +13,16 @@ use bytes::Bytes;
 use cifar_params::{Layout, RunConfig, StateDigest};
 use cifar_sequence::{GlobalStep, Tower, TowerStep};
 use cifar_wire::client::Client;
+use cifar_wire::gradient_slot::Nonce;
 use cifar_wire::messages::{
-    Assignment, Losses, Member, Pull, Push, Refusal, Registered, Registration, Session, Status,
-    Verdict, Work, WorkerId,
+    Assignment, Attachment, Gradients, Losses, Member, Pull, Push, Refusal, Registered,
+    Registration, Session, SharedMemory, Status, Variables, Verdict, Work, WorkerId,
 };
 use cifar_wire::server::{ParameterServer, RequestError, service};
-use cifar_wire::transport::server_builder;
+use cifar_wire::transport::{incoming, server_builder};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Runtime};
-use tokio_stream::wrappers::TcpListenerStream;
 
 const MEMBER: Member = Member {
     session: Session(1),
@@ -48,11 +48,19 @@ impl ParameterServer for Agreeable {
         Err(RequestError::ShuttingDown)
     }
 
+    async fn share_memory(&self, _: Member) -> Result<SharedMemory, RequestError> {
+        Ok(SharedMemory::Unregistered)
+    }
+
+    async fn attach(&self, _: Member, _: Nonce) -> Result<Attachment, RequestError> {
+        Ok(Attachment::Unregistered)
+    }
+
     async fn pull(&self, _: Pull) -> Result<Assignment, RequestError> {
         Ok(Assignment::Work(Work {
             tower_step: TOWER_STEP,
             state_digest: DIGEST,
-            variables: Some(self.variables.clone()),
+            variables: Variables::Sent(self.variables.clone()),
             attempt: 0,
         }))
     }
@@ -90,7 +98,7 @@ fn serve(runtime: &Runtime, layout: &Layout, variables: Bytes) -> String {
     let address = listener.local_addr().expect("it is bound").to_string();
     let server = server_builder(layout)
         .add_service(service(Arc::new(Agreeable { variables }), layout))
-        .serve_with_incoming(TcpListenerStream::new(listener));
+        .serve_with_incoming(incoming(listener));
     runtime.spawn(server);
     address
 }
@@ -106,7 +114,7 @@ fn push(gradients: Bytes) -> Push {
         },
         examples_digest: [0; 16],
         compute_time: std::time::Duration::ZERO,
-        gradients,
+        gradients: Gradients::Sent(gradients),
         attempt: 0,
     }
 }
