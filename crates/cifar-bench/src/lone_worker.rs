@@ -139,8 +139,8 @@ impl LoneWorker {
         let batch = self.batches.take(tower_step)?;
         let began = Instant::now();
         let (trunk, head) = self.gradients.split_at_mut(NUM_TRUNK_VALUES);
-        self.engine.head_gradients(&self.variables, &batch, head)?;
-        self.engine.trunk_gradients(&self.variables, &batch, trunk);
+        self.engine.head_gradients(&self.variables, batch, head)?;
+        self.engine.trunk_gradients(&self.variables, batch, trunk);
         Ok(began.elapsed())
     }
 }

@@ -23,6 +23,16 @@ pub struct Batch {
 }
 
 impl Batch {
+    /// A batch of no examples, to be overwritten.
+    #[must_use]
+    pub fn empty() -> Self {
+        Batch {
+            images: Vec::new(),
+            labels: Vec::new(),
+            examples_digest: ExamplesDigest::of([]),
+        }
+    }
+
     /// Number of examples.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -45,16 +55,21 @@ impl fmt::Debug for Batch {
     }
 }
 
-/// The training batch of `samples`, prepared as `input` says.
+/// Makes `batch` the training batch of `samples`, prepared as `input` says. Its memory is used again.
 ///
 /// # Panics
 ///
 /// If a sample's example is not in the training set: a sequence of another data set.
-#[must_use]
-pub fn train_batch(dataset: &Dataset, input: InputKind, seed: u64, samples: &[Sample]) -> Batch {
+pub fn train_batch(
+    dataset: &Dataset,
+    input: InputKind,
+    seed: u64,
+    samples: &[Sample],
+    batch: &mut Batch,
+) {
     match input {
-        InputKind::Distorted => distorted_inputs(dataset, seed, samples),
-        InputKind::Plain => plain_inputs(dataset, samples),
+        InputKind::Distorted => distort_into(dataset, seed, samples, batch),
+        InputKind::Plain => prepare(dataset, Split::Train, samples, |_| None, batch),
     }
 }
 
@@ -67,9 +82,14 @@ pub fn train_batch(dataset: &Dataset, input: InputKind, seed: u64, samples: &[Sa
 /// As [`train_batch`].
 #[must_use]
 pub fn distorted_inputs(dataset: &Dataset, seed: u64, samples: &[Sample]) -> Batch {
-    prepare(dataset, Split::Train, samples, |sample| {
-        Some(Distortion::draw(seed, sample.epoch, sample.example))
-    })
+    let mut batch = Batch::empty();
+    distort_into(dataset, seed, samples, &mut batch);
+    batch
+}
+
+fn distort_into(dataset: &Dataset, seed: u64, samples: &[Sample], batch: &mut Batch) {
+    let draw = |sample: &Sample| Some(Distortion::draw(seed, sample.epoch, sample.example));
+    prepare(dataset, Split::Train, samples, draw, batch);
 }
 
 /// Training examples, each the central crop: for comparing with another implementation.
@@ -79,7 +99,9 @@ pub fn distorted_inputs(dataset: &Dataset, seed: u64, samples: &[Sample]) -> Bat
 /// As [`train_batch`].
 #[must_use]
 pub fn plain_inputs(dataset: &Dataset, samples: &[Sample]) -> Batch {
-    prepare(dataset, Split::Train, samples, |_| None)
+    let mut batch = Batch::empty();
+    prepare(dataset, Split::Train, samples, |_| None, &mut batch);
+    batch
 }
 
 /// Examples `range` of `split` for evaluation: the central crop, in file order.
@@ -92,7 +114,9 @@ pub fn plain_inputs(dataset: &Dataset, samples: &[Sample]) -> Batch {
 #[must_use]
 pub fn inputs(dataset: &Dataset, split: Split, range: Range<u32>) -> Batch {
     let samples: Vec<Sample> = range.map(|example| Sample { epoch: 0, example }).collect();
-    prepare(dataset, split, &samples, |_| None)
+    let mut batch = Batch::empty();
+    prepare(dataset, split, &samples, |_| None, &mut batch);
+    batch
 }
 
 fn prepare(
@@ -100,10 +124,12 @@ fn prepare(
     split: Split,
     samples: &[Sample],
     distortion: impl Fn(&Sample) -> Option<Distortion>,
-) -> Batch {
+    batch: &mut Batch,
+) {
     let records = dataset.records(split);
-    let mut images = vec![0.0; samples.len() * IMAGE_VALUES];
-    let mut labels = Vec::with_capacity(samples.len());
+    let Batch { images, labels, .. } = batch;
+    images.resize(samples.len() * IMAGE_VALUES, 0.0);
+    labels.clear();
     // Noted where a record is read, not where it was planned: a step that skips one is found out.
     let mut decoded = Vec::with_capacity(samples.len());
     for (sample, image) in samples.iter().zip(images.as_chunks_mut().0) {
@@ -115,9 +141,5 @@ fn prepare(
             None => distort::central_crop(record, image),
         }
     }
-    Batch {
-        images,
-        labels,
-        examples_digest: ExamplesDigest::of(decoded),
-    }
+    batch.examples_digest = ExamplesDigest::of(decoded);
 }

@@ -3,7 +3,7 @@
 //! A worker that has executed tower `m` of step `t` is most likely given tower `m` of `t + 1`, so
 //! that batch is prepared on a thread of its own while the model computes. A wrong guess costs
 //! nothing but that thread's time: batches are pure, and one that is not there is made on the spot
-//! with the same bits.
+//! with the same bits. The memory of a batch that was used goes back to the thread, for another.
 //!
 //! ```text
 //! worker      take (4, 1)   compute . . . . . . . . . .   take (5, 1): there
@@ -41,15 +41,14 @@ pub struct TrainBatches {
 }
 
 impl TrainBatches {
-    /// The batch of a tower step.
+    /// Makes `batch` that of a tower step.
     ///
     /// # Panics
     ///
     /// If `sequence` is of a larger data set than `dataset`.
-    #[must_use]
-    pub fn batch(&mut self, tower_step: TowerStep) -> Batch {
+    pub fn prepare(&mut self, tower_step: TowerStep, batch: &mut Batch) {
         let samples = self.sequence.samples(tower_step);
-        pipeline::train_batch(&self.dataset, self.input, self.seed, &samples)
+        pipeline::train_batch(&self.dataset, self.input, self.seed, &samples, batch);
     }
 }
 
@@ -58,6 +57,10 @@ pub struct Prefetcher {
     on_the_spot: TrainBatches,
     /// The oldest first; never more than [`MAX_PREPARED`].
     prepared: VecDeque<(TowerStep, Batch)>,
+    /// The one that was taken last.
+    taken: Batch,
+    /// Batches that were used, to be overwritten.
+    used: Vec<Batch>,
     thread: PrefetchThread,
 }
 
@@ -72,7 +75,11 @@ impl Prefetcher {
         Ok(Prefetcher {
             on_the_spot: batches,
             prepared: VecDeque::new(),
-            thread: PrefetchThread::start(move |tower_step| ahead.batch(tower_step))?,
+            taken: Batch::empty(),
+            used: Vec::new(),
+            thread: PrefetchThread::start(move |tower_step, batch| {
+                ahead.prepare(tower_step, batch);
+            })?,
         })
     }
 
@@ -85,24 +92,29 @@ impl Prefetcher {
     /// # Errors
     ///
     /// [`DataError::PrefetchPanic`] if the thread panicked.
-    pub fn take(&mut self, tower_step: TowerStep) -> Result<Batch, DataError> {
+    pub fn take(&mut self, tower_step: TowerStep) -> Result<&Batch, DataError> {
         self.collect_prepared()?;
         let kept = self.prepared.iter().position(|(of, _)| *of == tower_step);
-        let batch = match kept.and_then(|index| self.prepared.remove(index)) {
-            Some((_, batch)) => batch,
-            None => self.on_the_spot.batch(tower_step),
-        };
-        self.thread.request(TowerStep {
+        match kept.and_then(|index| self.prepared.remove(index)) {
+            Some((_, batch)) => self.used.push(std::mem::replace(&mut self.taken, batch)),
+            None => self.on_the_spot.prepare(tower_step, &mut self.taken),
+        }
+        let next = TowerStep {
             global_step: tower_step.global_step.next(),
             ..tower_step
-        })?;
-        Ok(batch)
+        };
+        let memory = self.used.pop().unwrap_or_else(Batch::empty);
+        if let Some(memory) = self.thread.request(next, memory)? {
+            self.used.push(memory);
+        }
+        Ok(&self.taken)
     }
 
     fn collect_prepared(&mut self) -> Result<(), DataError> {
         while let Some(prepared) = self.thread.next()? {
             if self.prepared.len() == MAX_PREPARED {
-                self.prepared.pop_front();
+                let forgotten = self.prepared.pop_front();
+                self.used.extend(forgotten.map(|(_, batch)| batch));
             }
             self.prepared.push_back(prepared);
         }
@@ -121,7 +133,7 @@ impl fmt::Debug for Prefetcher {
 /// A thread that answers requests in order.
 struct PrefetchThread {
     /// `None` once the thread was told to end, by closing it.
-    requests: Option<SyncSender<TowerStep>>,
+    requests: Option<SyncSender<(TowerStep, Batch)>>,
     /// Bounded by the requests: each is answered once.
     answers: Receiver<(TowerStep, Batch)>,
     handle: Option<JoinHandle<()>>,
@@ -129,13 +141,14 @@ struct PrefetchThread {
 
 impl PrefetchThread {
     fn start(
-        mut batch: impl FnMut(TowerStep) -> Batch + Send + 'static,
+        mut prepare: impl FnMut(TowerStep, &mut Batch) + Send + 'static,
     ) -> Result<Self, DataError> {
-        let (requests, requested) = mpsc::sync_channel(MAX_PREPARED);
+        let (requests, requested) = mpsc::sync_channel::<(TowerStep, Batch)>(MAX_PREPARED);
         let (answer, answers) = mpsc::channel();
         let run = move || {
-            for tower_step in requested {
-                if answer.send((tower_step, batch(tower_step))).is_err() {
+            for (tower_step, mut batch) in requested {
+                prepare(tower_step, &mut batch);
+                if answer.send((tower_step, batch)).is_err() {
                     return;
                 }
             }
@@ -151,14 +164,20 @@ impl PrefetchThread {
         })
     }
 
-    /// Asks for a batch, unless so many are asked for that this one would come too late anyway.
-    fn request(&mut self, tower_step: TowerStep) -> Result<(), DataError> {
+    /// Asks for a batch in this memory, unless so many are asked for that this one would come too late
+    /// anyway: then the memory comes back.
+    fn request(
+        &mut self,
+        tower_step: TowerStep,
+        memory: Batch,
+    ) -> Result<Option<Batch>, DataError> {
         match self
             .requests
             .as_ref()
-            .map(|requests| requests.try_send(tower_step))
+            .map(|requests| requests.try_send((tower_step, memory)))
         {
-            Some(Ok(()) | Err(TrySendError::Full(_))) => Ok(()),
+            Some(Ok(())) => Ok(None),
+            Some(Err(TrySendError::Full((_, memory)))) => Ok(Some(memory)),
             Some(Err(TrySendError::Disconnected(_))) | None => Err(self.panic()),
         }
     }
@@ -229,7 +248,7 @@ mod tests {
     #[test]
     fn a_batch_is_the_same_prepared_or_made_on_the_spot() {
         let mut prefetcher = Prefetcher::start(batches()).unwrap();
-        let mut on_the_spot = batches();
+        let (mut on_the_spot, mut expected) = (batches(), Batch::empty());
         for (step, tower) in [
             (0, 0),
             (1, 0),
@@ -242,7 +261,8 @@ mod tests {
         ] {
             let tower_step = tower_step(step, tower);
             let batch = prefetcher.take(tower_step).unwrap();
-            assert!(batch == on_the_spot.batch(tower_step), "{tower_step}");
+            on_the_spot.prepare(tower_step, &mut expected);
+            assert!(*batch == expected, "{tower_step}");
         }
     }
 
@@ -267,7 +287,7 @@ mod tests {
     #[test]
     fn a_panic_of_the_thread_is_an_error() {
         let mut prefetcher = Prefetcher::start(batches()).unwrap();
-        prefetcher.thread = PrefetchThread::start(|_| panic!("no such example")).unwrap();
+        prefetcher.thread = PrefetchThread::start(|_, _| panic!("no such example")).unwrap();
         let error = (0..10_000)
             .find_map(|step| prefetcher.take(tower_step(step, 0)).err())
             .unwrap();

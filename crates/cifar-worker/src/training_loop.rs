@@ -35,9 +35,9 @@ pub fn train(
         let started = Instant::now();
         let (trunk, head) = Arc::make_mut(&mut gradients).split_at_mut(NUM_TRUNK_VALUES);
         let losses = engine
-            .head_gradients(server.variables(), &batch, head)
+            .head_gradients(server.variables(), batch, head)
             .with_context(|| format!("cannot compute {}", work.tower_step))?;
-        engine.trunk_gradients(server.variables(), &batch, trunk);
+        engine.trunk_gradients(server.variables(), batch, trunk);
         let compute_time = started.elapsed();
 
         let computed = Computed {

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use cifar_data::distort::{self, Distortion, IMAGE_VALUES};
 use cifar_data::pipeline;
-use cifar_data::{Dataset, Split, WhenAbsent};
+use cifar_data::{Batch, Dataset, Split, WhenAbsent};
 use cifar_sequence::{ExamplesDigest, InputKind, Sample};
 
 const SEED: u64 = 3;
@@ -23,7 +23,7 @@ fn samples() -> Vec<Sample> {
 #[test]
 fn a_batch_holds_its_samples_in_order() {
     let dataset = dataset();
-    let batch = pipeline::train_batch(&dataset, InputKind::Distorted, SEED, &samples());
+    let batch = pipeline::distorted_inputs(&dataset, SEED, &samples());
     for (index, sample) in samples().into_iter().enumerate() {
         let record = dataset.train(sample.example as usize);
         let distortion = Distortion::draw(SEED, sample.epoch, sample.example);
@@ -44,7 +44,12 @@ fn an_example_is_distorted_anew_in_each_epoch() {
 #[test]
 fn plain_inputs_do_not_depend_on_seed_and_epoch() {
     let dataset = dataset();
-    let batch = |seed| pipeline::train_batch(&dataset, InputKind::Plain, seed, &samples());
+    let batch = |seed| {
+        let mut batch = Batch::empty();
+        let samples = samples();
+        pipeline::train_batch(&dataset, InputKind::Plain, seed, &samples, &mut batch);
+        batch
+    };
     assert!(batch(1).images == batch(2).images);
     let batch = batch(1);
     let images: Vec<&[f32]> = batch.images.chunks_exact(IMAGE_VALUES).collect();
