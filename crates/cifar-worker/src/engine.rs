@@ -32,7 +32,8 @@ enum Kind {
 }
 
 impl Engine {
-    /// For batches of `batch_size`, with `kernels` as [`resolve`](crate::numerics::resolve) gives them.
+    /// For batches of `batch_size`, with `kernels` as the worker's
+    /// [numerics](crate::numerics::of_this_process) have them.
     ///
     /// # Errors
     ///
