@@ -87,7 +87,7 @@ impl Answers {
             losses,
             examples_digest,
             compute_time,
-            gradients: Gradients::Sent(self.gradients.clone()),
+            gradients: Gradients::Sent(vec![self.gradients.clone()]),
             attempt: work.attempt,
         }
     }

@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::{Mutex, MutexGuard};
 use std::time::Instant;
 
+use bytes::Bytes;
 use cifar_params::{Layout, RunConfig, Values};
 use cifar_sequence::GlobalStep;
 use cifar_wire::client::PULL_HOLD;
@@ -213,18 +214,24 @@ impl Service {
     /// verdict if they need not be looked at.
     fn gradients(&self, push: &Push) -> Result<Result<Values, Verdict>, RequestError> {
         match &push.gradients {
-            Gradients::Sent(bytes) => self.received(bytes).map(Ok),
+            Gradients::Sent(parts) => self.received(parts).map(Ok),
             Gradients::InSlot(generation) => self.copied_out(push.member, *generation),
         }
     }
 
-    fn received(&self, bytes: &[u8]) -> Result<Values, RequestError> {
-        if bytes.len() != self.num_values * size_of::<f32>() {
+    fn received(&self, parts: &[Bytes]) -> Result<Values, RequestError> {
+        let bytes: usize = parts.iter().map(Bytes::len).sum();
+        if bytes != self.num_values * size_of::<f32>() {
             let reason = "the gradients are not of this model".to_owned();
             return Err(RequestError::Invalid(reason));
         }
         let mut gradients = self.memory(&mut self.lock());
-        gradients.as_bytes_mut().copy_from_slice(bytes);
+        let mut rest = gradients.as_bytes_mut();
+        for part in parts {
+            let (place, after) = rest.split_at_mut(part.len());
+            place.copy_from_slice(part);
+            rest = after;
+        }
         Ok(gradients)
     }
 

@@ -114,7 +114,7 @@ fn push(gradients: Bytes) -> Push {
         },
         examples_digest: [0; 16],
         compute_time: std::time::Duration::ZERO,
-        gradients: Gradients::Sent(gradients),
+        gradients: Gradients::Sent(vec![gradients]),
         attempt: 0,
     }
 }

@@ -5,7 +5,12 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use cifar_params::{Layout, RunConfig};
+use tokio::sync::mpsc;
+use tokio::task::{JoinError, JoinHandle};
+use tokio_stream::Stream;
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 use tonic::{Code, Request};
 
@@ -23,7 +28,7 @@ use crate::transport::{self, BadAddress, max_message_bytes};
 pub const PULL_HOLD: Duration = Duration::from_secs(5);
 
 /// Longest wait for the answer to a request, besides the time the server may hold it.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
+pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A connection to a parameter server.
 #[derive(Clone, Debug)]
@@ -185,7 +190,29 @@ impl Client {
     ///
     /// [`ClientError::Refused`] if it is none of the run's layout.
     pub async fn push(&mut self, push: Push) -> Result<Verdict, ClientError> {
-        let request = within(REQUEST_TIMEOUT, push.into());
+        self.send(tokio_stream::iter(convert::push_messages(push)))
+            .await
+    }
+
+    /// Sends the last part of some gradients ahead, while those before it are still computed.
+    ///
+    /// Belongs into a runtime, which sends it in the background.
+    #[must_use]
+    pub fn begin_push(&self, last_part: Bytes) -> PushUnderWay {
+        // Room for both messages, so that nobody waits here.
+        let (messages, stream) = mpsc::channel(2);
+        let is_sent = messages.try_send(convert::push_part(last_part));
+        debug_assert!(is_sent.is_ok(), "there is room, and somebody listens");
+        let mut client = self.clone();
+        let reply = tokio::spawn(async move { client.send(ReceiverStream::new(stream)).await });
+        PushUnderWay { messages, reply }
+    }
+
+    async fn send(
+        &mut self,
+        messages: impl Stream<Item = pb::PushRequest> + Send + 'static,
+    ) -> Result<Verdict, ClientError> {
+        let request = within(REQUEST_TIMEOUT, messages);
         Ok(self.inner.push(request).await?.into_inner().try_into()?)
     }
 
@@ -231,6 +258,32 @@ impl Client {
             .get_status(within(REQUEST_TIMEOUT, pb::GetStatusRequest {}))
             .await?;
         Ok(reply.into_inner().try_into()?)
+    }
+}
+
+/// A push whose last part is on its way.
+#[derive(Debug)]
+pub struct PushUnderWay {
+    messages: mpsc::Sender<pb::PushRequest>,
+    reply: JoinHandle<Result<Verdict, ClientError>>,
+}
+
+impl PushUnderWay {
+    /// Sends the rest: `push` has the gradients but for the part that was sent ahead.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError`], as [`Client::push`]; nothing of it counts then, and all may be pushed again.
+    pub async fn finish(self, push: Push) -> Result<Verdict, ClientError> {
+        for message in convert::push_messages(push) {
+            // Where nobody listens any more, the reply tells why.
+            let _ = self.messages.send(message).await;
+        }
+        drop(self.messages);
+        let away = |error: JoinError| ClientError::Away {
+            reason: error.to_string(),
+        };
+        self.reply.await.map_err(away)?
     }
 }
 

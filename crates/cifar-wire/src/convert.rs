@@ -440,53 +440,65 @@ fn tower_step(global_step: u64, tower: u32) -> TowerStep {
     }
 }
 
-impl From<Push> for pb::PushRequest {
-    fn from(push: Push) -> Self {
-        let (gradients, slot_generation) = match push.gradients {
-            Gradients::Sent(gradients) => (gradients, None),
-            Gradients::InSlot(Generation(generation)) => (Bytes::new(), Some(generation)),
-        };
-        pb::PushRequest {
-            member: Some(push.member.into()),
-            global_step: push.tower_step.global_step.0,
-            tower: push.tower_step.tower.0,
-            state_digest: digest_to_pb(push.state_digest),
-            losses: Some(pb::Losses {
-                cross_entropy: push.losses.cross_entropy,
-                total: push.losses.total,
-            }),
-            examples_digest: Bytes::copy_from_slice(&push.examples_digest),
-            compute_micros: micros(push.compute_time),
-            gradients,
-            attempt: push.attempt,
-            slot_generation,
-        }
+/// The messages of a push: its parts from the last to the first, and all else with the first.
+pub(crate) fn push_messages(push: Push) -> Vec<pb::PushRequest> {
+    let (mut parts, slot_generation) = match push.gradients {
+        Gradients::Sent(parts) => (parts, None),
+        Gradients::InSlot(Generation(generation)) => (Vec::new(), Some(generation)),
+    };
+    parts.reverse();
+    let gradients = parts.pop().unwrap_or_default();
+    let last = pb::PushRequest {
+        member: Some(push.member.into()),
+        global_step: push.tower_step.global_step.0,
+        tower: push.tower_step.tower.0,
+        state_digest: digest_to_pb(push.state_digest),
+        losses: Some(pb::Losses {
+            cross_entropy: push.losses.cross_entropy,
+            total: push.losses.total,
+        }),
+        examples_digest: Bytes::copy_from_slice(&push.examples_digest),
+        compute_micros: micros(push.compute_time),
+        gradients,
+        attempt: push.attempt,
+        slot_generation,
+    };
+    let before = parts.into_iter().map(push_part);
+    before.chain([last]).collect()
+}
+
+/// A message before the last.
+pub(crate) fn push_part(gradients: Bytes) -> pb::PushRequest {
+    pb::PushRequest {
+        gradients,
+        ..pb::PushRequest::default()
     }
 }
 
-impl TryFrom<pb::PushRequest> for Push {
-    type Error = Malformed;
-
-    /// A loss that is not finite is no malformed message: it is how divergence shows.
-    fn try_from(request: pb::PushRequest) -> Result<Self, Malformed> {
-        let losses = present("losses", request.losses)?;
-        Ok(Push {
-            member: member(request.member)?,
-            tower_step: tower_step(request.global_step, request.tower),
-            state_digest: digest_from_pb("state_digest", &request.state_digest)?,
-            losses: Losses {
-                cross_entropy: losses.cross_entropy,
-                total: losses.total,
-            },
-            examples_digest: fixed("examples_digest", &request.examples_digest)?,
-            compute_time: Duration::from_micros(request.compute_micros),
-            gradients: match request.slot_generation {
-                None => Gradients::Sent(request.gradients),
-                Some(generation) => Gradients::InSlot(Generation(generation)),
-            },
-            attempt: request.attempt,
-        })
-    }
+/// The push of a last message and the parts that were in those before it, in their order.
+///
+/// A loss that is not finite is no malformed message: it is how divergence shows.
+pub(crate) fn push(request: pb::PushRequest, before: Vec<Bytes>) -> Result<Push, Malformed> {
+    let losses = present("losses", request.losses)?;
+    let parts = [request.gradients]
+        .into_iter()
+        .chain(before.into_iter().rev());
+    Ok(Push {
+        member: member(request.member)?,
+        tower_step: tower_step(request.global_step, request.tower),
+        state_digest: digest_from_pb("state_digest", &request.state_digest)?,
+        losses: Losses {
+            cross_entropy: losses.cross_entropy,
+            total: losses.total,
+        },
+        examples_digest: fixed("examples_digest", &request.examples_digest)?,
+        compute_time: Duration::from_micros(request.compute_micros),
+        gradients: match request.slot_generation {
+            None => Gradients::Sent(parts.collect()),
+            Some(generation) => Gradients::InSlot(Generation(generation)),
+        },
+        attempt: request.attempt,
+    })
 }
 
 impl From<Verdict> for pb::PushReply {
@@ -674,8 +686,8 @@ mod tests {
 
     fn gradients() -> impl Strategy<Value = Gradients> {
         prop_oneof![
-            prop::collection::vec(any::<u8>(), 0..64)
-                .prop_map(|bytes| Gradients::Sent(bytes.into())),
+            prop::collection::vec(prop::collection::vec(any::<u8>(), 0..64), 1..4)
+                .prop_map(|parts| Gradients::Sent(parts.into_iter().map(Bytes::from).collect())),
             any::<u64>().prop_map(|generation| Gradients::InSlot(Generation(generation))),
         ]
     }
@@ -708,14 +720,19 @@ mod tests {
             global_step: u64, tower: u32, gradients in gradients(),
         ) {
             let push = push(global_step, tower, gradients);
-            let bytes = pb::PushRequest::from(push.clone()).encode_to_vec();
-            let back = pb::PushRequest::decode(bytes.as_slice()).unwrap();
-            prop_assert_eq!(Push::try_from(back), Ok(push));
+            let sent = push_messages(push.clone());
+            let mut arrived: Vec<pb::PushRequest> = sent
+                .iter()
+                .map(|message| pb::PushRequest::decode(message.encode_to_vec().as_slice()).unwrap())
+                .collect();
+            let last = arrived.pop().unwrap();
+            let before = arrived.into_iter().map(|message| message.gradients).collect();
+            prop_assert_eq!(super::push(last, before), Ok(push));
         }
 
         #[test]
         fn arbitrary_bytes_are_an_error_and_never_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-            let _ = pb::PushRequest::decode(bytes.as_slice()).map(Push::try_from);
+            let _ = pb::PushRequest::decode(bytes.as_slice()).map(|last| super::push(last, Vec::new()));
             let _ = pb::PullRequest::decode(bytes.as_slice()).map(Pull::try_from);
             let _ = pb::RegisterRequest::decode(bytes.as_slice()).map(Registration::try_from);
             let _ = pb::ShareMemoryReply::decode(bytes.as_slice()).map(SharedMemory::try_from);

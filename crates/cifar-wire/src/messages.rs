@@ -254,8 +254,9 @@ pub struct Push {
 /// How the server comes by gradients.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Gradients {
-    /// They are sent: little-endian f32, all variables end to end; the receiver checks the length.
-    Sent(Bytes),
+    /// They are sent: little-endian f32, all variables end to end, in one part or several that follow
+    /// each other; the receiver checks the length.
+    Sent(Vec<Bytes>),
     /// They are in the worker's slot.
     InSlot(Generation),
 }

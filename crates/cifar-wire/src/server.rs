@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use cifar_params::{Layout, RunConfig};
-use tonic::{Request, Response, Status as RpcStatus};
+use tonic::{Request, Response, Status as RpcStatus, Streaming};
 
+use crate::client::REQUEST_TIMEOUT;
 use crate::convert;
 use crate::gradient_slot::Nonce;
 use crate::messages::{
@@ -141,9 +142,11 @@ impl<S: ParameterServer> GeneratedService for Adapter<S> {
         Ok(Response::new(self.server.pull(pull).await?.into()))
     }
 
-    async fn push(&self, request: Request<pb::PushRequest>) -> Reply<pb::PushReply> {
-        let push = Push::try_from(request.into_inner())?;
-        self.check_size(&push)?;
+    async fn push(&self, request: Request<Streaming<pb::PushRequest>>) -> Reply<pb::PushReply> {
+        let whole = tokio::time::timeout(REQUEST_TIMEOUT, self.collect(request.into_inner()));
+        let push = whole.await.map_err(|_| {
+            RpcStatus::deadline_exceeded("the last part of the gradients did not come in time")
+        })??;
         Ok(Response::new(self.server.push(push).await?.into()))
     }
 
@@ -179,17 +182,31 @@ impl<S> Adapter<S> {
         Ok(())
     }
 
-    fn check_size(&self, push: &Push) -> Result<(), RpcStatus> {
-        let Gradients::Sent(gradients) = &push.gradients else {
-            return Ok(());
-        };
-        let (found, expected) = (gradients.len(), self.gradient_bytes);
-        if found == expected {
-            return Ok(());
+    /// All messages of a push as one. What is cut short is forgotten here.
+    async fn collect(&self, mut messages: Streaming<pb::PushRequest>) -> Result<Push, RpcStatus> {
+        let (mut parts, mut found) = (Vec::new(), 0);
+        while let Some(message) = messages.message().await? {
+            found += message.gradients.len();
+            if message.member.is_some() {
+                let push = convert::push(message, parts)?;
+                let is_sent = matches!(push.gradients, Gradients::Sent(_));
+                return match is_sent && found != self.gradient_bytes {
+                    false => Ok(push),
+                    true => Err(self.of_another_size(found)),
+                };
+            }
+            // Parts of nothing could come for ever.
+            if message.gradients.is_empty() || found > self.gradient_bytes {
+                return Err(self.of_another_size(found));
+            }
+            parts.push(message.gradients);
         }
-        Err(RpcStatus::invalid_argument(format!(
-            "gradients have {found} bytes, expected {expected}"
-        )))
+        Err(RpcStatus::invalid_argument("a push without its last part"))
+    }
+
+    fn of_another_size(&self, found: usize) -> RpcStatus {
+        let expected = self.gradient_bytes;
+        RpcStatus::invalid_argument(format!("gradients have {found} bytes, expected {expected}"))
     }
 }
 

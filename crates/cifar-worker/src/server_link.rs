@@ -17,7 +17,7 @@ use bytes::Bytes;
 use cifar_cli::exit::Exit;
 use cifar_cli::signals;
 use cifar_params::{Copied, Layout, Numerics, RunConfig, StateDigest, StateFileError, Values};
-use cifar_wire::client::{Client, ClientError};
+use cifar_wire::client::{Client, ClientError, PushUnderWay};
 use cifar_wire::data_plane::DataPlane;
 use cifar_wire::messages::{
     self, Assignment, Attachment, Goodbye, Gradients, Losses, Member, PROTOCOL_VERSION, Pull, Push,
@@ -158,6 +158,15 @@ struct Conversation {
     /// The newest variables, and the digest of their state; none while they are being replaced.
     variables: Values,
     held: Option<StateDigest>,
+    /// The last part of the next push.
+    ahead: Option<Ahead>,
+}
+
+/// A part of a push that has been sent before the rest.
+#[derive(Debug)]
+struct Ahead {
+    under_way: PushUnderWay,
+    bytes: usize,
 }
 
 impl ServerLink {
@@ -203,6 +212,7 @@ impl ServerLink {
             shared: None,
             variables: Values::zeros(layout.num_values()),
             held: None,
+            ahead: None,
         };
         Ok(ServerLink {
             runtime,
@@ -280,6 +290,13 @@ impl ServerLink {
     #[must_use]
     pub fn variables(&self) -> &Values {
         &self.conversation.variables
+    }
+
+    /// Lets the last part of the gradients travel while those before it are still computed, where they
+    /// travel at all. The next [`push`](Self::push) has to be of the gradients that it is a part of.
+    pub fn begin_push(&mut self, last_part: &[f32]) {
+        let _context = self.runtime.enter();
+        self.conversation.begin_push(last_part);
     }
 
     /// Hands in the gradients of a tower step. They are not held on to: once this returns, their
@@ -508,9 +525,15 @@ impl Conversation {
         computed: Computed,
         gradients: Arc<Values>,
     ) -> Result<Verdict, LinkError> {
-        let gradients = match &mut self.shared {
-            Some(shared) => Gradients::InSlot(shared.slot.write(&gradients)),
-            None => Gradients::Sent(Bytes::from_owner(GradientBytes(gradients))),
+        let (gradients, ahead) = match &mut self.shared {
+            Some(shared) => (Gradients::InSlot(shared.slot.write(&gradients)), None),
+            None => {
+                let all = Bytes::from_owner(GradientBytes(gradients));
+                (
+                    Gradients::Sent(vec![all.clone()]),
+                    self.ahead.take().zip(Some(all)),
+                )
+            }
         };
         let push = Push {
             member: self.member(),
@@ -522,8 +545,29 @@ impl Conversation {
             gradients,
             attempt: work.attempt,
         };
+        if let Some((Ahead { under_way, bytes }, all)) = ahead {
+            let rest = all.slice(..all.len() - bytes);
+            let rest = Push {
+                gradients: Gradients::Sent(vec![rest]),
+                ..push.clone()
+            };
+            match under_way.finish(rest).await {
+                Ok(verdict) => return Ok(verdict),
+                Err(error) => debug!("a push in parts got no answer: {error}"),
+            }
+        }
         self.persist(async |client| client.push(push.clone()).await)
             .await
+    }
+
+    fn begin_push(&mut self, last_part: &[f32]) {
+        if self.shared.is_some() {
+            return;
+        }
+        let bytes = size_of_val(last_part);
+        let last_part = Bytes::copy_from_slice(Values::from(last_part).as_bytes());
+        let under_way = self.client.begin_push(last_part);
+        self.ahead = Some(Ahead { under_way, bytes });
     }
 
     fn member(&self) -> Member {

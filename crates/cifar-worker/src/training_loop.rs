@@ -37,6 +37,7 @@ pub fn train(
         let losses = engine
             .head_gradients(server.variables(), batch, head)
             .with_context(|| format!("cannot compute {}", work.tower_step))?;
+        server.begin_push(head);
         engine.trunk_gradients(server.variables(), batch, trunk);
         let compute_time = started.elapsed();
 

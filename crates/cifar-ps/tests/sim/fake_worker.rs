@@ -221,10 +221,19 @@ impl FakeWorker {
             examples_digest: model::examples(&self.shared.plan, work.tower_step).0,
             attempt: work.attempt,
             compute_time: Duration::from_millis(1),
-            gradients: Gradients::Sent(bytes.into()),
+            gradients: Gradients::Sent(self.in_parts(bytes.into())),
         };
         self.shared.history.borrow_mut().pushes.push(push.clone());
         push
+    }
+
+    /// Now and then as workers on other hosts send them: the last part before the rest.
+    fn in_parts(&mut self, mut bytes: Bytes) -> Vec<Bytes> {
+        if self.dice.chance(50) {
+            return vec![bytes];
+        }
+        let last = bytes.split_off(bytes.len() / 2);
+        vec![bytes, last]
     }
 
     async fn push(&mut self, push: Push) -> Verdict {

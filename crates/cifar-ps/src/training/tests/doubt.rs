@@ -121,7 +121,7 @@ fn a_worker_that_used_other_examples_is_caught() {
         },
         examples_digest: [7; 16],
         compute_time: Duration::ZERO,
-        gradients: Gradients::Sent(Bytes::new()),
+        gradients: Gradients::Sent(Vec::new()),
         attempt: 0,
     };
     assert_eq!(

@@ -1,0 +1,163 @@
+//! A push in parts, over a socket: the server sees all of it, or nothing.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test without a socket of its own fails"
+)]
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use cifar_params::{Initializer, Layout, RunConfig, StateDigest, VariableSpec};
+use cifar_sequence::{GlobalStep, Tower, TowerStep};
+use cifar_wire::client::{Client, ClientError};
+use cifar_wire::gradient_slot::Nonce;
+use cifar_wire::messages::{
+    Assignment, Attachment, Gradients, Losses, Member, Pull, Push, Refusal, Registered,
+    Registration, Session, SharedMemory, Status, Verdict, WorkerId,
+};
+use cifar_wire::server::{ParameterServer, RequestError, service};
+use cifar_wire::transport::{incoming, server_builder};
+use tokio::net::TcpListener;
+
+/// Long enough for anything that is on its way over the loopback interface.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Four numbers: 16 bytes.
+fn layout() -> Layout {
+    Layout::new(vec![VariableSpec {
+        name: "a".to_owned(),
+        shape: vec![4],
+        initializer: Initializer::Constant(0.0),
+        weight_decay: None,
+    }])
+}
+
+/// Notes what is pushed.
+#[derive(Debug, Default)]
+struct Recorder {
+    pushes: Mutex<Vec<Push>>,
+}
+
+impl Recorder {
+    fn gradients(&self) -> Vec<Vec<u8>> {
+        let pushes = self.pushes.lock().unwrap();
+        let sent = |push: &Push| match &push.gradients {
+            Gradients::Sent(parts) => parts.concat(),
+            Gradients::InSlot(_) => Vec::new(),
+        };
+        pushes.iter().map(sent).collect()
+    }
+}
+
+impl ParameterServer for Recorder {
+    async fn run(&self) -> Result<RunConfig, RequestError> {
+        Err(RequestError::ShuttingDown)
+    }
+
+    async fn register(&self, _: Registration) -> Result<Result<Registered, Refusal>, RequestError> {
+        Err(RequestError::ShuttingDown)
+    }
+
+    async fn share_memory(&self, _: Member) -> Result<SharedMemory, RequestError> {
+        Err(RequestError::ShuttingDown)
+    }
+
+    async fn attach(&self, _: Member, _: Nonce) -> Result<Attachment, RequestError> {
+        Err(RequestError::ShuttingDown)
+    }
+
+    async fn pull(&self, _: Pull) -> Result<Assignment, RequestError> {
+        Err(RequestError::ShuttingDown)
+    }
+
+    async fn push(&self, push: Push) -> Result<Verdict, RequestError> {
+        self.pushes.lock().unwrap().push(push);
+        Ok(Verdict::Accepted)
+    }
+
+    async fn heartbeat(&self, _: Member) -> Result<bool, RequestError> {
+        Ok(true)
+    }
+
+    async fn leave(&self, _: Member) -> Result<(), RequestError> {
+        Ok(())
+    }
+
+    async fn status(&self) -> Result<Status, RequestError> {
+        Err(RequestError::ShuttingDown)
+    }
+}
+
+async fn start() -> (Arc<Recorder>, Client) {
+    let recorder = Arc::new(Recorder::default());
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let server = server_builder(&layout())
+        .add_service(service(Arc::clone(&recorder), &layout()))
+        .serve_with_incoming(incoming(listener));
+    tokio::spawn(server);
+    (recorder, Client::new(&address, &layout()).unwrap())
+}
+
+fn push(parts: &[&'static [u8]]) -> Push {
+    Push {
+        member: Member {
+            session: Session(1),
+            worker: WorkerId(0),
+        },
+        tower_step: TowerStep {
+            global_step: GlobalStep(3),
+            tower: Tower(1),
+        },
+        state_digest: StateDigest(5),
+        losses: Losses {
+            cross_entropy: 1.0,
+            total: 2.0,
+        },
+        examples_digest: [7; 16],
+        compute_time: Duration::ZERO,
+        gradients: Gradients::Sent(parts.iter().map(|part| Bytes::from_static(part)).collect()),
+        attempt: 0,
+    }
+}
+
+#[tokio::test]
+async fn parts_arrive_as_one_push_in_the_layouts_order() {
+    let (recorder, mut client) = start().await;
+    let under_way = client.begin_push(Bytes::from_static(b"head, 12 by."));
+    let verdict = tokio::time::timeout(PATIENCE, under_way.finish(push(&[b"4 b."]))).await;
+    assert_eq!(verdict.unwrap().unwrap(), Verdict::Accepted);
+    let whole = client.push(push(&[b"4 b.", b"head, ", b"12 by."])).await;
+    assert_eq!(whole.unwrap(), Verdict::Accepted);
+    assert_eq!(recorder.gradients(), [b"4 b.head, 12 by."; 2]);
+}
+
+#[tokio::test]
+async fn a_push_that_is_cut_short_is_never_seen() {
+    let (recorder, mut client) = start().await;
+    drop(client.begin_push(Bytes::from_static(b"head, 12 by.")));
+    // What comes after it on the same connection is answered, so it has been dealt with.
+    client.push(push(&[b"sixteen bytes..."])).await.unwrap();
+    assert_eq!(recorder.gradients(), [b"sixteen bytes..."]);
+}
+
+#[tokio::test]
+async fn gradients_of_another_size_are_refused() {
+    let (recorder, mut client) = start().await;
+    for (ahead, rest) in [("head, 12 by.", "3 b"), ("much too long for it", "4 b.")] {
+        let under_way = client.begin_push(Bytes::from_static(ahead.as_bytes()));
+        let verdict = under_way.finish(push(&[rest.as_bytes()])).await;
+        assert!(
+            matches!(verdict, Err(ClientError::Refused { .. })),
+            "{verdict:?}"
+        );
+    }
+    // Parts of nothing could come for ever.
+    for parts in [[&b""[..], b"sixteen bytes..."], [b"sixteen bytes...", b""]] {
+        let verdict = client.push(push(&parts)).await;
+        assert_eq!(verdict.is_ok(), parts[0].is_empty());
+    }
+    assert_eq!(recorder.gradients().len(), 1);
+}
