@@ -152,6 +152,38 @@ fn a_worker_that_would_compute_other_bits_is_refused() {
 }
 
 #[test]
+fn each_kind_of_kernels_has_bits_of_its_own_whoever_computes() {
+    let finish = |kernels: &str, workers| {
+        let mut cluster = Cluster::builder()
+            .workers(workers)
+            .max_steps(5)
+            .server_flags(&["--kernels", kernels])
+            .start();
+        cluster.finish()
+    };
+    let digests = ["torch", "direct", "winograd"].map(|kernels| {
+        let digest = finish(kernels, 1);
+        assert_eq!(finish(kernels, 2), digest, "{kernels}");
+        digest
+    });
+    assert_ne!(digests[0], digests[1]);
+    assert_ne!(digests[1], digests[2]);
+}
+
+#[test]
+fn a_worker_that_does_not_have_the_runs_kernels_says_so() {
+    let mut cluster = Cluster::builder()
+        .workers(0)
+        .server_flags(&["--kernels", "winograd"])
+        .start();
+    cluster.add_worker(&["--threads", "2"]);
+    let worker = &mut cluster.workers[0];
+    assert_eq!(worker.wait(), Exit::Permanent);
+    worker.assert_said("the run asks for winograd kernels, which compute on one thread of a CPU");
+    worker.assert_said("start the server with --threads 1");
+}
+
+#[test]
 fn logs_for_machines_are_json_objects() {
     let json = ["--log-format", "json"];
     let mut cluster = Cluster::builder()

@@ -15,6 +15,7 @@ use crate::product::{Left, Product, Right, Start};
 use crate::shape::{
     CHANNELS, CONV2_WEIGHTS, FILTER, PADDED, PADDED_ORIGIN, PADDED_VALUES, POOLED, POOLED_VALUES,
 };
+use crate::transpose::transpose;
 
 const PADDED_ROW: usize = PADDED * CHANNELS;
 /// Numbers of the filter that belong to one of its 25 places.
@@ -107,22 +108,5 @@ pub(crate) fn turn_around(weights: &[f32], turned: &mut [f32]) {
         .zip(turned.chunks_exact_mut(TAP))
     {
         transpose(tap, CHANNELS, CHANNELS, turned);
-    }
-}
-
-/// Writes the transpose of `from`, of `rows` rows of `columns`, to `to`.
-#[inline(always)]
-pub(crate) fn transpose(from: &[f32], rows: usize, columns: usize, to: &mut [f32]) {
-    // A square of this size, read and written, stays in the first-level cache.
-    const SQUARE: usize = 16;
-    for top in (0..rows).step_by(SQUARE) {
-        for left in (0..columns).step_by(SQUARE) {
-            for column in left..(left + SQUARE).min(columns) {
-                let to = &mut to[column * rows..][..rows];
-                for row in top..(top + SQUARE).min(rows) {
-                    to[row] = from[row * columns + column];
-                }
-            }
-        }
     }
 }

@@ -17,10 +17,10 @@ use pulp::Simd;
 
 use crate::Losses;
 use crate::buffer::{Buffer, zeros};
-use crate::conv2::transpose;
 use crate::pointwise::{add_rows, relu, relu_backward};
-use crate::product::{Product, Right, Start};
+use crate::product::{Product, Start};
 use crate::shape::FEATURES;
+use crate::transpose::transpose;
 use crate::variables::{CLASSES, Head, HeadMut, LOCAL3, LOCAL4};
 
 /// The tutorial's weight decay of local3 and local4.
@@ -37,11 +37,15 @@ const TERMS: usize = 256;
 #[derive(Debug)]
 pub(crate) struct FullyConnected {
     batch_size: usize,
-    /// `[B][384]`, later its gradient; likewise the next two.
+    /// `[B][384]`
     h3: Buffer,
+    /// `[B][192]`
     h4: Buffer,
+    /// `[B][16]`; later their gradient, `g5` of the formula.
     logits: Buffer,
+    /// `[B][384]`, `B` rounded up to whole vectors; the rows beyond the batch stay zero.
     g3: Buffer,
+    /// `[B][192]`
     g4: Buffer,
     /// `[192][16]`, and its gradient.
     wide_weights: Buffer,
@@ -221,21 +225,15 @@ impl FullyConnected {
         local3.biases.fill(0.0);
         add_rows(simd, &self.g3[..rows * LOCAL3], local3.biases);
 
-        // The rows beyond the batch are zero.
         let columns = rows.next_multiple_of(WIDE);
         transpose(&self.g3, columns, LOCAL3, &mut self.turned_g3);
-        let mut product = Product::of_rows(
+        let product = Product::of_rows(
             FEATURES,
             LOCAL3,
             columns,
             variables.local3.weights,
             &self.turned_g3,
         );
-        product.b = Right {
-            values: &self.turned_g3,
-            k_stride: columns,
-            piece_stride: 0,
-        };
         product.write(simd, &mut self.turned_dh, columns, Start::Zero);
         transpose(&self.turned_dh, FEATURES, columns, features_gradient);
     }

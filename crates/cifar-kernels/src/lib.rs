@@ -43,6 +43,8 @@ mod head;
 
 mod product;
 
+mod transpose;
+
 mod buffer;
 
 /// What the kernels' tests compare with.

@@ -189,16 +189,14 @@ impl WithSimd for Write<'_, '_> {
         let (mut column, lanes) = (0, S::F32_LANES);
         while column < product.columns {
             let left = product.columns - column;
-            let width = match () {
+            let width = if S::REGISTER_COUNT >= 32 && left >= 4 * lanes {
                 // 24 sums, 4 vectors of b and one of a: what 32 registers hold.
-                () if S::REGISTER_COUNT >= 32 && left >= 4 * lanes => {
-                    product.write_columns::<S, 4>(simd, column, c, c_stride, start)
-                }
+                product.write_columns::<S, 4>(simd, column, c, c_stride, start)
+            } else if left >= 2 * lanes {
                 // 12 sums, 2 vectors of b and one of a: what 16 registers hold.
-                () if left >= 2 * lanes => {
-                    product.write_columns::<S, 2>(simd, column, c, c_stride, start)
-                }
-                () => product.write_columns::<S, 1>(simd, column, c, c_stride, start),
+                product.write_columns::<S, 2>(simd, column, c, c_stride, start)
+            } else {
+                product.write_columns::<S, 1>(simd, column, c, c_stride, start)
             };
             column += width;
         }
