@@ -297,18 +297,24 @@ mod tests {
     /// Values reach 41; f32 has 24 bits, and three roundings of 2^-24 of 41 are 7e-6.
     const TOLERANCE: f64 = 1e-5;
 
+    /// TensorFlow rounds the mean, by at most 2^-17 below 256, and in an image of nearly one colour
+    /// multiplies that by up to 42: 3.2e-4. Rounding its sum of squares adds 4e-5 at most.
+    const TOLERANCE_OF_TENSORFLOWS_ROUNDING: f64 = 4e-4;
+
     fn check(bytes: &[u8; RECORD_BYTES], distortion: &Distortion) {
         let mut image = [0.0; IMAGE_VALUES];
         distort(Record::new(bytes), distortion, &mut image);
-        assert_close(&image, &step_by_step(Record::new(bytes), distortion));
+        let expected = step_by_step(Record::new(bytes), distortion);
+        assert_close(&image, &expected, TOLERANCE);
         central_crop(Record::new(bytes), &mut image);
-        assert_close(&image, &step_by_step(Record::new(bytes), &Distortion::NONE));
+        let expected = step_by_step(Record::new(bytes), &Distortion::NONE);
+        assert_close(&image, &expected, TOLERANCE_OF_TENSORFLOWS_ROUNDING);
     }
 
-    fn assert_close(image: &[f32], expected: &[f64]) {
+    fn assert_close(image: &[f32], expected: &[f64], tolerance: f64) {
         for (value, expected) in image.iter().zip(expected) {
             let difference = (f64::from(*value) - expected).abs();
-            assert!(difference < TOLERANCE, "{value} is not {expected}");
+            assert!(difference < tolerance, "{value} is not {expected}");
         }
     }
 
