@@ -8,10 +8,10 @@
 //! for AVX-512, for AVX2 and for none; [`InstructionSet`] says which of these this processor has. The
 //! bits of a result depend on that choice and on [`Convolutions`], and on nothing else.
 //!
-//! Read in this order: [`network`] is a step. [`first_block`] and [`second_block`] are its stages,
-//! made of [`conv1`], [`max_pool`], [`lrn`] and [`pointwise`]; between them lies
-//! [`second_convolution`], as its definition says ([`conv2`]) or with a sixth of the multiplications
-//! ([`winograd`]); [`head`] is the rest. All of them multiply with [`product`].
+//! Read in this order: [`network`] is a step. `first_block` and `second_block` are its stages, made of
+//! `conv1`, `max_pool`, `lrn` and `pointwise`; between them lies `second_convolution`, as its definition
+//! says (`conv2`) or with a sixth of the multiplications (`winograd`); `head` is the rest. All of them
+//! multiply with `product`.
 
 pub mod instruction_set;
 
