@@ -565,8 +565,8 @@ impl Conversation {
             return;
         }
         let bytes = size_of_val(last_part);
-        let last_part = Bytes::copy_from_slice(Values::from(last_part).as_bytes());
-        let under_way = self.client.begin_push(last_part);
+        let last_part = GradientBytes(Arc::new(Values::from(last_part)));
+        let under_way = self.client.begin_push(Bytes::from_owner(last_part));
         self.ahead = Some(Ahead { under_way, bytes });
     }
 
