@@ -7,12 +7,12 @@ use std::thread;
 use std::time::Duration;
 
 use cifar_cli::exit::Exit;
-use cifar_params::{DecayBy, Kernels, Layout, Mode, RunConfig, StateDigest};
+use cifar_params::{DecayBy, Kernels, Layout, Mode, RunConfig, StateDigest, Values};
 use cifar_sequence::{DataSet, InputKind};
 use cifar_wire::gradient_slot::Nonce;
 use cifar_wire::messages::{
-    Assignment, Attachment, Goodbye, Member, Pull, Push, Refusal, Registered, Registration,
-    Session, SharedMemory, Status, Verdict, WorkerId,
+    Assignment, Attachment, Goodbye, Member, Pull, Push, Pushed, ReceivedGradients, Refusal,
+    Registered, Registration, Session, SharedMemory, Status, Verdict, WorkerId,
 };
 use cifar_wire::server::{ParameterServer, RequestError, service};
 use cifar_wire::transport::{incoming, server_builder};
@@ -175,8 +175,24 @@ impl ParameterServer for ServerOfAnotherHost {
         Ok(Assignment::Goodbye(Goodbye::Complete))
     }
 
-    async fn push(&self, _: Push) -> Result<Verdict, RequestError> {
+    fn gradient_memory(&self) -> Values {
+        Values::zeros(Layout::cifar10().num_values())
+    }
+
+    async fn push(&self, _: Push, _: ReceivedGradients) -> Result<Verdict, RequestError> {
         Ok(Verdict::Unregistered)
+    }
+
+    async fn push_and_pull(
+        &self,
+        push: Push,
+        gradients: ReceivedGradients,
+    ) -> Result<Pushed, RequestError> {
+        let verdict = self.push(push, gradients).await?;
+        Ok(Pushed {
+            verdict,
+            next: None,
+        })
     }
 
     async fn heartbeat(&self, _: Member) -> Result<bool, RequestError> {

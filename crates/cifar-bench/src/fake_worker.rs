@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use cifar_params::{Kernels, Layout, Numerics, RunConfig, Values};
 use cifar_sequence::{ExamplesDigest, SampleSequence};
-use cifar_wire::messages::{Gradients, Losses, Member, Push, Work};
+use cifar_wire::messages::{Gradients, GradientsToSend, Losses, Member, Push, Work};
 use cifar_worker::server_link::Computed;
 
 /// What such a worker says that it computes with.
@@ -74,22 +74,22 @@ impl Answers {
     }
 
     /// What a worker that had done `work` would push over the wire.
-    pub fn to(&mut self, member: Member, work: &Work) -> Push {
+    pub fn to(&mut self, member: Member, work: &Work) -> (Push, GradientsToSend) {
         let Computed {
             losses,
             examples_digest,
             compute_time,
         } = self.computed(work);
-        Push {
+        let push = Push {
             member,
             tower_step: work.tower_step,
             state_digest: work.state_digest,
             losses,
             examples_digest,
             compute_time,
-            gradients: Gradients::Sent(vec![self.gradients.clone()]),
             attempt: work.attempt,
-        }
+        };
+        (push, Gradients::Sent(vec![self.gradients.clone()]))
     }
 }
 

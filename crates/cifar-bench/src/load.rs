@@ -258,18 +258,22 @@ async fn work(
     }
 }
 
-/// Pulls and pushes for ever. It says each time what it holds, as a real worker does.
+/// Pulls and pushes for ever, as a real worker does.
 async fn answer_all(
     client: &mut Client,
     member: Member,
     answers: &mut Answers,
 ) -> anyhow::Result<()> {
-    let mut held = None;
+    let mut next = None;
     loop {
-        match client.pull(Pull { member, held }).await? {
+        let assignment = match next.take() {
+            Some(assignment) => assignment,
+            None => client.pull(Pull { member, held: None }).await?,
+        };
+        match assignment {
             Assignment::Work(work) => {
-                held = Some(work.state_digest);
-                client.push(answers.to(member, &work)).await?;
+                let (push, gradients) = answers.to(member, &work);
+                next = client.push_and_pull(push, gradients).await?.next;
             }
             Assignment::Wait => {}
             other => bail!("a worker is told {other:?}"),

@@ -3,15 +3,15 @@
 //! Of each step, in this order:
 //!
 //! ```text
-//! pull of the first tower     brings the variables, which are new   pull
-//! push of the first tower     the step waits for the other          push
-//! pull of the second tower    brings a few bytes                    control
-//! push of the second tower    the server commits: not timed
+//! push of the first tower     the answer brings the second tower step    push
+//! a question and its answer   a few bytes each                           messages alone
+//! push of the second tower    the server commits, and the answer         push + commit + pull
+//!                             brings the new variables
 //! ```
 //!
 //! So what is timed is transport, together with what the server does to every gradient that comes (its
-//! norm). The CPU time is that of all four; the server's is told without that of the commits, which the
-//! ledger knows.
+//! norm). The time of the commits, which the ledger knows, is taken off: from the third line, and from
+//! the server's CPU time.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -90,9 +90,9 @@ pub fn measure(args: &TransportArgs) -> anyhow::Result<Figures> {
     let history = server.history()?;
     let commits = Commits::within(&history, window);
     let gigabytes = (TRIPS_A_STEP * steps.len() * layout.size_bytes()) as f64 / 1e9;
-    let transport_cpu = (after.1 - before.1).saturating_sub(commits.commit_time());
     let commit_ms = 1000.0 * commits.commit_time().as_secs_f64() / commits.len() as f64;
-    Ok(medians(&steps)
+    let transport_cpu = (after.1 - before.1).saturating_sub(commits.commit_time());
+    Ok(medians(&steps, commit_ms)
         .with(COMMIT_MS, commit_ms)
         .with(
             CLIENT_CPU_S_PER_GB,
@@ -103,20 +103,23 @@ pub fn measure(args: &TransportArgs) -> anyhow::Result<Figures> {
 
 /// The times of one step.
 struct StepTimes {
-    pull: Duration,
     push: Duration,
     control: Duration,
+    push_commit_pull: Duration,
 }
 
-fn medians(steps: &[StepTimes]) -> Figures {
+fn medians(steps: &[StepTimes], commit_ms: f64) -> Figures {
     let of = |part: fn(&StepTimes) -> Duration| {
         let millis = |step| 1000.0 * part(step).as_secs_f64();
         median(&steps.iter().map(millis).collect::<Vec<f64>>())
     };
+    let push = of(|step| step.push);
+    let both = of(|step| step.push_commit_pull).map(|time| time - commit_ms);
+    let pull = both.zip(push).map(|(both, push)| both - push);
     Figures::default()
-        .with_some(PULL_MS, of(|step| step.pull))
-        .with_some(PUSH_MS, of(|step| step.push))
-        .with_some(PUSH_PULL_MS, of(|step| step.pull + step.push))
+        .with_some(PULL_MS, pull)
+        .with_some(PUSH_MS, push)
+        .with_some(PUSH_PULL_MS, both)
         .with_some(CONTROL_MS, of(|step| step.control))
 }
 
@@ -125,6 +128,8 @@ struct Worker {
     link: ServerLink,
     answers: Answers,
     gradients: Arc<Values>,
+    /// What the answer to the last push brought.
+    work: Work,
 }
 
 impl Worker {
@@ -140,44 +145,48 @@ impl Worker {
         Ok(Worker {
             answers: Answers::new(&run, &gradients),
             gradients: Arc::new(gradients),
+            work: pull(&mut link)?,
             link,
         })
     }
 
     fn step(&mut self) -> anyhow::Result<StepTimes> {
-        let (first, pull) = self.pull()?;
+        let first = self.work.tower_step;
+        let push = self.push_and_pull()?;
         ensure!(
-            first.variables != Variables::Held,
-            "the pull brings no variables"
-        );
-        let push = self.push(&first)?;
-        let (second, control) = self.pull()?;
-        ensure!(
-            second.tower_step.global_step == first.tower_step.global_step,
+            self.work.tower_step.global_step == first.global_step,
             "the step was done without its second tower"
         );
-        self.push(&second)?;
+        let began = Instant::now();
+        self.link.run().context("cannot ask for the run")?;
+        let control = began.elapsed();
+        let push_commit_pull = self.push_and_pull()?;
+        ensure!(
+            self.work.variables != Variables::Held,
+            "the new step brings no variables"
+        );
         Ok(StepTimes {
-            pull,
             push,
             control,
+            push_commit_pull,
         })
     }
 
-    fn pull(&mut self) -> anyhow::Result<(Work, Duration)> {
+    fn push_and_pull(&mut self) -> anyhow::Result<Duration> {
+        let computed = self.answers.computed(&self.work);
+        let gradients = Arc::clone(&self.gradients);
         let began = Instant::now();
-        match self.link.pull().context("cannot pull")? {
-            Pulled::Work(work) => Ok((work, began.elapsed())),
-            Pulled::Over(goodbye) => bail!("the run is over: {goodbye:?}"),
-        }
-    }
-
-    fn push(&mut self, work: &Work) -> anyhow::Result<Duration> {
-        let computed = self.answers.computed(work);
-        let began = Instant::now();
-        let pushed = self.link.push(work, computed, Arc::clone(&self.gradients));
+        let pushed = self.link.push(&self.work, computed, gradients);
         let verdict = pushed.context("cannot push")?;
         ensure!(verdict == Verdict::Accepted, "a push is {verdict:?}");
+        self.work = pull(&mut self.link)?;
         Ok(began.elapsed())
+    }
+}
+
+fn pull(link: &mut ServerLink) -> anyhow::Result<Work> {
+    match link.pull().context("cannot pull")? {
+        Pulled::Work(work) => Ok(work),
+        Pulled::Over(goodbye) => bail!("the run is over: {goodbye:?}"),
     }
 }

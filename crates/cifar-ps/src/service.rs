@@ -5,14 +5,13 @@ use std::fmt;
 use std::sync::{Mutex, MutexGuard};
 use std::time::Instant;
 
-use bytes::Bytes;
 use cifar_params::{Layout, RunConfig, Values};
 use cifar_sequence::GlobalStep;
 use cifar_wire::client::PULL_HOLD;
 use cifar_wire::gradient_slot::{Generation, Nonce};
 use cifar_wire::messages::{
-    self, Assignment, Attachment, Goodbye, Gradients, Member, Pull, Push, Refusal, Registered,
-    Registration, Status, Variables, Verdict,
+    self, Assignment, Attachment, Goodbye, Gradients, Member, Pull, Push, Pushed as PushAnswer,
+    ReceivedGradients, Refusal, Registered, Registration, Status, Variables, Verdict,
 };
 use cifar_wire::server::{ParameterServer, RequestError};
 use tokio::sync::broadcast;
@@ -210,31 +209,9 @@ impl Service {
         assignment
     }
 
-    /// The gradients of a push, in memory of this process; an error if they are not to be had, a
-    /// verdict if they need not be looked at.
-    fn gradients(&self, push: &Push) -> Result<Result<Values, Verdict>, RequestError> {
-        match &push.gradients {
-            Gradients::Sent(parts) => self.received(parts).map(Ok),
-            Gradients::InSlot(generation) => self.copied_out(push.member, *generation),
-        }
-    }
-
-    fn received(&self, parts: &[Bytes]) -> Result<Values, RequestError> {
-        let bytes: usize = parts.iter().map(Bytes::len).sum();
-        if bytes != self.num_values * size_of::<f32>() {
-            let reason = "the gradients are not of this model".to_owned();
-            return Err(RequestError::Invalid(reason));
-        }
-        let mut gradients = self.memory(&mut self.lock());
-        let mut rest = gradients.as_bytes_mut();
-        for part in parts {
-            let (place, after) = rest.split_at_mut(part.len());
-            place.copy_from_slice(part);
-            rest = after;
-        }
-        Ok(gradients)
-    }
-
+    /// The gradients of a push, out of the worker's slot; an error if they are not there, a verdict if
+    /// they need not be looked at.
+    ///
     /// What the slot holds belongs to another push if this one was on its way for too long: then
     /// nobody waits for its answer any more.
     fn copied_out(
@@ -263,8 +240,8 @@ impl Service {
         spare.unwrap_or_else(|| Values::zeros(self.num_values))
     }
 
-    /// A worker asks for work: that shows that the answer to its push was sent.
-    fn begin_pull(&self, member: Member) -> Result<(), RequestError> {
+    /// A worker asks for something: that shows that the answer to its push was sent.
+    fn heard_from(&self, member: Member) -> Result<(), RequestError> {
         let mut guarded = self.lock();
         if guarded.has_failed {
             return Err(RequestError::ShuttingDown);
@@ -273,6 +250,22 @@ impl Service {
             (self.at_point)(CommitPoint::After(CommitPart::Reply), step);
         }
         Ok(())
+    }
+
+    /// Work for a worker, or what else there is to say, within [`PULL_HOLD`].
+    async fn assignment(&self, pull: Pull) -> Assignment {
+        let mut changes = self.changes();
+        let answer = async {
+            loop {
+                if let Some(assignment) = self.give(pull) {
+                    return assignment;
+                }
+                // The sender lives as long as this service; having missed a change is one.
+                let _ = changes.recv().await;
+            }
+        };
+        let answer = tokio::time::timeout(PULL_HOLD, answer).await;
+        answer.unwrap_or(Assignment::Wait)
     }
 
     fn tell_change(&self) {
@@ -331,34 +324,51 @@ impl ParameterServer for Service {
     }
 
     async fn pull(&self, pull: Pull) -> Result<Assignment, RequestError> {
-        self.begin_pull(pull.member)?;
-        let mut changes = self.changes();
-        let answer = async {
-            loop {
-                if let Some(assignment) = self.give(pull) {
-                    return assignment;
-                }
-                // The sender lives as long as this service; having missed a change is one.
-                let _ = changes.recv().await;
-            }
-        };
-        Ok(tokio::time::timeout(PULL_HOLD, answer)
-            .await
-            .unwrap_or(Assignment::Wait))
+        self.heard_from(pull.member)?;
+        Ok(self.assignment(pull).await)
     }
 
-    async fn push(&self, push: Push) -> Result<Verdict, RequestError> {
+    fn gradient_memory(&self) -> Values {
+        self.memory(&mut self.lock())
+    }
+
+    async fn push(
+        &self,
+        push: Push,
+        gradients: ReceivedGradients,
+    ) -> Result<Verdict, RequestError> {
+        self.heard_from(push.member)?;
         if push.tower_step.tower.0 >= self.num_towers {
             return Err(RequestError::Invalid(format!(
                 "there is no tower {}",
                 push.tower_step.tower
             )));
         }
-        let gradient = match self.gradients(&push)? {
-            Ok(gradients) => Gradient::new(gradients),
-            Err(verdict) => return Ok(verdict),
+        let gradients = match gradients {
+            Gradients::Sent(gradients) => gradients,
+            Gradients::InSlot(generation) => match self.copied_out(push.member, generation)? {
+                Ok(gradients) => gradients,
+                Err(verdict) => return Ok(verdict),
+            },
         };
-        self.take(&push, gradient)
+        self.take(&push, Gradient::new(gradients))
+    }
+
+    async fn push_and_pull(
+        &self,
+        push: Push,
+        gradients: ReceivedGradients,
+    ) -> Result<PushAnswer, RequestError> {
+        let pull = Pull {
+            member: push.member,
+            held: Some(push.state_digest),
+        };
+        let verdict = self.push(push, gradients).await?;
+        let next = match verdict {
+            Verdict::Accepted => Some(self.assignment(pull).await),
+            _ => None,
+        };
+        Ok(PushAnswer { verdict, next })
     }
 
     async fn heartbeat(&self, member: Member) -> Result<bool, RequestError> {

@@ -7,16 +7,17 @@
 //!
 //! Both ends are in one process here, each with a thread of its own, over a loopback socket.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use cifar_params::{Layout, RunConfig, StateDigest};
+use cifar_params::{Layout, RunConfig, StateDigest, Values};
 use cifar_sequence::{GlobalStep, Tower, TowerStep};
 use cifar_wire::client::Client;
 use cifar_wire::gradient_slot::Nonce;
 use cifar_wire::messages::{
-    Assignment, Attachment, Gradients, Losses, Member, Pull, Push, Refusal, Registered,
-    Registration, Session, SharedMemory, Status, Variables, Verdict, Work, WorkerId,
+    Assignment, Attachment, Gradients, Losses, Member, Pull, Push, Pushed, ReceivedGradients,
+    Refusal, Registered, Registration, Session, SharedMemory, Status, Variables, Verdict, Work,
+    WorkerId,
 };
 use cifar_wire::server::{ParameterServer, RequestError, service};
 use cifar_wire::transport::{incoming, server_builder};
@@ -37,6 +38,19 @@ const DIGEST: StateDigest = StateDigest(1);
 /// Gives the same work again and again, and accepts everything.
 struct Agreeable {
     variables: Bytes,
+    /// Memory of the gradients that came last.
+    spare: Mutex<Option<Values>>,
+}
+
+impl Agreeable {
+    fn work(&self) -> Assignment {
+        Assignment::Work(Work {
+            tower_step: TOWER_STEP,
+            state_digest: DIGEST,
+            variables: Variables::Sent(vec![self.variables.clone()]),
+            attempt: 0,
+        })
+    }
 }
 
 impl ParameterServer for Agreeable {
@@ -57,16 +71,29 @@ impl ParameterServer for Agreeable {
     }
 
     async fn pull(&self, _: Pull) -> Result<Assignment, RequestError> {
-        Ok(Assignment::Work(Work {
-            tower_step: TOWER_STEP,
-            state_digest: DIGEST,
-            variables: Variables::Sent(self.variables.clone()),
-            attempt: 0,
-        }))
+        Ok(self.work())
     }
 
-    async fn push(&self, _: Push) -> Result<Verdict, RequestError> {
+    fn gradient_memory(&self) -> Values {
+        let spare = self.spare.lock().expect("nobody panics with it").take();
+        spare.unwrap_or_else(|| Values::zeros(self.variables.len() / size_of::<f32>()))
+    }
+
+    async fn push(&self, _: Push, gradients: ReceivedGradients) -> Result<Verdict, RequestError> {
+        if let Gradients::Sent(gradients) = gradients {
+            *self.spare.lock().expect("nobody panics with it") = Some(gradients);
+        }
         Ok(Verdict::Accepted)
+    }
+
+    async fn push_and_pull(
+        &self,
+        push: Push,
+        gradients: ReceivedGradients,
+    ) -> Result<Pushed, RequestError> {
+        let verdict = self.push(push, gradients).await?;
+        let next = Some(self.work());
+        Ok(Pushed { verdict, next })
     }
 
     async fn heartbeat(&self, _: Member) -> Result<bool, RequestError> {
@@ -96,14 +123,18 @@ fn serve(runtime: &Runtime, layout: &Layout, variables: Bytes) -> String {
         .block_on(TcpListener::bind("127.0.0.1:0"))
         .expect("there is a free port");
     let address = listener.local_addr().expect("it is bound").to_string();
+    let agreeable = Agreeable {
+        variables,
+        spare: Mutex::default(),
+    };
     let server = server_builder(layout)
-        .add_service(service(Arc::new(Agreeable { variables }), layout))
+        .add_service(service(Arc::new(agreeable), layout))
         .serve_with_incoming(incoming(listener));
     runtime.spawn(server);
     address
 }
 
-fn push(gradients: Bytes) -> Push {
+fn push() -> Push {
     Push {
         member: MEMBER,
         tower_step: TOWER_STEP,
@@ -114,7 +145,6 @@ fn push(gradients: Bytes) -> Push {
         },
         examples_digest: [0; 16],
         compute_time: std::time::Duration::ZERO,
-        gradients: Gradients::Sent(vec![gradients]),
         attempt: 0,
     }
 }
@@ -136,7 +166,8 @@ fn push_and_pull(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("wire");
     group.throughput(Throughput::Bytes(layout.size_bytes() as u64));
     group.bench_function("push", |bencher| {
-        bencher.iter(|| worker.block_on(client.push(push(tensor.clone()))));
+        let gradients = Gradients::Sent(vec![tensor.clone()]);
+        bencher.iter(|| worker.block_on(client.push(push(), gradients.clone())));
     });
     group.bench_function("pull", |bencher| {
         bencher.iter(|| worker.block_on(client.pull(pull)));

@@ -12,17 +12,17 @@ use tokio::task::{JoinError, JoinHandle};
 use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
-use tonic::{Code, Request};
+use tonic::{Code, Request, Streaming};
 
-use crate::convert;
+use crate::convert::{self, Then};
 use crate::gradient_slot::Nonce;
 use crate::messages::{
-    Assignment, Attachment, Malformed, Member, Pull, Push, Registered, Registration, SharedMemory,
-    Status, Verdict,
+    Assignment, Attachment, GradientsToSend, Malformed, Member, Pull, Push, Pushed, Registered,
+    Registration, SharedMemory, Status, Variables, Verdict, Work,
 };
 use crate::pb;
 use crate::pb::parameter_server_client::ParameterServerClient;
-use crate::transport::{self, BadAddress, max_message_bytes};
+use crate::transport::{self, BadAddress, MAX_MESSAGE_BYTES, PART_BYTES};
 
 /// Longest time the server may hold a pull that it has no work for.
 pub const PULL_HOLD: Duration = Duration::from_secs(5);
@@ -30,10 +30,15 @@ pub const PULL_HOLD: Duration = Duration::from_secs(5);
 /// Longest wait for the answer to a request, besides the time the server may hold it.
 pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
 
+/// Messages of a push besides as many as its tensor fills: a part may be cut where two layers meet, and
+/// the last message may have none.
+const MORE_PARTS: usize = 4;
+
 /// A connection to a parameter server.
 #[derive(Clone, Debug)]
 pub struct Client {
     inner: ParameterServerClient<Channel>,
+    tensor_bytes: usize,
 }
 
 /// A request that failed.
@@ -105,11 +110,13 @@ impl Client {
     /// A client that speaks over `channel`, a connection of the caller's making.
     #[must_use]
     pub fn over(channel: Channel, layout: &Layout) -> Self {
-        let limit = max_message_bytes(layout);
         let inner = ParameterServerClient::new(channel)
-            .max_decoding_message_size(limit)
-            .max_encoding_message_size(limit);
-        Client { inner }
+            .max_decoding_message_size(MAX_MESSAGE_BYTES)
+            .max_encoding_message_size(MAX_MESSAGE_BYTES);
+        Client {
+            inner,
+            tensor_bytes: layout.size_bytes(),
+        }
     }
 
     /// The configuration of the run.
@@ -180,8 +187,16 @@ impl Client {
     ///
     /// [`ClientError`], as all requests.
     pub async fn pull(&mut self, pull: Pull) -> Result<Assignment, ClientError> {
-        let request = within(PULL_HOLD + REQUEST_TIMEOUT, pull.into());
-        Ok(self.inner.pull(request).await?.into_inner().try_into()?)
+        let limit = PULL_HOLD + REQUEST_TIMEOUT;
+        let request = within(limit, pull.into());
+        let answer = async {
+            let replies = self.inner.pull(request).await?.into_inner();
+            let (first, parts) = self.receive(replies, |part| Some(part.variables)).await?;
+            let mut assignment = convert::assignment(first)?;
+            add_variables(Some(&mut assignment), parts);
+            Ok(assignment)
+        };
+        in_time(limit, answer).await
     }
 
     /// Hands in a gradient.
@@ -189,20 +204,41 @@ impl Client {
     /// # Errors
     ///
     /// [`ClientError::Refused`] if it is none of the run's layout.
-    pub async fn push(&mut self, push: Push) -> Result<Verdict, ClientError> {
-        self.send(tokio_stream::iter(convert::push_messages(push)))
-            .await
+    pub async fn push(
+        &mut self,
+        push: Push,
+        gradients: GradientsToSend,
+    ) -> Result<Verdict, ClientError> {
+        let messages = convert::push_messages(push, gradients, Then::Nothing);
+        Ok(self.send(tokio_stream::iter(messages)).await?.verdict)
     }
 
-    /// Sends the last part of some gradients ahead, while those before it are still computed.
+    /// Hands in a gradient and asks for the next tower step at once, holding the variables of the
+    /// one pushed. The server may hold the answer for [`PULL_HOLD`].
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError`], as [`push`](Self::push).
+    pub async fn push_and_pull(
+        &mut self,
+        push: Push,
+        gradients: GradientsToSend,
+    ) -> Result<Pushed, ClientError> {
+        let messages = convert::push_messages(push, gradients, Then::Pull);
+        self.send(tokio_stream::iter(messages)).await
+    }
+
+    /// Begins [`push_and_pull`](Self::push_and_pull): sends the last part of some gradients ahead, while those before it are still computed.
     ///
     /// Belongs into a runtime, which sends it in the background.
     #[must_use]
     pub fn begin_push(&self, last_part: Bytes) -> PushUnderWay {
-        // Room for both messages, so that nobody waits here.
-        let (messages, stream) = mpsc::channel(2);
-        let is_sent = messages.try_send(convert::push_part(last_part));
-        debug_assert!(is_sent.is_ok(), "there is room, and somebody listens");
+        // Room for all messages, so that nobody waits here.
+        let (messages, stream) = mpsc::channel(self.tensor_bytes / PART_BYTES + MORE_PARTS);
+        for part in convert::push_parts(vec![last_part]) {
+            let is_sent = messages.try_send(part);
+            debug_assert!(is_sent.is_ok(), "there is room, and somebody listens");
+        }
         let mut client = self.clone();
         let reply = tokio::spawn(async move { client.send(ReceiverStream::new(stream)).await });
         PushUnderWay { messages, reply }
@@ -211,9 +247,43 @@ impl Client {
     async fn send(
         &mut self,
         messages: impl Stream<Item = pb::PushRequest> + Send + 'static,
-    ) -> Result<Verdict, ClientError> {
-        let request = within(REQUEST_TIMEOUT, messages);
-        Ok(self.inner.push(request).await?.into_inner().try_into()?)
+    ) -> Result<Pushed, ClientError> {
+        let limit = PULL_HOLD + REQUEST_TIMEOUT;
+        let request = within(limit, messages);
+        let answer = async {
+            let replies = self.inner.push(request).await?.into_inner();
+            let variables = |part: pb::PushReply| part.next.map(|part| part.variables);
+            let (first, parts) = self.receive(replies, variables).await?;
+            let mut pushed = convert::pushed(first)?;
+            add_variables(pushed.next.as_mut(), parts);
+            Ok(pushed)
+        };
+        in_time(limit, answer).await
+    }
+
+    /// The first message of an answer, and the parts of a tensor in those after it.
+    async fn receive<M>(
+        &self,
+        mut replies: Streaming<M>,
+        part_of: impl Fn(M) -> Option<Bytes>,
+    ) -> Result<(M, Vec<Bytes>), ClientError> {
+        let first = replies.message().await?;
+        let first = first.ok_or(Malformed::Missing("the answer"))?;
+        let (mut parts, mut found) = (Vec::new(), 0);
+        while let Some(message) = replies.message().await? {
+            let part = part_of(message).unwrap_or_default();
+            found += part.len();
+            // Parts of nothing could come for ever.
+            if part.is_empty() || found > self.tensor_bytes {
+                return Err(ClientError::from(Malformed::Size {
+                    field: "variables",
+                    found,
+                    expected: self.tensor_bytes,
+                }));
+            }
+            parts.push(part);
+        }
+        Ok((first, parts))
     }
 
     /// Gives a sign of life; false if the server does not know the member.
@@ -265,17 +335,21 @@ impl Client {
 #[derive(Debug)]
 pub struct PushUnderWay {
     messages: mpsc::Sender<pb::PushRequest>,
-    reply: JoinHandle<Result<Verdict, ClientError>>,
+    reply: JoinHandle<Result<Pushed, ClientError>>,
 }
 
 impl PushUnderWay {
-    /// Sends the rest: `push` has the gradients but for the part that was sent ahead.
+    /// Sends the rest: `gradients` are all but the part that was sent ahead.
     ///
     /// # Errors
     ///
-    /// [`ClientError`], as [`Client::push`]; nothing of it counts then, and all may be pushed again.
-    pub async fn finish(self, push: Push) -> Result<Verdict, ClientError> {
-        for message in convert::push_messages(push) {
+    /// [`ClientError`], as [`Client::push_and_pull`]; nothing of it counts then, and all may be pushed again.
+    pub async fn finish(
+        self,
+        push: Push,
+        gradients: GradientsToSend,
+    ) -> Result<Pushed, ClientError> {
+        for message in convert::push_messages(push, gradients, Then::Pull) {
             // Where nobody listens any more, the reply tells why.
             let _ = self.messages.send(message).await;
         }
@@ -285,6 +359,28 @@ impl PushUnderWay {
         };
         self.reply.await.map_err(away)?
     }
+}
+
+/// Puts the variables where the work says that they follow.
+fn add_variables(assignment: Option<&mut Assignment>, parts: Vec<Bytes>) {
+    if let Some(Assignment::Work(Work {
+        variables: Variables::Sent(variables),
+        ..
+    })) = assignment
+    {
+        *variables = parts;
+    }
+}
+
+/// An answer, to its last message, or the failure of a server that takes too long.
+async fn in_time<T>(
+    limit: Duration,
+    answer: impl Future<Output = Result<T, ClientError>>,
+) -> Result<T, ClientError> {
+    let late = |_| ClientError::Away {
+        reason: format!("no answer within {} s", limit.as_secs()),
+    };
+    tokio::time::timeout(limit, answer).await.map_err(late)?
 }
 
 fn within<T>(timeout: Duration, message: T) -> Request<T> {

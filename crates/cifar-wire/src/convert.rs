@@ -10,11 +10,12 @@ use cifar_sequence::{GlobalStep, Tower, TowerStep};
 
 use crate::gradient_slot::{Generation, Nonce};
 use crate::messages::{
-    Assignment, Attachment, Goodbye, Gradients, Losses, MAX_NAME_BYTES, Malformed, Member, Pull,
-    Push, Registered, Registration, Session, SharedMemory, Status, Variables, Verdict, Work,
-    WorkerId, WorkerStatus,
+    Assignment, Attachment, Goodbye, Gradients, GradientsToSend, Losses, MAX_NAME_BYTES, Malformed,
+    Member, Pull, Push, Pushed, Registered, Registration, Session, SharedMemory, Status, Variables,
+    Verdict, Work, WorkerId, WorkerStatus,
 };
 use crate::pb;
+use crate::transport::PART_BYTES;
 
 impl From<Malformed> for tonic::Status {
     fn from(malformed: Malformed) -> Self {
@@ -369,51 +370,68 @@ impl TryFrom<pb::Goodbye> for Goodbye {
     }
 }
 
-impl From<Assignment> for pb::PullReply {
-    fn from(assignment: Assignment) -> Self {
-        use pb::pull_reply::Outcome;
-        let outcome = match assignment {
-            Assignment::Work(work) => Outcome::Work(work.into()),
-            Assignment::Wait => Outcome::Wait(pb::Wait {}),
-            Assignment::Goodbye(goodbye) => Outcome::Goodbye(goodbye.into()),
-            Assignment::Unregistered => Outcome::Unregistered(pb::Unregistered {}),
-        };
-        pb::PullReply {
-            outcome: Some(outcome),
+/// The messages of an answer to a pull: the answer, and the variables in parts.
+pub(crate) fn pull_replies(assignment: Assignment) -> Vec<pb::PullReply> {
+    use pb::pull_reply::Outcome;
+    let (outcome, variables) = match assignment {
+        Assignment::Work(work) => {
+            let (work, variables) = work_to_pb(work);
+            (Outcome::Work(work), variables)
         }
-    }
+        Assignment::Wait => (Outcome::Wait(pb::Wait {}), Vec::new()),
+        Assignment::Goodbye(goodbye) => (Outcome::Goodbye(goodbye.into()), Vec::new()),
+        Assignment::Unregistered => (Outcome::Unregistered(pb::Unregistered {}), Vec::new()),
+    };
+    let answer = pb::PullReply {
+        outcome: Some(outcome),
+        variables: Bytes::new(),
+    };
+    let parts = parts(variables).into_iter().map(|variables| pb::PullReply {
+        outcome: None,
+        variables,
+    });
+    [answer].into_iter().chain(parts).collect()
 }
 
-impl TryFrom<pb::PullReply> for Assignment {
-    type Error = Malformed;
-
-    fn try_from(reply: pb::PullReply) -> Result<Self, Malformed> {
-        use pb::pull_reply::Outcome;
-        Ok(match present("outcome", reply.outcome)? {
-            Outcome::Work(work) => Assignment::Work(work.try_into()?),
-            Outcome::Wait(pb::Wait {}) => Assignment::Wait,
-            Outcome::Goodbye(goodbye) => Assignment::Goodbye(goodbye.try_into()?),
-            Outcome::Unregistered(pb::Unregistered {}) => Assignment::Unregistered,
-        })
-    }
+/// The answer to a pull, of its first message; variables that follow are not there yet.
+pub(crate) fn assignment(reply: pb::PullReply) -> Result<Assignment, Malformed> {
+    use pb::pull_reply::Outcome;
+    Ok(match present("outcome", reply.outcome)? {
+        Outcome::Work(work) => Assignment::Work(work.try_into()?),
+        Outcome::Wait(pb::Wait {}) => Assignment::Wait,
+        Outcome::Goodbye(goodbye) => Assignment::Goodbye(goodbye.try_into()?),
+        Outcome::Unregistered(pb::Unregistered {}) => Assignment::Unregistered,
+    })
 }
 
-impl From<Work> for pb::Work {
-    fn from(work: Work) -> Self {
-        let (variables, state_sequence) = match work.variables {
-            Variables::Held => (None, None),
-            Variables::Sent(variables) => (Some(variables), None),
-            Variables::InStateFile { sequence } => (None, Some(sequence)),
-        };
-        pb::Work {
-            global_step: work.tower_step.global_step.0,
-            tower: work.tower_step.tower.0,
-            state_digest: digest_to_pb(work.state_digest),
-            variables,
-            attempt: work.attempt,
-            state_sequence,
+/// The same bytes in parts that fit a message.
+fn parts(tensor: Vec<Bytes>) -> Vec<Bytes> {
+    let mut parts = Vec::new();
+    for mut bytes in tensor {
+        while bytes.len() > PART_BYTES {
+            parts.push(bytes.split_to(PART_BYTES));
         }
+        parts.push(bytes);
     }
+    parts
+}
+
+/// Work, and the variables that are sent after it.
+fn work_to_pb(work: Work) -> (pb::Work, Vec<Bytes>) {
+    let (state_sequence, variables) = match work.variables {
+        Variables::Held => (None, Vec::new()),
+        Variables::Sent(variables) => (None, variables),
+        Variables::InStateFile { sequence } => (Some(sequence), Vec::new()),
+    };
+    let work = pb::Work {
+        global_step: work.tower_step.global_step.0,
+        tower: work.tower_step.tower.0,
+        state_digest: digest_to_pb(work.state_digest),
+        attempt: work.attempt,
+        state_sequence,
+        variables_follow: !variables.is_empty(),
+    };
+    (work, variables)
 }
 
 impl TryFrom<pb::Work> for Work {
@@ -423,10 +441,10 @@ impl TryFrom<pb::Work> for Work {
         Ok(Work {
             tower_step: tower_step(work.global_step, work.tower),
             state_digest: digest_from_pb("work.state_digest", &work.state_digest)?,
-            variables: match (work.variables, work.state_sequence) {
-                (Some(variables), _) => Variables::Sent(variables),
-                (None, Some(sequence)) => Variables::InStateFile { sequence },
-                (None, None) => Variables::Held,
+            variables: match (work.variables_follow, work.state_sequence) {
+                (true, _) => Variables::Sent(Vec::new()),
+                (false, Some(sequence)) => Variables::InStateFile { sequence },
+                (false, None) => Variables::Held,
             },
             attempt: work.attempt,
         })
@@ -440,14 +458,27 @@ fn tower_step(global_step: u64, tower: u32) -> TowerStep {
     }
 }
 
-/// The messages of a push: its parts from the last to the first, and all else with the first.
-pub(crate) fn push_messages(push: Push) -> Vec<pb::PushRequest> {
-    let (mut parts, slot_generation) = match push.gradients {
-        Gradients::Sent(parts) => (parts, None),
+/// What a worker does after a push.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Then {
+    /// It pulls, and wants both answers together.
+    Pull,
+    /// It says in another request.
+    Nothing,
+}
+
+/// The messages of a push: the parts of its gradients from the last to the first, and all else with
+/// the first part.
+pub(crate) fn push_messages(
+    push: Push,
+    gradients: GradientsToSend,
+    then: Then,
+) -> Vec<pb::PushRequest> {
+    let (sent, slot_generation) = match gradients {
+        Gradients::Sent(sent) => (sent, None),
         Gradients::InSlot(Generation(generation)) => (Vec::new(), Some(generation)),
     };
-    parts.reverse();
-    let gradients = parts.pop().unwrap_or_default();
+    let mut before = push_parts(sent);
     let last = pb::PushRequest {
         member: Some(push.member.into()),
         global_step: push.tower_step.global_step.0,
@@ -459,31 +490,33 @@ pub(crate) fn push_messages(push: Push) -> Vec<pb::PushRequest> {
         }),
         examples_digest: Bytes::copy_from_slice(&push.examples_digest),
         compute_micros: micros(push.compute_time),
-        gradients,
         attempt: push.attempt,
         slot_generation,
+        then_pull: then == Then::Pull,
+        ..before.pop().unwrap_or_default()
     };
-    let before = parts.into_iter().map(push_part);
-    before.chain([last]).collect()
+    before.push(last);
+    before
 }
 
-/// A message before the last.
-pub(crate) fn push_part(gradients: Bytes) -> pb::PushRequest {
-    pb::PushRequest {
+/// Messages that hold nothing but these gradients, from the last part to the first.
+pub(crate) fn push_parts(gradients: Vec<Bytes>) -> Vec<pb::PushRequest> {
+    let parts = parts(gradients).into_iter().rev();
+    let message = |gradients| pb::PushRequest {
         gradients,
         ..pb::PushRequest::default()
-    }
+    };
+    parts.map(message).collect()
 }
 
-/// The push of a last message and the parts that were in those before it, in their order.
+/// What the last message of a push says, and where the gradients are if not in its messages.
 ///
 /// A loss that is not finite is no malformed message: it is how divergence shows.
-pub(crate) fn push(request: pb::PushRequest, before: Vec<Bytes>) -> Result<Push, Malformed> {
+pub(crate) fn push(
+    request: &pb::PushRequest,
+) -> Result<(Push, Option<Generation>, Then), Malformed> {
     let losses = present("losses", request.losses)?;
-    let parts = [request.gradients]
-        .into_iter()
-        .chain(before.into_iter().rev());
-    Ok(Push {
+    let push = Push {
         member: member(request.member)?,
         tower_step: tower_step(request.global_step, request.tower),
         state_digest: digest_from_pb("state_digest", &request.state_digest)?,
@@ -493,18 +526,19 @@ pub(crate) fn push(request: pb::PushRequest, before: Vec<Bytes>) -> Result<Push,
         },
         examples_digest: fixed("examples_digest", &request.examples_digest)?,
         compute_time: Duration::from_micros(request.compute_micros),
-        gradients: match request.slot_generation {
-            None => Gradients::Sent(parts.collect()),
-            Some(generation) => Gradients::InSlot(Generation(generation)),
-        },
         attempt: request.attempt,
-    })
+    };
+    let then = match request.then_pull {
+        true => Then::Pull,
+        false => Then::Nothing,
+    };
+    Ok((push, request.slot_generation.map(Generation), then))
 }
 
-impl From<Verdict> for pb::PushReply {
+impl From<Verdict> for pb::push_reply::Outcome {
     fn from(verdict: Verdict) -> Self {
         use pb::push_reply::Outcome;
-        let outcome = match verdict {
+        match verdict {
             Verdict::Accepted => Outcome::Accepted(pb::Accepted {}),
             Verdict::Stale { staleness } => Outcome::Stale(pb::Stale { staleness }),
             Verdict::Ahead { global_step } => Outcome::Ahead(pb::Ahead {
@@ -513,29 +547,39 @@ impl From<Verdict> for pb::PushReply {
             Verdict::InDoubt => Outcome::InDoubt(pb::InDoubt {}),
             Verdict::Goodbye(goodbye) => Outcome::Goodbye(goodbye.into()),
             Verdict::Unregistered => Outcome::Unregistered(pb::Unregistered {}),
-        };
-        pb::PushReply {
-            outcome: Some(outcome),
         }
     }
 }
 
-impl TryFrom<pb::PushReply> for Verdict {
-    type Error = Malformed;
+/// The messages of an answer to a push.
+pub(crate) fn push_replies(pushed: Pushed) -> Vec<pb::PushReply> {
+    let mut next = pushed.next.map(pull_replies).into_iter().flatten();
+    let answer = pb::PushReply {
+        outcome: Some(pushed.verdict.into()),
+        next: next.next(),
+    };
+    let parts = next.map(|part| pb::PushReply {
+        outcome: None,
+        next: Some(part),
+    });
+    [answer].into_iter().chain(parts).collect()
+}
 
-    fn try_from(reply: pb::PushReply) -> Result<Self, Malformed> {
-        use pb::push_reply::Outcome;
-        Ok(match present("outcome", reply.outcome)? {
-            Outcome::Accepted(pb::Accepted {}) => Verdict::Accepted,
-            Outcome::Stale(pb::Stale { staleness }) => Verdict::Stale { staleness },
-            Outcome::Ahead(pb::Ahead { global_step }) => Verdict::Ahead {
-                global_step: GlobalStep(global_step),
-            },
-            Outcome::InDoubt(pb::InDoubt {}) => Verdict::InDoubt,
-            Outcome::Goodbye(goodbye) => Verdict::Goodbye(goodbye.try_into()?),
-            Outcome::Unregistered(pb::Unregistered {}) => Verdict::Unregistered,
-        })
-    }
+/// The answer to a push, of its first message; variables that follow are not there yet.
+pub(crate) fn pushed(reply: pb::PushReply) -> Result<Pushed, Malformed> {
+    use pb::push_reply::Outcome;
+    let verdict = match present("outcome", reply.outcome)? {
+        Outcome::Accepted(pb::Accepted {}) => Verdict::Accepted,
+        Outcome::Stale(pb::Stale { staleness }) => Verdict::Stale { staleness },
+        Outcome::Ahead(pb::Ahead { global_step }) => Verdict::Ahead {
+            global_step: GlobalStep(global_step),
+        },
+        Outcome::InDoubt(pb::InDoubt {}) => Verdict::InDoubt,
+        Outcome::Goodbye(goodbye) => Verdict::Goodbye(goodbye.try_into()?),
+        Outcome::Unregistered(pb::Unregistered {}) => Verdict::Unregistered,
+    };
+    let next = reply.next.map(assignment).transpose()?;
+    Ok(Pushed { verdict, next })
 }
 
 impl From<Status> for pb::GetStatusReply {
@@ -632,7 +676,7 @@ mod tests {
         }
     }
 
-    fn push(global_step: u64, tower: u32, gradients: Gradients) -> Push {
+    fn push(global_step: u64, tower: u32) -> Push {
         Push {
             member: Member {
                 session: Session(5),
@@ -646,7 +690,6 @@ mod tests {
             },
             examples_digest: [7; 16],
             compute_time: Duration::from_micros(1500),
-            gradients,
             attempt: 1,
         }
     }
@@ -684,61 +727,92 @@ mod tests {
         }
     }
 
-    fn gradients() -> impl Strategy<Value = Gradients> {
-        prop_oneof![
-            prop::collection::vec(prop::collection::vec(any::<u8>(), 0..64), 1..4)
-                .prop_map(|parts| Gradients::Sent(parts.into_iter().map(Bytes::from).collect())),
-            any::<u64>().prop_map(|generation| Gradients::InSlot(Generation(generation))),
-        ]
+    fn decoded<M: Message + Default>(message: &M) -> M {
+        M::decode(message.encode_to_vec().as_slice()).unwrap()
+    }
+
+    /// Some bytes, in parts of which none is empty.
+    fn tensor() -> impl Strategy<Value = Vec<Bytes>> {
+        let part = prop::collection::vec(any::<u8>(), 1..64).prop_map(Bytes::from);
+        prop::collection::vec(part, 1..4)
     }
 
     fn variables() -> impl Strategy<Value = Variables> {
         prop_oneof![
             Just(Variables::Held),
-            prop::collection::vec(any::<u8>(), 0..64)
-                .prop_map(|bytes| Variables::Sent(bytes.into())),
+            tensor().prop_map(Variables::Sent),
             any::<u64>().prop_map(|sequence| Variables::InStateFile { sequence }),
         ]
     }
 
+    #[test]
+    fn no_part_is_larger_than_a_message_may_be() {
+        let bytes = Bytes::from(vec![7; 2 * PART_BYTES + 5]);
+        let lengths: Vec<usize> = parts(vec![bytes]).iter().map(Bytes::len).collect();
+        assert_eq!(lengths, [PART_BYTES, PART_BYTES, 5]);
+    }
+
     proptest! {
         #[test]
-        fn work_survives_the_wire(global_step: u64, tower: u32, variables in variables()) {
-            let work = Work {
+        fn an_answer_with_work_survives_the_wire(
+            global_step: u64, tower: u32, variables in variables(),
+        ) {
+            let work = |variables| Work {
                 tower_step: tower_step(global_step, tower),
                 state_digest: StateDigest(3),
                 variables,
                 attempt: 2,
             };
-            let bytes = pb::Work::from(work.clone()).encode_to_vec();
-            let back = pb::Work::decode(bytes.as_slice()).unwrap();
-            prop_assert_eq!(Work::try_from(back), Ok(work));
+            let next = Some(Assignment::Work(work(variables.clone())));
+            let verdict = Verdict::Stale { staleness: 1 };
+            let mut messages = push_replies(Pushed { verdict, next }).into_iter();
+            let answer = pushed(decoded(&messages.next().unwrap())).unwrap();
+            let parts: Vec<Bytes> = messages
+                .map(|message| decoded(&message).next.unwrap().variables)
+                .collect();
+            let expected = match &variables {
+                Variables::Sent(sent) => {
+                    prop_assert_eq!(&parts, sent);
+                    Variables::Sent(Vec::new())
+                }
+                other => {
+                    prop_assert!(parts.is_empty());
+                    other.clone()
+                }
+            };
+            let next = Some(Assignment::Work(work(expected)));
+            prop_assert_eq!(answer, Pushed { verdict, next });
         }
 
         #[test]
-        fn a_push_survives_the_wire(
-            global_step: u64, tower: u32, gradients in gradients(),
-        ) {
-            let push = push(global_step, tower, gradients);
-            let sent = push_messages(push.clone());
-            let mut arrived: Vec<pb::PushRequest> = sent
-                .iter()
-                .map(|message| pb::PushRequest::decode(message.encode_to_vec().as_slice()).unwrap())
-                .collect();
-            let last = arrived.pop().unwrap();
-            let before = arrived.into_iter().map(|message| message.gradients).collect();
-            prop_assert_eq!(super::push(last, before), Ok(push));
+        fn a_push_survives_the_wire(global_step: u64, tower: u32, sent in tensor()) {
+            let expected = push(global_step, tower);
+            let messages = push_messages(expected, Gradients::Sent(sent.clone()), Then::Pull);
+            let arrived: Vec<pb::PushRequest> = messages.iter().map(decoded).collect();
+            let last = super::push(arrived.last().unwrap());
+            prop_assert_eq!(last, Ok((expected, None, Then::Pull)));
+            let parts = arrived.into_iter().rev().map(|message| message.gradients);
+            prop_assert_eq!(parts.collect::<Vec<_>>(), sent);
+        }
+
+        #[test]
+        fn a_push_of_a_slot_survives_the_wire(generation: u64) {
+            let in_slot = Gradients::InSlot(Generation(generation));
+            let messages = push_messages(push(1, 0), in_slot, Then::Nothing);
+            let [message] = messages.as_slice() else { panic!("one message") };
+            let arrived = super::push(&decoded(message));
+            prop_assert_eq!(arrived, Ok((push(1, 0), Some(Generation(generation)), Then::Nothing)));
         }
 
         #[test]
         fn arbitrary_bytes_are_an_error_and_never_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-            let _ = pb::PushRequest::decode(bytes.as_slice()).map(|last| super::push(last, Vec::new()));
+            let _ = pb::PushRequest::decode(bytes.as_slice()).map(|last| super::push(&last));
             let _ = pb::PullRequest::decode(bytes.as_slice()).map(Pull::try_from);
             let _ = pb::RegisterRequest::decode(bytes.as_slice()).map(Registration::try_from);
             let _ = pb::ShareMemoryReply::decode(bytes.as_slice()).map(SharedMemory::try_from);
             let _ = pb::AttachReply::decode(bytes.as_slice()).map(Attachment::try_from);
-            let _ = pb::PullReply::decode(bytes.as_slice()).map(Assignment::try_from);
-            let _ = pb::PushReply::decode(bytes.as_slice()).map(Verdict::try_from);
+            let _ = pb::PullReply::decode(bytes.as_slice()).map(assignment);
+            let _ = pb::PushReply::decode(bytes.as_slice()).map(pushed);
             let _ = pb::GetStatusReply::decode(bytes.as_slice()).map(Status::try_from);
         }
     }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bytes::Bytes;
-use cifar_params::{Numerics, RunConfig, StateDigest};
+use cifar_params::{Numerics, RunConfig, StateDigest, Values};
 use cifar_sequence::{GlobalStep, Tower, TowerStep};
 
 use crate::gradient_slot::Generation;
@@ -14,7 +14,7 @@ use crate::gradient_slot::Generation;
 pub const MAX_NAME_BYTES: usize = 128;
 
 /// Version of the protocol. A server and a worker of different versions refuse each other.
-pub const PROTOCOL_VERSION: u32 = 2;
+pub const PROTOCOL_VERSION: u32 = 3;
 
 /// A message that is not what the protocol says.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -199,8 +199,8 @@ pub struct Work {
 pub enum Variables {
     /// It holds them already.
     Held,
-    /// They are sent: little-endian f32, all end to end.
-    Sent(Bytes),
+    /// They are sent: little-endian f32, all end to end, in one part or several that follow each other.
+    Sent(Vec<Bytes>),
     /// They are in the state file that the server shares, in the state of this sequence number.
     InStateFile {
         /// The number.
@@ -230,8 +230,8 @@ pub struct Losses {
     pub total: f32,
 }
 
-/// The gradient of one tower step.
-#[derive(Clone, Debug, PartialEq)]
+/// What is said of the gradient of one tower step, which comes with it.
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Push {
     /// Who computed it.
     pub member: Member,
@@ -245,21 +245,25 @@ pub struct Push {
     pub examples_digest: [u8; 16],
     /// Time the worker took to compute, without waiting.
     pub compute_time: Duration,
-    /// The gradients.
-    pub gradients: Gradients,
     /// That of the [`Work`].
     pub attempt: u32,
 }
 
-/// How the server comes by gradients.
+/// How the server comes by gradients. `S` is what they are at this end of the wire.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Gradients {
-    /// They are sent: little-endian f32, all variables end to end, in one part or several that follow
-    /// each other; the receiver checks the length.
-    Sent(Vec<Bytes>),
+pub enum Gradients<S> {
+    /// They are sent.
+    Sent(S),
     /// They are in the worker's slot.
     InSlot(Generation),
 }
+
+/// Gradients as a worker has them: little-endian f32, all variables end to end, in one part or several
+/// that follow each other.
+pub type GradientsToSend = Gradients<Vec<Bytes>>;
+
+/// Gradients as the server gets them, which are of the layout's size.
+pub type ReceivedGradients = Gradients<Values>;
 
 /// The answer to a [`Push`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -282,6 +286,15 @@ pub enum Verdict {
     Goodbye(Goodbye),
     /// The server does not know this member: register again.
     Unregistered,
+}
+
+/// The answer to a [`Push`] of a worker that would pull next.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Pushed {
+    /// To the push.
+    pub verdict: Verdict,
+    /// To the pull; `None` if the worker has to pull itself, as after all but an accepted push.
+    pub next: Option<Assignment>,
 }
 
 /// How a run stands.

@@ -2,21 +2,21 @@
 
 use std::sync::Arc;
 
-use cifar_params::{Layout, RunConfig};
+use cifar_params::{Layout, RunConfig, Values};
 use tonic::{Request, Response, Status as RpcStatus, Streaming};
 
 use crate::client::REQUEST_TIMEOUT;
-use crate::convert;
+use crate::convert::{self, Then};
 use crate::gradient_slot::Nonce;
 use crate::messages::{
-    Assignment, Attachment, Gradients, Member, PROTOCOL_VERSION, Pull, Push, Refusal, Registered,
-    Registration, SharedMemory, Status, Verdict,
+    Assignment, Attachment, Gradients, Member, PROTOCOL_VERSION, Pull, Push, Pushed,
+    ReceivedGradients, Refusal, Registered, Registration, SharedMemory, Status, Verdict,
 };
 use crate::pb;
 use crate::pb::parameter_server_server::{
     ParameterServer as GeneratedService, ParameterServerServer,
 };
-use crate::transport::max_message_bytes;
+use crate::transport::MAX_MESSAGE_BYTES;
 
 /// What a parameter server answers.
 pub trait ParameterServer: Send + Sync + 'static {
@@ -45,8 +45,22 @@ pub trait ParameterServer: Send + Sync + 'static {
     /// Gives a tower step, waiting a while for one.
     fn pull(&self, pull: Pull) -> impl Future<Output = Result<Assignment, RequestError>> + Send;
 
-    /// Takes a gradient, whose size has been checked against the layout where it was sent.
-    fn push(&self, push: Push) -> impl Future<Output = Result<Verdict, RequestError>> + Send;
+    /// Memory for the gradients of a push, of the layout's size, with anything in it.
+    fn gradient_memory(&self) -> Values;
+
+    /// Takes a gradient.
+    fn push(
+        &self,
+        push: Push,
+        gradients: ReceivedGradients,
+    ) -> impl Future<Output = Result<Verdict, RequestError>> + Send;
+
+    /// Takes a gradient and, if it counts, gives the next tower step, waiting a while for one.
+    fn push_and_pull(
+        &self,
+        push: Push,
+        gradients: ReceivedGradients,
+    ) -> impl Future<Output = Result<Pushed, RequestError>> + Send;
 
     /// Notes a sign of life; false if the member is unknown.
     fn heartbeat(&self, member: Member) -> impl Future<Output = Result<bool, RequestError>> + Send;
@@ -83,15 +97,14 @@ pub fn service<S: ParameterServer>(
     server: Arc<S>,
     layout: &Layout,
 ) -> ParameterServerServer<impl GeneratedService + use<S>> {
-    let limit = max_message_bytes(layout);
     let adapter = Adapter {
         server,
         layout_fingerprint: layout.fingerprint(),
         gradient_bytes: layout.size_bytes(),
     };
     ParameterServerServer::new(adapter)
-        .max_decoding_message_size(limit)
-        .max_encoding_message_size(limit)
+        .max_decoding_message_size(MAX_MESSAGE_BYTES)
+        .max_encoding_message_size(MAX_MESSAGE_BYTES)
 }
 
 struct Adapter<S> {
@@ -102,8 +115,19 @@ struct Adapter<S> {
 
 type Reply<T> = Result<Response<T>, RpcStatus>;
 
+/// Messages that are all there, and are encoded one by one as the connection takes them.
+type Replies<T> = tokio_stream::Iter<std::vec::IntoIter<Result<T, RpcStatus>>>;
+
+fn replies<T>(messages: Vec<T>) -> Response<Replies<T>> {
+    let messages: Vec<_> = messages.into_iter().map(Ok).collect();
+    Response::new(tokio_stream::iter(messages))
+}
+
 #[tonic::async_trait]
 impl<S: ParameterServer> GeneratedService for Adapter<S> {
+    type PullStream = Replies<pb::PullReply>;
+    type PushStream = Replies<pb::PushReply>;
+
     async fn get_run(&self, _: Request<pb::GetRunRequest>) -> Reply<pb::GetRunReply> {
         let run = self.server.run().await?;
         Ok(Response::new(pb::GetRunReply {
@@ -137,17 +161,25 @@ impl<S: ParameterServer> GeneratedService for Adapter<S> {
         ))
     }
 
-    async fn pull(&self, request: Request<pb::PullRequest>) -> Reply<pb::PullReply> {
+    async fn pull(&self, request: Request<pb::PullRequest>) -> Reply<Self::PullStream> {
         let pull = Pull::try_from(request.into_inner())?;
-        Ok(Response::new(self.server.pull(pull).await?.into()))
+        let assignment = self.server.pull(pull).await?;
+        Ok(replies(convert::pull_replies(assignment)))
     }
 
-    async fn push(&self, request: Request<Streaming<pb::PushRequest>>) -> Reply<pb::PushReply> {
+    async fn push(&self, request: Request<Streaming<pb::PushRequest>>) -> Reply<Self::PushStream> {
         let whole = tokio::time::timeout(REQUEST_TIMEOUT, self.collect(request.into_inner()));
-        let push = whole.await.map_err(|_| {
+        let (push, gradients, then) = whole.await.map_err(|_| {
             RpcStatus::deadline_exceeded("the last part of the gradients did not come in time")
         })??;
-        Ok(Response::new(self.server.push(push).await?.into()))
+        let pushed = match then {
+            Then::Pull => self.server.push_and_pull(push, gradients).await?,
+            Then::Nothing => Pushed {
+                verdict: self.server.push(push, gradients).await?,
+                next: None,
+            },
+        };
+        Ok(replies(convert::push_replies(pushed)))
     }
 
     async fn heartbeat(&self, request: Request<pb::HeartbeatRequest>) -> Reply<pb::HeartbeatReply> {
@@ -182,31 +214,45 @@ impl<S> Adapter<S> {
         Ok(())
     }
 
-    /// All messages of a push as one. What is cut short is forgotten here.
-    async fn collect(&self, mut messages: Streaming<pb::PushRequest>) -> Result<Push, RpcStatus> {
-        let (mut parts, mut found) = (Vec::new(), 0);
-        while let Some(message) = messages.message().await? {
-            found += message.gradients.len();
-            if message.member.is_some() {
-                let push = convert::push(message, parts)?;
-                let is_sent = matches!(push.gradients, Gradients::Sent(_));
-                return match is_sent && found != self.gradient_bytes {
-                    false => Ok(push),
-                    true => Err(self.of_another_size(found)),
-                };
-            }
-            // Parts of nothing could come for ever.
-            if message.gradients.is_empty() || found > self.gradient_bytes {
-                return Err(self.of_another_size(found));
-            }
-            parts.push(message.gradients);
-        }
-        Err(RpcStatus::invalid_argument("a push without its last part"))
-    }
-
     fn of_another_size(&self, found: usize) -> RpcStatus {
         let expected = self.gradient_bytes;
         RpcStatus::invalid_argument(format!("gradients have {found} bytes, expected {expected}"))
+    }
+}
+
+impl<S: ParameterServer> Adapter<S> {
+    /// All messages of a push as one. What is cut short is forgotten here.
+    async fn collect(
+        &self,
+        mut messages: Streaming<pb::PushRequest>,
+    ) -> Result<(Push, ReceivedGradients, Then), RpcStatus> {
+        let (mut gradients, mut found) = (None, 0);
+        while let Some(message) = messages.message().await? {
+            let part = &message.gradients;
+            found += part.len();
+            if found > self.gradient_bytes {
+                return Err(self.of_another_size(found));
+            }
+            if !part.is_empty() {
+                let all: &mut Values =
+                    gradients.get_or_insert_with(|| self.server.gradient_memory());
+                let from = self.gradient_bytes - found;
+                all.as_bytes_mut()[from..][..part.len()].copy_from_slice(part);
+            } else if message.member.is_none() {
+                // Parts of nothing could come for ever.
+                return Err(self.of_another_size(found));
+            }
+            if message.member.is_some() {
+                let (push, in_slot, then) = convert::push(&message)?;
+                let gradients = match (in_slot, gradients) {
+                    (Some(generation), None) => Gradients::InSlot(generation),
+                    (None, Some(all)) if found == self.gradient_bytes => Gradients::Sent(all),
+                    _ => return Err(self.of_another_size(found)),
+                };
+                return Ok((push, gradients, then));
+            }
+        }
+        Err(RpcStatus::invalid_argument("a push without its last part"))
     }
 }
 

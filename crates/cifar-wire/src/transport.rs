@@ -1,8 +1,8 @@
 //! The settings of a connection, the same at both ends.
 //!
-//! A message is a push or a pull: all variables once. The limits follow from the layout, because
-//! the defaults do not fit: tonic decodes 4,194,304 bytes at most and the model's gradients are
-//! 4,273,192; HTTP/2's windows begin at 65,535 bytes, so a push would stop 65 times to be let on.
+//! Tensors travel in parts, one a message, and messages have a limit of their own that does not depend on
+//! the model. The windows follow from the layout, because HTTP/2's begin at 65,535 bytes, so that a push
+//! would stop 65 times to be let on.
 
 use std::time::Duration;
 
@@ -11,27 +11,29 @@ use tokio::net::TcpListener;
 use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Channel, Endpoint, Server};
 
-/// Bytes of a message besides its tensor: keys, digests and names.
-const MESSAGE_OVERHEAD_BYTES: usize = 64 * 1024;
-
 /// HTTP/2 frames of this size moved most bytes per second; larger ones were slower.
 const FRAME_BYTES: u32 = 256 * 1024;
+
+/// Largest part of a tensor in a message. Both ends buffer a few of them for each connection; smaller ones
+/// cost more time.
+pub(crate) const PART_BYTES: usize = 128 * 1024;
+
+/// The largest message that is taken: far more than a part, and enough for the status of thousands of
+/// workers.
+pub(crate) const MAX_MESSAGE_BYTES: usize = 1024 * 1024;
+
+/// Bytes of a tensor's messages besides the tensor: lengths, keys and digests.
+const OVERHEAD_BYTES: usize = 64 * 1024;
 
 /// A peer that does not answer a ping for this long is gone.
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The largest message that the protocol has for a model of this layout.
-#[must_use]
-pub fn max_message_bytes(layout: &Layout) -> usize {
-    layout.size_bytes() + MESSAGE_OVERHEAD_BYTES
-}
-
-/// A window that one whole message fits through without waiting to be let on.
+/// A window that a whole push fits through without waiting to be let on.
 fn window_bytes(layout: &Layout) -> u32 {
     const MAX_WINDOW_BYTES: usize = (1 << 31) - 1;
-    max_message_bytes(layout).min(MAX_WINDOW_BYTES) as u32
+    (layout.size_bytes() + OVERHEAD_BYTES).min(MAX_WINDOW_BYTES) as u32
 }
 
 /// The connections that come to `listener`, which send what they have at once.

@@ -9,13 +9,14 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use cifar_params::{Initializer, Layout, RunConfig, StateDigest, VariableSpec};
+use cifar_params::{Initializer, Layout, RunConfig, StateDigest, Values, VariableSpec};
 use cifar_sequence::{GlobalStep, Tower, TowerStep};
 use cifar_wire::client::{Client, ClientError};
 use cifar_wire::gradient_slot::Nonce;
 use cifar_wire::messages::{
-    Assignment, Attachment, Gradients, Losses, Member, Pull, Push, Refusal, Registered,
-    Registration, Session, SharedMemory, Status, Verdict, WorkerId,
+    Assignment, Attachment, Gradients, GradientsToSend, Losses, Member, Pull, Push, Pushed,
+    ReceivedGradients, Refusal, Registered, Registration, Session, SharedMemory, Status, Verdict,
+    WorkerId,
 };
 use cifar_wire::server::{ParameterServer, RequestError, service};
 use cifar_wire::transport::{incoming, server_builder};
@@ -37,17 +38,13 @@ fn layout() -> Layout {
 /// Notes what is pushed.
 #[derive(Debug, Default)]
 struct Recorder {
-    pushes: Mutex<Vec<Push>>,
+    pushes: Mutex<Vec<Values>>,
 }
 
 impl Recorder {
     fn gradients(&self) -> Vec<Vec<u8>> {
         let pushes = self.pushes.lock().unwrap();
-        let sent = |push: &Push| match &push.gradients {
-            Gradients::Sent(parts) => parts.concat(),
-            Gradients::InSlot(_) => Vec::new(),
-        };
-        pushes.iter().map(sent).collect()
+        pushes.iter().map(|push| push.as_bytes().to_vec()).collect()
     }
 }
 
@@ -72,9 +69,24 @@ impl ParameterServer for Recorder {
         Err(RequestError::ShuttingDown)
     }
 
-    async fn push(&self, push: Push) -> Result<Verdict, RequestError> {
-        self.pushes.lock().unwrap().push(push);
+    fn gradient_memory(&self) -> Values {
+        Values::zeros(layout().num_values())
+    }
+
+    async fn push(&self, _: Push, gradients: ReceivedGradients) -> Result<Verdict, RequestError> {
+        match gradients {
+            Gradients::Sent(gradients) => self.pushes.lock().unwrap().push(gradients),
+            Gradients::InSlot(_) => panic!("there is no slot"),
+        }
         Ok(Verdict::Accepted)
+    }
+
+    async fn push_and_pull(
+        &self,
+        push: Push,
+        gradients: ReceivedGradients,
+    ) -> Result<Pushed, RequestError> {
+        self.push(push, gradients).await.map(|_| accepted())
     }
 
     async fn heartbeat(&self, _: Member) -> Result<bool, RequestError> {
@@ -101,7 +113,11 @@ async fn start() -> (Arc<Recorder>, Client) {
     (recorder, Client::new(&address, &layout()).unwrap())
 }
 
-fn push(parts: &[&'static [u8]]) -> Push {
+fn gradients(parts: &[&'static [u8]]) -> GradientsToSend {
+    Gradients::Sent(parts.iter().map(|part| Bytes::from_static(part)).collect())
+}
+
+fn push() -> Push {
     Push {
         member: Member {
             session: Session(1),
@@ -118,8 +134,14 @@ fn push(parts: &[&'static [u8]]) -> Push {
         },
         examples_digest: [7; 16],
         compute_time: Duration::ZERO,
-        gradients: Gradients::Sent(parts.iter().map(|part| Bytes::from_static(part)).collect()),
         attempt: 0,
+    }
+}
+
+fn accepted() -> Pushed {
+    Pushed {
+        verdict: Verdict::Accepted,
+        next: Some(Assignment::Wait),
     }
 }
 
@@ -127,11 +149,16 @@ fn push(parts: &[&'static [u8]]) -> Push {
 async fn parts_arrive_as_one_push_in_the_layouts_order() {
     let (recorder, mut client) = start().await;
     let under_way = client.begin_push(Bytes::from_static(b"head, 12 by."));
-    let verdict = tokio::time::timeout(PATIENCE, under_way.finish(push(&[b"4 b."]))).await;
-    assert_eq!(verdict.unwrap().unwrap(), Verdict::Accepted);
-    let whole = client.push(push(&[b"4 b.", b"head, ", b"12 by."])).await;
+    let verdict =
+        tokio::time::timeout(PATIENCE, under_way.finish(push(), gradients(&[b"4 b."]))).await;
+    assert_eq!(verdict.unwrap().unwrap(), accepted());
+    let parts = gradients(&[b"4 b.", b"head, ", b"12 by."]);
+    let whole = client.push(push(), parts).await;
     assert_eq!(whole.unwrap(), Verdict::Accepted);
-    assert_eq!(recorder.gradients(), [b"4 b.head, 12 by."; 2]);
+    let one = gradients(&[b"4 b.head, 12 by."]);
+    let whole = client.push_and_pull(push(), one).await;
+    assert_eq!(whole.unwrap(), accepted());
+    assert_eq!(recorder.gradients(), [b"4 b.head, 12 by."; 3]);
 }
 
 #[tokio::test]
@@ -139,7 +166,8 @@ async fn a_push_that_is_cut_short_is_never_seen() {
     let (recorder, mut client) = start().await;
     drop(client.begin_push(Bytes::from_static(b"head, 12 by.")));
     // What comes after it on the same connection is answered, so it has been dealt with.
-    client.push(push(&[b"sixteen bytes..."])).await.unwrap();
+    let whole = gradients(&[b"sixteen bytes..."]);
+    client.push(push(), whole).await.unwrap();
     assert_eq!(recorder.gradients(), [b"sixteen bytes..."]);
 }
 
@@ -148,7 +176,9 @@ async fn gradients_of_another_size_are_refused() {
     let (recorder, mut client) = start().await;
     for (ahead, rest) in [("head, 12 by.", "3 b"), ("much too long for it", "4 b.")] {
         let under_way = client.begin_push(Bytes::from_static(ahead.as_bytes()));
-        let verdict = under_way.finish(push(&[rest.as_bytes()])).await;
+        let verdict = under_way
+            .finish(push(), gradients(&[rest.as_bytes()]))
+            .await;
         assert!(
             matches!(verdict, Err(ClientError::Refused { .. })),
             "{verdict:?}"
@@ -156,7 +186,7 @@ async fn gradients_of_another_size_are_refused() {
     }
     // Parts of nothing could come for ever.
     for parts in [[&b""[..], b"sixteen bytes..."], [b"sixteen bytes...", b""]] {
-        let verdict = client.push(push(&parts)).await;
+        let verdict = client.push(push(), gradients(&parts)).await;
         assert_eq!(verdict.is_ok(), parts[0].is_empty());
     }
     assert_eq!(recorder.gradients().len(), 1);

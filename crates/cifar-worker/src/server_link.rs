@@ -20,8 +20,8 @@ use cifar_params::{Copied, Layout, Numerics, RunConfig, StateDigest, StateFileEr
 use cifar_wire::client::{Client, ClientError, PushUnderWay};
 use cifar_wire::data_plane::DataPlane;
 use cifar_wire::messages::{
-    self, Assignment, Attachment, Goodbye, Gradients, Losses, Member, PROTOCOL_VERSION, Pull, Push,
-    Registration, Variables, Verdict, Work,
+    self, Assignment, Attachment, Goodbye, Gradients, GradientsToSend, Losses, Member,
+    PROTOCOL_VERSION, Pull, Push, Pushed, Registration, Variables, Verdict, Work,
 };
 use cifar_wire::transport::BadAddress;
 use tokio::runtime::Runtime;
@@ -158,6 +158,8 @@ struct Conversation {
     /// The newest variables, and the digest of their state; none while they are being replaced.
     variables: Values,
     held: Option<StateDigest>,
+    /// What the answer to the last push brought along for the next pull.
+    next: Option<Assignment>,
     /// The last part of the next push.
     ahead: Option<Ahead>,
 }
@@ -212,6 +214,7 @@ impl ServerLink {
             shared: None,
             variables: Values::zeros(layout.num_values()),
             held: None,
+            next: None,
             ahead: None,
         };
         Ok(ServerLink {
@@ -301,6 +304,9 @@ impl ServerLink {
 
     /// Hands in the gradients of a tower step. They are not held on to: once this returns, their
     /// memory can be used again.
+    ///
+    /// The answer comes together with that to the next [`pull`](Self::pull), so that it takes as
+    /// long as that one would, and the pull no time.
     ///
     /// # Errors
     ///
@@ -457,11 +463,7 @@ impl Conversation {
         heartbeat: &watch::Sender<Option<(Member, Duration)>>,
     ) -> Result<Pulled, LinkError> {
         loop {
-            let pull = Pull {
-                member: self.member(),
-                held: self.held,
-            };
-            match self.persist(async |client| client.pull(pull).await).await? {
+            match self.assignment().await? {
                 Assignment::Work(work) => match self.take_variables(&work)? {
                     Copied::Whole => return Ok(Pulled::Work(work)),
                     Copied::Overtaken => {
@@ -481,20 +483,37 @@ impl Conversation {
         }
     }
 
+    /// The answer to a pull, which may have come already.
+    async fn assignment(&mut self) -> Result<Assignment, LinkError> {
+        if let Some(next) = self.next.take() {
+            return Ok(next);
+        }
+        let pull = Pull {
+            member: self.member(),
+            held: self.held,
+        };
+        self.persist(async |client| client.pull(pull).await).await
+    }
+
     /// Sees to it that the variables are those of `work`.
     fn take_variables(&mut self, work: &Work) -> Result<Copied, LinkError> {
-        let bytes = match &work.variables {
+        let parts = match &work.variables {
             Variables::Held if self.held == Some(work.state_digest) => return Ok(Copied::Whole),
             Variables::Held => return Err(self.not_understood("it sends no variables")),
             Variables::InStateFile { sequence } => {
                 return self.read_variables(*sequence, work.state_digest);
             }
-            Variables::Sent(bytes) => bytes,
+            Variables::Sent(parts) => parts,
         };
-        if bytes.len() != self.layout.size_bytes() {
+        if parts.iter().map(Bytes::len).sum::<usize>() != self.layout.size_bytes() {
             return Err(self.not_understood("its variables are of another size"));
         }
-        self.variables.as_bytes_mut().copy_from_slice(bytes);
+        let mut rest = self.variables.as_bytes_mut();
+        for part in parts {
+            let (place, after) = rest.split_at_mut(part.len());
+            place.copy_from_slice(part);
+            rest = after;
+        }
         self.held = Some(work.state_digest);
         Ok(Copied::Whole)
     }
@@ -542,21 +561,27 @@ impl Conversation {
             losses: computed.losses,
             examples_digest: computed.examples_digest,
             compute_time: computed.compute_time,
-            gradients,
             attempt: work.attempt,
         };
+        let Pushed { verdict, next } = self.push_and_pull(push, gradients, ahead).await?;
+        self.next = next;
+        Ok(verdict)
+    }
+
+    async fn push_and_pull(
+        &mut self,
+        push: Push,
+        gradients: GradientsToSend,
+        ahead: Option<(Ahead, Bytes)>,
+    ) -> Result<Pushed, LinkError> {
         if let Some((Ahead { under_way, bytes }, all)) = ahead {
             let rest = all.slice(..all.len() - bytes);
-            let rest = Push {
-                gradients: Gradients::Sent(vec![rest]),
-                ..push.clone()
-            };
-            match under_way.finish(rest).await {
-                Ok(verdict) => return Ok(verdict),
+            match under_way.finish(push, Gradients::Sent(vec![rest])).await {
+                Ok(pushed) => return Ok(pushed),
                 Err(error) => debug!("a push in parts got no answer: {error}"),
             }
         }
-        self.persist(async |client| client.push(push.clone()).await)
+        self.persist(async |client| client.push_and_pull(push, gradients.clone()).await)
             .await
     }
 

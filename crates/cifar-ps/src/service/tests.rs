@@ -100,7 +100,7 @@ impl Bench {
         &self,
         member: Member,
         work: &Work,
-        gradients: Gradients,
+        gradients: ReceivedGradients,
     ) -> Result<Verdict, RequestError> {
         let run = run_config();
         let examples = run.data.num_train_examples();
@@ -121,10 +121,9 @@ impl Bench {
             },
             examples_digest: ExamplesDigest::of(sequence.samples(work.tower_step)).0,
             compute_time: std::time::Duration::from_millis(5),
-            gradients,
             attempt: work.attempt,
         };
-        self.service.push(push).await
+        self.service.push(push, gradients).await
     }
 
     fn variables(&self) -> Vec<f32> {

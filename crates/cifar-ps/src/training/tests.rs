@@ -1,7 +1,7 @@
 //! The decisions of a run, without a clock or a network.
 
 use cifar_sequence::Tower;
-use cifar_wire::messages::{Gradients, Losses};
+use cifar_wire::messages::Losses;
 
 use super::fixtures::{numerics, run_config, some_time};
 use super::*;
@@ -78,7 +78,6 @@ impl Bench {
             losses,
             examples_digest: self.examples(work.tower_step).0,
             compute_time: Duration::from_millis(5),
-            gradients: Gradients::Sent(Vec::new()),
             attempt: work.attempt,
         };
         self.hand_in(&push, gradients)

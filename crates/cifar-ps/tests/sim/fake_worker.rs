@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use cifar_params::StateDigest;
+use cifar_sequence::GlobalStep;
 use cifar_wire::client::{Client, ClientError, PULL_HOLD};
 use cifar_wire::messages::{
-    Assignment, Goodbye, Gradients, Member, PROTOCOL_VERSION, Pull, Push, Registration, Variables,
-    Verdict, Work,
+    Assignment, Goodbye, Gradients, GradientsToSend, Member, PROTOCOL_VERSION, Pull, Push, Pushed,
+    Registration, Variables, Verdict, Work,
 };
 
 use crate::dice::{Dice, Purpose};
@@ -130,8 +131,13 @@ impl FakeWorker {
     }
 
     async fn train(&mut self, member: Member) -> Over {
+        let mut next = None;
         loop {
-            let work = match self.pull(member).await {
+            let assignment = match next.take() {
+                Some(assignment) => assignment,
+                None => self.pull(member).await,
+            };
+            let work = match assignment {
                 Assignment::Work(work) => work,
                 Assignment::Wait => continue,
                 Assignment::Goodbye(Goodbye::Quarantined) => return Over::Unregistered,
@@ -140,11 +146,13 @@ impl FakeWorker {
             };
             self.misbehave(member);
             self.compute().await;
-            let push = self.push_of(member, &work);
-            self.repeat_later(&push);
-            if self.push(push).await == Verdict::Unregistered {
+            let (push, gradients) = self.push_of(member, &work);
+            self.repeat_later(push, &gradients);
+            let pushed = self.push(push, gradients).await;
+            if pushed.verdict == Verdict::Unregistered {
                 return Over::Unregistered;
             }
+            next = pushed.next;
             if self.may(self.shared.plan.habits.leave) {
                 self.leave(member).await;
                 return Over::Unregistered;
@@ -161,23 +169,28 @@ impl FakeWorker {
                 Ok((floor, client.pull(Pull { member, held }).await?))
             })
             .await;
+        self.take(floor, &assignment);
+        assignment
+    }
+
+    /// Looks at the answer to a pull.
+    fn take(&mut self, floor: GlobalStep, assignment: &Assignment) {
         let mut history = self.shared.history.borrow_mut();
-        match &assignment {
+        match assignment {
             Assignment::Work(work) => history.work(floor, work),
             Assignment::Goodbye(goodbye) => history.goodbye(*goodbye),
             Assignment::Wait | Assignment::Unregistered => {}
         }
         drop(history);
-        match &assignment {
+        match assignment {
             Assignment::Work(work) => {
                 self.note(format_args!("gets {}", work.tower_step));
                 if let Variables::Sent(variables) = &work.variables {
-                    self.held = Some((work.state_digest, variables.clone()));
+                    self.held = Some((work.state_digest, variables.concat().into()));
                 }
             }
             other => self.note(format_args!("pulls: {other:?}")),
         }
-        assignment
     }
 
     /// The time that a gradient takes.
@@ -201,7 +214,7 @@ impl FakeWorker {
         self.signs.hangs.set(false);
     }
 
-    fn push_of(&mut self, member: Member, work: &Work) -> Push {
+    fn push_of(&mut self, member: Member, work: &Work) -> (Push, GradientsToSend) {
         let (_, variables) = self
             .held
             .as_ref()
@@ -221,10 +234,11 @@ impl FakeWorker {
             examples_digest: model::examples(&self.shared.plan, work.tower_step).0,
             attempt: work.attempt,
             compute_time: Duration::from_millis(1),
-            gradients: Gradients::Sent(self.in_parts(bytes.into())),
         };
-        self.shared.history.borrow_mut().pushes.push(push.clone());
-        push
+        let gradients = Gradients::Sent(self.in_parts(bytes.into()));
+        let both = (push, gradients);
+        self.shared.history.borrow_mut().pushes.push(both.clone());
+        both
     }
 
     /// Now and then as workers on other hosts send them: the last part before the rest.
@@ -236,32 +250,45 @@ impl FakeWorker {
         vec![bytes, last]
     }
 
-    async fn push(&mut self, push: Push) -> Verdict {
+    /// Hands a gradient in, and pulls with it as real workers do, or not.
+    async fn push(&mut self, push: Push, gradients: GradientsToSend) -> Pushed {
         let shared = Rc::clone(&self.shared);
         let mut first = true;
-        let (floor, verdict) = self
-            .answer(PATIENCE, async |client| {
+        let pulls = self.dice.chance(70);
+        let (floor, pushed) = self
+            .answer(PULL_HOLD + PATIENCE, async |client| {
                 let floor = shared.history.borrow().heard();
                 if !std::mem::take(&mut first) {
                     shared.history.borrow_mut().totals.duplicates += 1;
                 }
-                Ok((floor, client.push(push.clone()).await?))
+                let pushed = match pulls {
+                    true => client.push_and_pull(push, gradients.clone()).await?,
+                    false => Pushed {
+                        verdict: client.push(push, gradients.clone()).await?,
+                        next: None,
+                    },
+                };
+                Ok((floor, pushed))
             })
             .await;
+        let Pushed { verdict, next } = &pushed;
         self.shared
             .history
             .borrow_mut()
-            .verdict(floor, &push, verdict);
+            .verdict(floor, &push, *verdict);
         self.note(format_args!("pushes {}: {verdict:?}", push.tower_step));
-        verdict
+        if let Some(assignment) = next {
+            self.take(floor, assignment);
+        }
+        pushed
     }
 
     /// The same push once more, at once or later; as whoever the worker is by then, or as it is now.
-    fn repeat_later(&mut self, push: &Push) {
+    fn repeat_later(&mut self, push: Push, gradients: &GradientsToSend) {
         if self.may(self.shared.plan.habits.repeat) {
             let longest = *self.dice.pick(&[0, 100, 1000, 5000]);
             let delay = self.dice.millis(0, longest);
-            self.send_again(push.clone(), delay);
+            self.send_again(push, gradients.clone(), delay);
         }
     }
 
@@ -272,17 +299,17 @@ impl FakeWorker {
             if history.pushes.is_empty() {
                 return;
             }
-            let mut push = self.dice.pick(&history.pushes).clone();
+            let (mut push, gradients) = self.dice.pick(&history.pushes).clone();
             drop(history);
             if self.dice.chance(70) {
                 push.member = member;
             }
             let delay = self.dice.millis(0, 100);
-            self.send_again(push, delay);
+            self.send_again(push, gradients, delay);
         }
     }
 
-    fn send_again(&mut self, mut push: Push, delay: Duration) {
+    fn send_again(&mut self, mut push: Push, gradients: GradientsToSend, delay: Duration) {
         let (shared, signs) = (Rc::clone(&self.shared), Rc::clone(&self.signs));
         let (mut client, number) = (self.client.clone(), self.number);
         let as_of_then = self.dice.chance(50);
@@ -293,7 +320,7 @@ impl FakeWorker {
             }
             let floor = shared.history.borrow().heard();
             shared.history.borrow_mut().totals.duplicates += 1;
-            let answer = tokio::time::timeout(PATIENCE, client.push(push.clone())).await;
+            let answer = tokio::time::timeout(PATIENCE, client.push(push, gradients)).await;
             if let Ok(Ok(verdict)) = answer {
                 let tower_step = push.tower_step;
                 shared.history.borrow_mut().verdict(floor, &push, verdict);

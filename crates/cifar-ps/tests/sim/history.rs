@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use cifar_sequence::GlobalStep;
-use cifar_wire::messages::{Goodbye, Push, Variables, Verdict, Work};
+use cifar_wire::messages::{Goodbye, GradientsToSend, Push, Variables, Verdict, Work};
 
 use crate::plan::Plan;
 use crate::reference::Reference;
@@ -56,7 +56,7 @@ pub(crate) struct History {
     events: Vec<String>,
     violation: Option<String>,
     /// Every push that was ever sent, for those who send one again.
-    pub(crate) pushes: Vec<Push>,
+    pub(crate) pushes: Vec<(Push, GradientsToSend)>,
     pub(crate) totals: Totals,
 }
 
@@ -141,7 +141,7 @@ impl History {
         });
         self.check_digest(step, work.state_digest, "the server gave out");
         if let (Variables::Sent(sent), Some(known)) = (&work.variables, self.reference.at(step)) {
-            let same = sent[..] == known.variables;
+            let same = sent.concat() == known.variables;
             self.check(same, || {
                 format!("the variables of step {step} have other bits")
             });

@@ -121,7 +121,6 @@ fn a_worker_that_used_other_examples_is_caught() {
         },
         examples_digest: [7; 16],
         compute_time: Duration::ZERO,
-        gradients: Gradients::Sent(Vec::new()),
         attempt: 0,
     };
     assert_eq!(
