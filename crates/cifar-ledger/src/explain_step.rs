@@ -140,7 +140,8 @@ fn events_of(history: &History, step: GlobalStep) -> Vec<String> {
         } else {
             ""
         };
-        format!("{}{undone}", told(history, event))
+        let worker = |number| history.worker(event.server_start, number);
+        format!("{}{undone}", told(&event.record, &worker))
     };
     of_step.map(sentence).collect()
 }

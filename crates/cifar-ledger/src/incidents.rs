@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use crate::history::{Event, History};
+use crate::history::{Event, History, Worker};
 use crate::record::{Dropped, Outcome, Record};
 use crate::units::{count, duration, times, write_lines};
 
@@ -51,15 +51,17 @@ impl Incidents {
 
     fn note(&mut self, history: &History, event: &Event) {
         let since = event.at_micros.saturating_sub(history.starts[0].at_micros);
-        let told = told(history, event);
+        let worker = |number| history.worker(event.server_start, number);
+        let told = told(&event.record, &worker);
         self.notable.push(format!("{:>9}  {told}", duration(since)));
     }
 }
 
-/// An event as a sentence about its worker.
-pub(crate) fn told(history: &History, event: &Event) -> String {
-    let worker = |number: u32| history.worker(event.server_start, number);
-    match &event.record {
+/// A record as a sentence about its workers, whom `worker` knows by number; nothing for a start, a
+/// rewind or a commit, of which more is to be told.
+#[must_use]
+pub fn told(record: &Record, worker: &dyn Fn(u32) -> Worker) -> String {
+    match record {
         Record::Joined { worker: by, .. } => format!("{} joined", worker(*by)),
         Record::Left { worker: by } => format!("{} left", worker(*by)),
         Record::Lost { worker: by } => {
@@ -111,6 +113,9 @@ pub(crate) fn told(history: &History, event: &Event) -> String {
         ),
         Record::Quarantined { worker: by, reason } => {
             format!("{} takes no further part: {reason}", worker(*by))
+        }
+        Record::Checkpoint { global_step } => {
+            format!("the checkpoint of step {global_step} is written")
         }
         Record::StoodStill { waits_for } => format!("the run stood still, waiting for {waits_for}"),
         Record::Suspended { pause_micros } => {

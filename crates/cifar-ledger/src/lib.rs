@@ -1,9 +1,10 @@
 //! The ledger of a run: what was committed, by whom, when, and what came in between.
 //!
 //! [`record`] says what can stand in it, [`ledger_file`] is how the server writes it, and [`opening`]
-//! what it writes first. [`history`] is a ledger read again; from a history [`verify()`] proves that every example was used exactly
-//! once, [`diff()`] finds where two runs part, and [`explain()`] and [`explain_step()`] tell people
-//! where the time went and who did what.
+//! what it writes first. [`tail`] reads a ledger while it grows; [`history`] is a whole ledger read
+//! again. From a history [`verify()`] proves that every example was used exactly once, [`diff()`]
+//! finds where two runs part, and [`explain()`] and [`explain_step()`] tell people where the time went
+//! and who did what.
 //!
 //! Nothing here decides anything about a run, and nothing reads a clock.
 
@@ -12,6 +13,8 @@ pub mod record;
 pub mod ledger_file;
 
 pub mod opening;
+
+pub mod tail;
 
 pub mod history;
 
@@ -50,6 +53,8 @@ pub use ledger_file::{Head, LedgerError, LedgerFile};
 pub use opening::opening_lines;
 pub use proof::Proof;
 pub use record::{Commit, Line, Record};
+pub use tail::{LedgerTail, News};
+pub use units::median;
 pub use verify::verify;
 
 /// Records for the tests of this crate.

@@ -93,6 +93,11 @@ pub enum Record {
         /// What it did, in words.
         reason: String,
     },
+    /// A checkpoint was written.
+    Checkpoint {
+        /// Its step.
+        global_step: GlobalStep,
+    },
     /// No gradient came for some seconds.
     StoodStill {
         /// Who was missing, and since when, in words.

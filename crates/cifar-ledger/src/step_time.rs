@@ -8,7 +8,7 @@ use crate::units::{median, millis, percent, percentile_95};
 
 /// The parts of a step, one after the other. A step begins with the commit before it and ends with
 /// its own; what comes last decides when all gradients are there.
-const PARTS: [&str; 7] = [
+pub const PARTS: [&str; 7] = [
     "until the tower step that comes last is given out",
     "a worker computes it",
     "its gradient and variables travel, or wait for the server",
@@ -47,8 +47,9 @@ pub(crate) fn last_of(commit: &Commit) -> Option<&TowerRecord> {
     commit.towers.iter().min_by_key(waited_then_held)
 }
 
-/// The time of each of [`PARTS`].
-pub(crate) fn parts_of(commit: &Commit) -> [u64; PARTS.len()] {
+/// The time of each of [`PARTS`], in microseconds.
+#[must_use]
+pub fn parts_of(commit: &Commit) -> [u64; PARTS.len()] {
     let (held, compute) = last_of(commit).map_or((0, 0), |last| {
         (last.held_micros, last.compute_micros.min(last.held_micros))
     });
@@ -64,8 +65,9 @@ pub(crate) fn parts_of(commit: &Commit) -> [u64; PARTS.len()] {
     ]
 }
 
-/// Time from the commit before to the end of this one.
-pub(crate) fn total_of(commit: &Commit) -> u64 {
+/// Time from the commit before to the end of this one, in microseconds.
+#[must_use]
+pub fn total_of(commit: &Commit) -> u64 {
     let phases = commit.phases;
     [
         commit.gather_micros,

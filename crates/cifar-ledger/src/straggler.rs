@@ -7,10 +7,10 @@ use crate::units::{count, counted, median, millis};
 use crate::workers::{WorkerShare, Workers};
 
 /// A worker is slow when its median time is more than this many tenths of the others'.
-const SLOW_TENTHS: u64 = 15;
+pub const SLOW_TENTHS: u64 = 15;
 
 /// Fewer tower steps than this say nothing: the first of a worker include its warm-up.
-const MIN_TOWER_STEPS: u64 = 5;
+pub const MIN_TOWER_STEPS: u64 = 5;
 
 /// A worker that holds the others up.
 #[derive(Clone, Debug, PartialEq, Eq)]

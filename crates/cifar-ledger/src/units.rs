@@ -90,7 +90,8 @@ pub(crate) fn write_lines<T: fmt::Display>(f: &mut fmt::Formatter<'_>, lines: &[
 }
 
 /// The middle one of these numbers, or the mean of the middle two; 0 if there are none.
-pub(crate) fn median(numbers: impl IntoIterator<Item = u64>) -> u64 {
+#[must_use]
+pub fn median(numbers: impl IntoIterator<Item = u64>) -> u64 {
     let mut numbers: Vec<u64> = numbers.into_iter().collect();
     numbers.sort_unstable();
     match (numbers.len(), numbers.len() / 2) {

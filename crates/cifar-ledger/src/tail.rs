@@ -1,0 +1,257 @@
+//! Reads a ledger while a server writes to it: what is new since the last look.
+//!
+//! Nothing is locked and nothing is written. A line without an end is one that is being written, and
+//! is left for the next look.
+
+use std::fs::{self, File};
+use std::io::{self, ErrorKind, Read, Seek, SeekFrom};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use crate::ledger_file::LedgerError;
+use crate::record::Line;
+
+/// A look reads no more than this at once, or one line if that is longer.
+const PIECE_BYTES: u64 = 1024 * 1024;
+
+/// A ledger, read as far as it was written at the last look.
+#[derive(Debug)]
+pub struct LedgerTail {
+    path: PathBuf,
+    open: Option<OpenFile>,
+}
+
+#[derive(Debug)]
+struct OpenFile {
+    file: File,
+    /// Device and number: another file may take this one's name.
+    identity: (u64, u64),
+    /// Where the first line begins that was not read yet.
+    offset: u64,
+    /// Lines before that.
+    num_lines: usize,
+}
+
+/// What a look found.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct News {
+    /// The lines that were not read before, in order.
+    pub lines: Vec<Line>,
+    /// Whether these are the first lines of another ledger than that of the last look.
+    pub begins_anew: bool,
+    /// Bytes that were read so far, and bytes that there are.
+    pub read_bytes: (u64, u64),
+}
+
+impl News {
+    /// Whether there is more to be read at once.
+    #[must_use]
+    pub fn has_more(&self) -> bool {
+        !self.lines.is_empty() && self.read_bytes.0 < self.read_bytes.1
+    }
+}
+
+impl LedgerTail {
+    /// The ledger at `path`, from its beginning. It may not be there yet.
+    #[must_use]
+    pub fn new(path: &Path) -> Self {
+        LedgerTail {
+            path: path.to_owned(),
+            open: None,
+        }
+    }
+
+    /// Reads what is new: nothing where there is no ledger, and only a piece of much.
+    ///
+    /// # Errors
+    ///
+    /// [`LedgerError::Read`] if it cannot be read, [`LedgerError::Line`] if a line is no record; the
+    /// next look comes to the same line again.
+    pub fn look(&mut self) -> Result<News, LedgerError> {
+        let begins_anew = self
+            .follow_name()
+            .map_err(|source| unread(&self.path, source))?;
+        let path = &self.path;
+        let Some(open) = &mut self.open else {
+            return Ok(News::default());
+        };
+        let (text, length) = open.whole_lines().map_err(|source| unread(path, source))?;
+        let mut lines: Vec<Line> = Vec::new();
+        for text in text.split_inclusive(|byte| *byte == b'\n') {
+            match serde_json::from_slice(text) {
+                Ok(line) => lines.push(line),
+                Err(source) if lines.is_empty() => {
+                    return Err(LedgerError::Line {
+                        path: path.clone(),
+                        line: open.num_lines + 1,
+                        source,
+                    });
+                }
+                // Those before it are good.
+                Err(_) => break,
+            }
+            open.num_lines += 1;
+            open.offset += text.len() as u64;
+        }
+        Ok(News {
+            lines,
+            begins_anew,
+            read_bytes: (open.offset, length),
+        })
+    }
+
+    /// Opens the file that has the name now, if that is another one; whether there was one before.
+    fn follow_name(&mut self) -> io::Result<bool> {
+        let metadata = match fs::metadata(&self.path) {
+            Ok(metadata) => metadata,
+            // A run that is moved aside: another ledger will come.
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
+            Err(error) => return Err(error),
+        };
+        let identity = (metadata.dev(), metadata.ino());
+        let is_same = |open: &OpenFile| open.identity == identity && open.offset <= metadata.len();
+        if self.open.as_ref().is_some_and(is_same) {
+            return Ok(false);
+        }
+        let before = self.open.replace(OpenFile {
+            file: File::open(&self.path)?,
+            identity,
+            offset: 0,
+            num_lines: 0,
+        });
+        Ok(before.is_some())
+    }
+}
+
+fn unread(path: &Path, source: io::Error) -> LedgerError {
+    LedgerError::Read {
+        path: path.to_owned(),
+        source,
+    }
+}
+
+impl OpenFile {
+    /// Whole lines that were not read yet, and the length of the file.
+    fn whole_lines(&mut self) -> io::Result<(Vec<u8>, u64)> {
+        let length = self.file.metadata()?.len();
+        let mut text = Vec::new();
+        if length <= self.offset {
+            return Ok((text, length));
+        }
+        self.file.seek(SeekFrom::Start(self.offset))?;
+        loop {
+            let found = (&self.file).take(PIECE_BYTES).read_to_end(&mut text)?;
+            let end = text.iter().rposition(|byte| *byte == b'\n');
+            if let Some(end) = end {
+                text.truncate(end + 1);
+                return Ok((text, length));
+            }
+            if found == 0 {
+                return Ok((Vec::new(), length));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::OpenOptions;
+    use std::io::Write;
+
+    use super::*;
+    use crate::fixtures::{commit, lines, undisturbed};
+    use crate::ledger_file::{LEDGER_FILE, LedgerFile};
+    use crate::record::Record;
+
+    fn append(path: &Path, records: Vec<Record>) {
+        let (mut ledger, _) = LedgerFile::open(path).unwrap();
+        for line in lines(records) {
+            ledger.append(&line).unwrap();
+        }
+    }
+
+    #[test]
+    fn each_line_is_seen_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(LEDGER_FILE);
+        let mut tail = LedgerTail::new(&path);
+        assert_eq!(tail.look().unwrap(), News::default());
+        append(&path, undisturbed(3));
+        let news = tail.look().unwrap();
+        assert_eq!(news.lines.len(), 6);
+        assert!(!news.begins_anew && !news.has_more());
+        assert_eq!(tail.look().unwrap().lines, []);
+        append(&path, vec![Record::Left { worker: 1 }]);
+        assert_eq!(tail.look().unwrap().lines.len(), 1);
+    }
+
+    #[test]
+    fn a_line_that_is_being_written_is_left_for_the_next_look() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(LEDGER_FILE);
+        append(&path, undisturbed(1));
+        let mut tail = LedgerTail::new(&path);
+        tail.look().unwrap();
+        let mut file = OpenOptions::new().append(true).open(&path).unwrap();
+        file.write_all(b"{\"at_micros\":7,\"record\":\"le").unwrap();
+        let news = tail.look().unwrap();
+        assert_eq!(news.lines, []);
+        assert!(!news.has_more());
+        file.write_all(b"ft\",\"worker\":3}\n").unwrap();
+        let line = tail.look().unwrap().lines.remove(0);
+        assert_eq!(line.record, Record::Left { worker: 3 });
+    }
+
+    #[test]
+    fn much_is_read_in_pieces_and_a_long_line_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(LEDGER_FILE);
+        let towers: Vec<(u32, u32)> = (0..8000).map(|tower| (tower, 0)).collect();
+        let long = || Record::Commit(commit(0, &towers));
+        append(&path, vec![long(), long(), Record::Left { worker: 1 }]);
+        assert!(fs::metadata(&path).unwrap().len() > 2 * PIECE_BYTES);
+        let mut tail = LedgerTail::new(&path);
+        let mut seen = 0;
+        loop {
+            let news = tail.look().unwrap();
+            seen += news.lines.len();
+            if !news.has_more() {
+                break;
+            }
+        }
+        assert_eq!(seen, 3);
+    }
+
+    #[test]
+    fn a_run_that_was_moved_aside_begins_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(LEDGER_FILE);
+        append(&path, undisturbed(2));
+        let mut tail = LedgerTail::new(&path);
+        tail.look().unwrap();
+        fs::rename(&path, dir.path().join("aside")).unwrap();
+        assert_eq!(tail.look().unwrap().lines, []);
+        append(&path, undisturbed(1));
+        let news = tail.look().unwrap();
+        assert!(news.begins_anew);
+        assert_eq!(news.lines.len(), 4);
+    }
+
+    #[test]
+    fn a_line_that_is_no_record_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(LEDGER_FILE);
+        append(&path, undisturbed(0));
+        let mut file = OpenOptions::new().append(true).open(&path).unwrap();
+        file.write_all(b"no record\n").unwrap();
+        let mut tail = LedgerTail::new(&path);
+        assert_eq!(tail.look().unwrap().lines.len(), 3);
+        for _ in 0..2 {
+            let error = tail.look().unwrap_err();
+            assert!(
+                matches!(error, LedgerError::Line { line: 4, .. }),
+                "{error}"
+            );
+        }
+    }
+}

@@ -1,0 +1,33 @@
+//! What can be seen of a run: its ledger, folded line by line into a [`RunView`].
+//!
+//! A view takes the same memory after ten steps and after ten million: the [`curve`] thins out, the
+//! [`lane`]s of the workers, the [`times`] of the steps and the [`happenings`] keep the last ones, and
+//! [`counts`] are numbers. [`scores`] come from a file of their own. [`update`] is what changed since
+//! somebody looked last, as JSON.
+//!
+//! Pure: no file, no clock, no network. Whoever has the lines of a ledger, from its file or from
+//! elsewhere, folds them.
+
+pub mod curve;
+
+pub mod lane;
+
+pub mod times;
+
+pub mod happenings;
+
+pub mod counts;
+
+pub mod scores;
+
+pub mod run_view;
+
+pub mod update;
+
+pub use run_view::{RunState, RunView};
+pub use scores::Score;
+pub use update::{Cursor, Update};
+
+/// Lines for the tests of this crate.
+#[cfg(test)]
+pub(crate) mod fixtures;
