@@ -4,10 +4,11 @@ use std::fs;
 use std::path::Path;
 
 use cifar_cli::exit::Exit;
+use cifar_ledger::{ScoreRecord, read_scores};
 use serde_json::Value;
 
 use crate::cluster::Cluster;
-use crate::files::write_opinionated_checkpoint;
+use crate::files::{names_in, write_opinionated_checkpoint};
 use crate::program::{EVAL, Program, command};
 
 /// Test examples of the synthetic set of 512: a fifth as many.
@@ -53,14 +54,47 @@ fn a_score_names_its_step_and_its_data_set() {
     );
     assert!(text.contains("step 2, synthetic:512: "), "{text}");
 
-    let line = score(cluster.train_dir(), &["--json"]);
-    let json: Value = serde_json::from_str(&line).unwrap();
-    let correct = json["correct"].as_u64().unwrap();
-    let precision = correct as f64 / NUM_TEST_EXAMPLES as f64;
-    let expected = format!(
-        r#"{{"step":2,"examples":{NUM_TEST_EXAMPLES},"correct":{correct},"precision_at_1":{precision:?},"dataset":"synthetic:512"}}"#
+    assert_eq!(text.lines().count(), 2);
+}
+
+#[test]
+fn scores_are_kept_in_the_eval_dir_as_they_are_told() {
+    let folder = tempfile::tempdir().unwrap();
+    write_opinionated_checkpoint(folder.path(), 7, 3, 5);
+    let flags = ["--json", "--data", "synthetic:512"];
+    let line = score(folder.path(), &flags);
+    let record: ScoreRecord = serde_json::from_str(&line).unwrap();
+    assert_eq!(record.to_line(), line);
+    let confusion = record.score.confusion;
+    assert_eq!(confusion.num_examples(), NUM_TEST_EXAMPLES);
+    assert_eq!(confusion.examples_of(5), confusion.correct_of(5));
+    assert_eq!(record.checkpoint, "model.ckpt-7.safetensors");
+    let eval_dir = folder.path().join("eval");
+    let kept = fs::read_to_string(eval_dir.join("scores.jsonl")).unwrap();
+    assert_eq!(kept, line);
+    assert_eq!(names_in(&eval_dir), ["confusion.svg", "scores.jsonl"]);
+
+    let elsewhere = folder.path().join("elsewhere");
+    let at = elsewhere.to_str().unwrap();
+    score(folder.path(), &[&flags[..], &["--eval-dir", at]].concat());
+    assert_eq!(names_in(&elsewhere), ["confusion.svg", "scores.jsonl"]);
+    assert_eq!(
+        read_scores(&eval_dir.join("scores.jsonl")).unwrap().len(),
+        1
     );
-    assert_eq!(line, expected + "\n");
+}
+
+#[test]
+fn an_eval_dir_that_cannot_be_written_is_an_error_after_the_score() {
+    let folder = tempfile::tempdir().unwrap();
+    write_opinionated_checkpoint(folder.path(), 7, 3, 5);
+    let in_the_way = folder.path().join("model.ckpt-7.safetensors");
+    let flags = ["--run-once", "--data", "synthetic:512", "--eval-dir"];
+    let flags = [&flags[..], &[in_the_way.to_str().unwrap()]].concat();
+    let mut eval = start(folder.path(), &flags);
+    assert_eq!(eval.wait(), Exit::Disk);
+    eval.assert_said("--eval-dir names another folder");
+    assert!(eval.stdout().contains("precision @ 1 = "));
 }
 
 #[test]
@@ -68,7 +102,7 @@ fn averages_are_scored_unless_the_variables_are_asked_for() {
     let folder = tempfile::tempdir().unwrap();
     write_opinionated_checkpoint(folder.path(), 7, 3, 5);
     let check = |flags: &[&str], recognised: usize, others: usize| {
-        let flags = [&["--data", "synthetic:512"], flags].concat();
+        let flags = [&["--per-class", "--data", "synthetic:512"], flags].concat();
         let text = score(folder.path(), &flags);
         assert!(text.contains("step 7, synthetic:512: "), "{text}");
         assert!(
@@ -91,7 +125,7 @@ fn training_examples_can_be_scored_and_not_all_need_be() {
     let check = |flags: &[&str], examples: u64| {
         let flags = [&["--json", "--data", "synthetic:512"], flags].concat();
         let json: Value = serde_json::from_str(&score(folder.path(), &flags)).unwrap();
-        assert_eq!(json["examples"], examples);
+        assert_eq!(json["num_examples"], examples);
     };
     check(&["--eval-data", "train_eval"], 512);
     check(&["--num-examples", "30"], 30);

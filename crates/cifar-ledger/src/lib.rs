@@ -6,6 +6,9 @@
 //! finds where two runs part, and [`explain()`] and [`explain_step()`] tell people where the time went
 //! and who did what.
 //!
+//! Beside the ledger lie the scores of the run's checkpoints: a [`score_record`] of each in the
+//! [`eval_dir`], with a [`confusion_chart()`] of the newest.
+//!
 //! Nothing here decides anything about a run, and nothing reads a clock.
 
 pub mod record;
@@ -42,9 +45,17 @@ pub mod explain;
 
 pub mod explain_step;
 
+pub mod score_record;
+
+pub mod confusion_chart;
+
+pub mod eval_dir;
+
 mod units;
 
+pub use confusion_chart::confusion_chart;
 pub use diff::{Difference, diff};
+pub use eval_dir::{EvalDir, EvalDirError, read_scores};
 pub use explain::{Explanation, explain};
 pub use explain_step::{StepExplanation, explain_step};
 pub use finding::{Finding, Findings};
@@ -53,6 +64,7 @@ pub use ledger_file::{Head, LedgerError, LedgerFile};
 pub use opening::opening_lines;
 pub use proof::Proof;
 pub use record::{Commit, Line, Record};
+pub use score_record::ScoreRecord;
 pub use tail::{LedgerTail, News};
 pub use units::median;
 pub use verify::verify;

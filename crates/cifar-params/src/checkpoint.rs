@@ -127,10 +127,16 @@ pub enum CheckpointError {
     },
 }
 
-/// The name of the checkpoint of a step in `dir`.
+/// The file name of the checkpoint of a step.
+#[must_use]
+pub fn name_of(global_step: GlobalStep) -> String {
+    format!("{PREFIX}{global_step}{SUFFIX}")
+}
+
+/// The file of the checkpoint of a step in `dir`.
 #[must_use]
 pub fn path_of(dir: &Path, global_step: GlobalStep) -> PathBuf {
-    dir.join(format!("{PREFIX}{global_step}{SUFFIX}"))
+    dir.join(name_of(global_step))
 }
 
 /// The checkpoints in `dir`, newest first; none if there is no such folder.

@@ -1,5 +1,5 @@
 //! The variables of the model: what they are called, how they are laid out in memory, how they
-//! start, which run they belong to, and the file that keeps them.
+//! start, which run they belong to, the file that keeps them, and how good they are.
 //!
 //! Nothing here computes a gradient, opens a socket or reads a clock.
 
@@ -22,6 +22,8 @@ pub mod run;
 
 pub mod checkpoint;
 
+pub mod score;
+
 pub mod shared_path;
 
 pub mod state_file;
@@ -30,6 +32,7 @@ pub use checkpoint::{Checkpoint, CheckpointError};
 pub use layout::{Initializer, Layout, VariableSpec};
 pub use mode::Mode;
 pub use run::{DecayBy, Kernels, Numerics, RunConfig};
+pub use score::{Confusion, EvalData, Score, ScoredVariables};
 pub use shared_path::shared_path;
 pub use state::{StateDigest, TrainingState};
 pub use state_file::{Copied, StateFile, StateFileError, StateReader, Stored};

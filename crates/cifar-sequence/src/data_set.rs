@@ -44,6 +44,23 @@ const DEFAULT_SYNTHETIC_EXAMPLES: u32 = 50_000;
 /// Changes whenever the synthetic drawing changes, so that old and new runs are never compared.
 const SYNTHETIC_VERSION: u32 = 1;
 
+/// Classes of every data set.
+pub const NUM_CLASSES: usize = 10;
+
+/// Names of CIFAR-10's classes, by label.
+const CIFAR10_CLASSES: [&str; NUM_CLASSES] = [
+    "airplane",
+    "automobile",
+    "bird",
+    "cat",
+    "deer",
+    "dog",
+    "frog",
+    "horse",
+    "ship",
+    "truck",
+];
+
 /// The data set of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -73,6 +90,15 @@ impl DataSet {
         match self {
             DataSet::Cifar10 => 10_000,
             DataSet::Synthetic { num_examples } => (num_examples / 5).max(1),
+        }
+    }
+
+    /// Names of the classes, by label.
+    #[must_use]
+    pub fn class_names(self) -> [String; NUM_CLASSES] {
+        match self {
+            DataSet::Cifar10 => CIFAR10_CLASSES.map(str::to_owned),
+            DataSet::Synthetic { .. } => std::array::from_fn(|label| format!("class {label}")),
         }
     }
 

@@ -4,37 +4,22 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
 use cifar_cli::args::seconds;
 use cifar_cli::exit::{Exit, Failure, OrExit, report};
-use cifar_cli::logging::{self, LogArgs, timestamp};
+use cifar_cli::logging::{self, LogArgs};
 use cifar_data::args::DataArgs;
-use cifar_data::{Dataset, Split};
-use cifar_params::{Checkpoint, Layout, checkpoint};
+use cifar_ledger::eval_dir::EVAL_DIR;
+use cifar_ledger::{EvalDir, ScoreRecord};
+use cifar_params::{Checkpoint, EvalData, Layout, Score, ScoredVariables, checkpoint};
 use cifar_sequence::{DataSet, GlobalStep};
 use clap::{Parser, ValueEnum};
-use serde::Serialize;
 use tracing::warn;
 
-use crate::device;
-use crate::eval::{Score, score};
-use crate::model::{Model, Variables};
-
-/// Names of the classes, by label.
-pub const CLASSES: [&str; 10] = [
-    "airplane",
-    "automobile",
-    "bird",
-    "cat",
-    "deer",
-    "dog",
-    "frog",
-    "horse",
-    "ship",
-    "truck",
-];
+use crate::evaluator::{Evaluator, Settings};
+use crate::score_text::{class_table, text_lines};
 
 /// Scores the newest checkpoint of a run on the test examples: precision @ 1, by the moving
 /// averages of the variables.
@@ -47,9 +32,13 @@ pub struct Args {
     #[arg(long, default_value = "runs/default", value_name = "DIR")]
     pub checkpoint_dir: PathBuf,
 
+    /// Folder that scores are kept in [default: eval in the folder of the checkpoints]
+    #[arg(long, value_name = "DIR")]
+    pub eval_dir: Option<PathBuf>,
+
     /// Which examples to score: those kept for testing, or the training examples without distortion
     #[arg(long, value_enum, default_value_t)]
-    pub eval_data: EvalData,
+    pub eval_data: EvalDataArg,
 
     /// Number of examples to score, each once
     #[arg(long, default_value_t = 10_000, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
@@ -67,7 +56,11 @@ pub struct Args {
     #[arg(long, default_value = "300", value_name = "SECS", value_parser = seconds)]
     pub eval_interval_secs: Duration,
 
-    /// Write one JSON object per score instead of text
+    /// Also tell for each class how much of it was recognised, and what it was taken for
+    #[arg(long)]
+    pub per_class: bool,
+
+    /// Write one JSON object per score instead of text: the line of scores.jsonl
     #[arg(long)]
     pub json: bool,
 
@@ -95,7 +88,7 @@ pub struct Args {
 /// Which examples are scored.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 #[value(rename_all = "snake_case")]
-pub enum EvalData {
+pub enum EvalDataArg {
     /// Those kept for testing.
     #[default]
     Test,
@@ -103,14 +96,13 @@ pub enum EvalData {
     TrainEval,
 }
 
-/// A score as other programs read it.
-#[derive(Debug, Serialize)]
-struct Scored {
-    step: u64,
-    examples: u32,
-    correct: u32,
-    precision_at_1: f64,
-    dataset: String,
+impl From<EvalDataArg> for EvalData {
+    fn from(arg: EvalDataArg) -> Self {
+        match arg {
+            EvalDataArg::Test => EvalData::Test,
+            EvalDataArg::TrainEval => EvalData::TrainEval,
+        }
+    }
 }
 
 /// Runs the program with the arguments of this process.
@@ -121,13 +113,49 @@ pub fn main() -> ExitCode {
 
 fn run(args: &Args) -> Result<Exit, Failure> {
     logging::init(&args.log).or_exit(Exit::Usage)?;
-    let mut evaluator = Evaluator::new(args)?;
+    set_threads(args.threads);
+    let settings = Settings {
+        eval_data: args.eval_data.into(),
+        num_examples: args.num_examples,
+        variables: scored_variables(args.raw),
+        data: args.data.unwrap_or(DataSet::Cifar10),
+    };
+    let evaluator = Evaluator::new(settings, args.data_args.clone(), args.gpu)?;
+    follow_folder(args, evaluator)
+}
+
+/// Has libtorch compute with these threads, or with one for each core.
+pub(crate) fn set_threads(threads: Option<u32>) {
+    let cores = thread::available_parallelism().map_or(1, usize::from);
+    // At most 1,024 by the flag; more cores than an i32 counts there are not.
+    tch::set_num_threads(threads.map_or(cores as i32, |threads| threads as i32));
+}
+
+/// What the flag --raw chooses.
+pub(crate) fn scored_variables(raw: bool) -> ScoredVariables {
+    match raw {
+        true => ScoredVariables::Raw,
+        false => ScoredVariables::Averages,
+    }
+}
+
+/// Scores the checkpoints that appear in a folder, and keeps the scores.
+fn follow_folder(args: &Args, mut evaluator: Evaluator) -> Result<Exit, Failure> {
+    let eval_dir = match &args.eval_dir {
+        Some(path) => EvalDir::new(path),
+        None => EvalDir::new(&args.checkpoint_dir.join(EVAL_DIR)),
+    };
     let mut scored = None;
     loop {
-        let found =
-            newest(&args.checkpoint_dir, evaluator.layout(), scored).or_exit(Exit::Permanent)?;
-        if let Some((step, checkpoint)) = found {
-            evaluator.score(&checkpoint)?;
+        let found = newest(&args.checkpoint_dir, evaluator.layout(), scored);
+        if let Some((step, checkpoint)) = found.or_exit(Exit::Permanent)? {
+            let (data, score) = evaluator.score(&checkpoint)?;
+            let record = record_of(step, data, score);
+            show(args, &record)?;
+            eval_dir
+                .keep(&record)
+                .context("--eval-dir names another folder for scores")
+                .or_exit(Exit::Disk)?;
             scored = Some(step);
         } else if scored.is_none() {
             eprintln!("No checkpoint file found");
@@ -145,7 +173,11 @@ fn run(args: &Args) -> Result<Exit, Failure> {
 
 /// The newest checkpoint that can be read, if it is newer than what was scored. The server may
 /// remove an old one between listing and reading; then there is a newer one.
-fn newest(
+///
+/// # Errors
+///
+/// If there are checkpoints, but none can be read.
+pub(crate) fn newest(
     dir: &Path,
     layout: &Layout,
     scored: Option<GlobalStep>,
@@ -166,111 +198,39 @@ fn newest(
     first_error.map_or(Ok(None), |error| Err(error.into()))
 }
 
-struct Evaluator<'a> {
-    args: &'a Args,
-    layout: Layout,
-    model: Model,
-    dataset: Option<Dataset>,
-}
-
-impl<'a> Evaluator<'a> {
-    fn new(args: &'a Args) -> Result<Self, Failure> {
-        let device = device::select(args.gpu).or_exit(Exit::Permanent)?;
-        let cores = thread::available_parallelism().map_or(1, usize::from);
-        // At most 1,024 by the flag; more cores than an i32 counts there are not.
-        tch::set_num_threads(args.threads.map_or(cores as i32, |threads| threads as i32));
-        let model =
-            Model::new(device).with_context(|| format!("cannot set up the model on {device:?}"))?;
-        Ok(Evaluator {
-            args,
-            layout: Layout::cifar10(),
-            model,
-            dataset: None,
-        })
-    }
-
-    fn layout(&self) -> &Layout {
-        &self.layout
-    }
-
-    fn score(&mut self, checkpoint: &Checkpoint) -> Result<(), Failure> {
-        let named = checkpoint.run.as_ref().map(|run| run.data);
-        self.open_dataset(named.or(self.args.data).unwrap_or(DataSet::Cifar10))?;
-        let Evaluator {
-            args,
-            layout,
-            model,
-            dataset,
-        } = self;
-        let dataset = dataset.as_ref().expect("it was just opened");
-
-        let state = &checkpoint.state;
-        let values = if args.raw {
-            &state.variables
-        } else {
-            &state.averages
-        };
-        let variables =
-            Variables::new(layout, values, model.device()).context("cannot hold the variables")?;
-        let split = match args.eval_data {
-            EvalData::Test => Split::Test,
-            EvalData::TrainEval => Split::Train,
-        };
-        let score =
-            score(model, &variables, dataset, split, args.num_examples).context("cannot score")?;
-        let text = match args.json {
-            true => json_line(state.global_step, &score, dataset.data_set())?,
-            false => text_lines(state.global_step, &score, dataset.data_set()),
-        };
-        let mut stdout = io::stdout().lock();
-        stdout
-            .write_all(text.as_bytes())
-            .and_then(|()| stdout.flush())
-            .context("cannot write to stdout")?;
-        Ok(())
-    }
-
-    fn open_dataset(&mut self, data_set: DataSet) -> Result<(), Failure> {
-        if self
-            .dataset
-            .as_ref()
-            .is_some_and(|dataset| dataset.data_set() == data_set)
-        {
-            return Ok(());
-        }
-        self.dataset = Some(self.args.data_args.open_or_exit(data_set)?);
-        Ok(())
+/// A score that was made just now, of the checkpoint that is called after `step`.
+fn record_of(step: GlobalStep, data: DataSet, score: Score) -> ScoreRecord {
+    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH);
+    let micros = since_1970.unwrap_or_default().as_micros();
+    ScoreRecord {
+        at_micros: u64::try_from(micros).unwrap_or(u64::MAX),
+        checkpoint: checkpoint::name_of(step),
+        data,
+        score,
     }
 }
 
-fn json_line(global_step: GlobalStep, score: &Score, data_set: DataSet) -> anyhow::Result<String> {
-    let scored = Scored {
-        step: global_step.0,
-        examples: score.num_examples(),
-        correct: score.num_correct(),
-        precision_at_1: score.precision_at_1(),
-        dataset: data_set.to_string(),
+/// Writes a score to stdout.
+fn show(args: &Args, record: &ScoreRecord) -> anyhow::Result<()> {
+    let mut text = match args.json {
+        true => record.to_line(),
+        false => text_lines(record),
     };
-    Ok(serde_json::to_string(&scored)? + "\n")
+    if args.per_class && !args.json {
+        text += &class_table(record);
+    }
+    write_result(&text)
 }
 
-/// The tutorial's line and a table by class.
-fn text_lines(global_step: GlobalStep, score: &Score, data_set: DataSet) -> String {
-    let note = match data_set {
-        DataSet::Cifar10 => "",
-        DataSet::Synthetic { .. } => " (of the synthetic set, not of CIFAR-10)",
-    };
-    let precision = score.precision_at_1();
-    let (correct, examples) = (score.num_correct(), score.num_examples());
-    let mut text = format!("{}: precision @ 1 = {precision:.4}{note}\n", timestamp());
-    text += &format!("step {global_step}, {data_set}: {correct} of {examples} examples\n");
-    for (label, (correct, examples)) in score.correct.iter().zip(score.examples).enumerate() {
-        let class = match data_set {
-            DataSet::Cifar10 => CLASSES[label].to_owned(),
-            DataSet::Synthetic { .. } => format!("class {label}"),
-        };
-        let share = f64::from(*correct) / f64::from(examples.max(1));
-        text += &format!("  {class:<12} {share:.4}  {correct:>5} of {examples}\n");
-    }
-    text
+/// Writes to stdout.
+///
+/// # Errors
+///
+/// If nobody takes it.
+pub(crate) fn write_result(text: &str) -> anyhow::Result<()> {
+    let mut stdout = io::stdout().lock();
+    stdout
+        .write_all(text.as_bytes())
+        .and_then(|()| stdout.flush())
+        .context("cannot write to stdout")
 }

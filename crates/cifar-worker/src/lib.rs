@@ -3,7 +3,8 @@
 //!
 //! [`device`] and [`numerics`] say what is computed with, [`engine`] computes with it: on a CPU with
 //! the kernels of `cifar-kernels`, else with libtorch. There [`model`] is the network, [`gradients`]
-//! its training, [`eval`] its scoring. [`server_link`] is the worker's side of the protocol, with
+//! its training, [`eval`] its scoring, which [`evaluator`] does for whole checkpoints and
+//! [`score_text`] shows. [`server_link`] is the worker's side of the protocol, with
 //! retries and heartbeats ([`backoff`]), and [`training_loop`] puts them together in one glance.
 //! [`worker_program`] and [`eval_program`] are the command lines.
 
@@ -18,6 +19,10 @@ pub mod model;
 pub mod gradients;
 
 pub mod eval;
+
+pub mod evaluator;
+
+pub mod score_text;
 
 pub mod backoff;
 

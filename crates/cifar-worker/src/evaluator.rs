@@ -1,0 +1,133 @@
+//! Scores checkpoints: the network, the data set of the run, and what is asked of them.
+
+use anyhow::Context;
+use cifar_cli::exit::{Exit, Failure, OrExit};
+use cifar_data::args::DataArgs;
+use cifar_data::{Dataset, Split};
+use cifar_params::{Checkpoint, EvalData, Layout, Score, ScoredVariables};
+use cifar_sequence::DataSet;
+
+use crate::device;
+use crate::eval::score;
+use crate::model::{Model, Variables};
+
+/// What is scored, and with what.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// Which examples.
+    pub eval_data: EvalData,
+    /// How many of them.
+    pub num_examples: u32,
+    /// Which numbers of a checkpoint.
+    pub variables: ScoredVariables,
+    /// Data set of a checkpoint that does not name its own.
+    pub data: DataSet,
+}
+
+/// Scores checkpoints of the tutorial's model.
+#[derive(Debug)]
+pub struct Evaluator {
+    settings: Settings,
+    data_args: DataArgs,
+    layout: Layout,
+    model: Model,
+    dataset: Option<Dataset>,
+}
+
+impl Evaluator {
+    /// An evaluator on the CPU, or on `gpu`.
+    ///
+    /// # Errors
+    ///
+    /// A [`Failure`] if the device cannot be used.
+    pub fn new(
+        settings: Settings,
+        data_args: DataArgs,
+        gpu: Option<usize>,
+    ) -> Result<Self, Failure> {
+        Ok(Evaluator {
+            settings,
+            data_args,
+            layout: Layout::cifar10(),
+            model: model_on(gpu)?,
+            dataset: None,
+        })
+    }
+
+    /// The variables that it knows.
+    #[must_use]
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// Scores a checkpoint on the data set of its run.
+    ///
+    /// # Errors
+    ///
+    /// A [`Failure`] if the data set cannot be had, or libtorch fails.
+    pub fn score(&mut self, checkpoint: &Checkpoint) -> Result<(DataSet, Score), Failure> {
+        let of_run = checkpoint.run.as_ref().map(|run| run.data);
+        let data = of_run.unwrap_or(self.settings.data);
+        let variables = chosen_variables(
+            &self.layout,
+            checkpoint,
+            self.settings.variables,
+            &self.model,
+        )?;
+        let split = match self.settings.eval_data {
+            EvalData::Test => Split::Test,
+            EvalData::TrainEval => Split::Train,
+        };
+        let num_examples = self.settings.num_examples;
+        open_if_another(&mut self.dataset, data, &self.data_args)?;
+        let dataset = self.dataset.as_ref().expect("it was just opened");
+        let confusion =
+            score(&self.model, &variables, dataset, split, num_examples).context("cannot score")?;
+        let score = Score {
+            global_step: checkpoint.state.global_step,
+            eval_data: self.settings.eval_data,
+            variables: self.settings.variables,
+            confusion,
+        };
+        Ok((data, score))
+    }
+}
+
+/// The network on the CPU, or on `gpu`.
+///
+/// # Errors
+///
+/// A [`Failure`] if the device cannot be used.
+pub(crate) fn model_on(gpu: Option<usize>) -> Result<Model, Failure> {
+    let device = device::select(gpu).or_exit(Exit::Permanent)?;
+    Ok(Model::new(device).with_context(|| format!("cannot set up the model on {device:?}"))?)
+}
+
+/// The numbers of a checkpoint that the network is to take, where the network is.
+///
+/// # Errors
+///
+/// If there is no memory for them.
+pub(crate) fn chosen_variables(
+    layout: &Layout,
+    checkpoint: &Checkpoint,
+    choice: ScoredVariables,
+    model: &Model,
+) -> anyhow::Result<Variables> {
+    let values = match choice {
+        ScoredVariables::Averages => &checkpoint.state.averages,
+        ScoredVariables::Raw => &checkpoint.state.variables,
+    };
+    Variables::new(layout, values, model.device()).context("cannot hold the variables")
+}
+
+fn open_if_another(
+    dataset: &mut Option<Dataset>,
+    data: DataSet,
+    data_args: &DataArgs,
+) -> Result<(), Failure> {
+    if dataset.as_ref().is_none_or(|open| open.data_set() != data) {
+        *dataset = Some(data_args.open_or_exit(data)?);
+    }
+    Ok(())
+}
