@@ -51,12 +51,47 @@ impl Moments {
         sum_squares: 0.0,
     };
 
-    #[inline(always)]
-    fn add(&mut self, number: f64) {
+    /// Of finite numbers. Each lane takes every eighth number, so that a vector takes eight at once.
+    fn of(numbers: &[f32]) -> Self {
+        const LANES: usize = 8;
+        let (vectors, rest) = numbers.as_chunks::<LANES>();
+        let (mut min, mut max) = ([f32::INFINITY; LANES], [f32::NEG_INFINITY; LANES]);
+        let (mut sum, mut sum_squares) = ([0.0; LANES], [0.0; LANES]);
+        for vector in vectors {
+            for (lane, number) in vector.iter().copied().enumerate() {
+                min[lane] = if number < min[lane] {
+                    number
+                } else {
+                    min[lane]
+                };
+                max[lane] = if number > max[lane] {
+                    number
+                } else {
+                    max[lane]
+                };
+                let number = f64::from(number);
+                sum[lane] += number;
+                sum_squares[lane] += number * number;
+            }
+        }
+        let mut moments = Moments::OF_NOTHING;
+        for number in min.into_iter().chain(max).filter(|it| it.is_finite()) {
+            moments.reach(f64::from(number));
+        }
+        moments.sum = sum.iter().sum();
+        moments.sum_squares = sum_squares.iter().sum();
+        for number in rest.iter().map(|number| f64::from(*number)) {
+            moments.reach(number);
+            moments.sum += number;
+            moments.sum_squares += number * number;
+        }
+        moments
+    }
+
+    /// Widens the range to `number`.
+    fn reach(&mut self, number: f64) {
         self.min = self.min.min(number);
         self.max = self.max.max(number);
-        self.sum += number;
-        self.sum_squares += number * number;
     }
 
     fn are_finite(&self) -> bool {
@@ -74,12 +109,27 @@ impl Histogram {
     /// The distribution of `numbers`. Those that are not finite are left out.
     #[must_use]
     pub fn of(numbers: &[f32]) -> Self {
+        let are_finite = numbers
+            .iter()
+            .fold(true, |are_finite, number| are_finite & number.is_finite());
+        if !are_finite {
+            let finite = numbers.iter().copied().filter(|number| number.is_finite());
+            return Histogram::of(&finite.collect::<Vec<_>>());
+        }
+        let moments = Moments::of(numbers);
         let finder = &*BUCKET_FINDER;
-        let mut counts = vec![0; NUM_BUCKETS];
-        let mut moments = Moments::OF_NOTHING;
-        for number in numbers.iter().filter(|number| number.is_finite()) {
-            moments.add(f64::from(*number));
+        // Equal numbers often follow each other: in two tables their counts need not wait for each other.
+        let (mut counts, mut other_counts) = (vec![0_u64; NUM_BUCKETS], vec![0_u64; NUM_BUCKETS]);
+        let (pairs, rest) = numbers.as_chunks::<2>();
+        for [number, other] in pairs {
             counts[finder.bucket(*number)] += 1;
+            other_counts[finder.bucket(*other)] += 1;
+        }
+        for number in rest {
+            counts[finder.bucket(*number)] += 1;
+        }
+        for (count, other) in counts.iter_mut().zip(other_counts) {
+            *count += other;
         }
         let is_used = |count: &u64| *count > 0;
         let first_bucket = counts.iter().position(is_used).unwrap_or(0);
@@ -156,18 +206,26 @@ impl Histogram {
 
 static BUCKET_FINDER: LazyLock<BucketFinder> = LazyLock::new(BucketFinder::new);
 
-/// Finds the bucket of a number with one look into a table and one comparison: a run has millions of
-/// numbers to sort into buckets, and a binary search takes eleven steps for each.
+/// Finds the bucket of a number with one look into a table and one comparison, without a branch: a
+/// summary has millions of numbers to sort into buckets.
 struct BucketFinder {
     /// All limits, ascending.
     limits: Vec<f64>,
-    /// For all floats of one exponent and [`MANTISSA_BITS`], how many of the positive limits are below
-    /// them. They differ by less than limits do, so at most one more limit is not above the larger ones.
-    limits_below: Vec<u16>,
+    /// For all floats that begin with the same [`CELL_BITS`], of sign, exponent and mantissa.
+    cells: Box<[Cell; 1 << CELL_BITS]>,
 }
 
-/// A sixteenth apart, where limits are a tenth apart.
-const MANTISSA_BITS: u32 = 4;
+/// Floats of a cell are less than a sixteenth apart, and limits a tenth.
+const CELL_BITS: u32 = 1 + 8 + 4;
+
+/// What is known of floats that are nearly equal.
+#[derive(Clone, Copy)]
+struct Cell {
+    /// The bucket of the smallest.
+    bucket: u32,
+    /// From this one on they are in the next bucket.
+    next_from: f32,
+}
 
 impl BucketFinder {
     fn new() -> Self {
@@ -178,35 +236,40 @@ impl BucketFinder {
             limit *= 1.1;
         }
         positive.push(f64::MAX);
-        assert_eq!(positive.len(), NUM_POSITIVE);
-        let finite = 0..f32::INFINITY.to_bits() >> Self::SHIFT;
-        let limits_below = finite.map(|cell| {
-            let smallest = f64::from(f32::from_bits(cell << Self::SHIFT));
-            positive.partition_point(|limit| *limit < smallest) as u16
-        });
         let negative = positive.iter().rev().map(|limit| -limit);
-        BucketFinder {
-            limits: negative
-                .chain([0.0])
-                .chain(positive.iter().copied())
-                .collect(),
-            limits_below: limits_below.collect(),
-        }
+        let limits: Vec<f64> = negative
+            .chain([0.0])
+            .chain(positive.iter().copied())
+            .collect();
+        assert_eq!(limits.len(), NUM_BUCKETS);
+        let cells = Box::new(std::array::from_fn(|index| {
+            Cell::new(index as u32, &limits)
+        }));
+        BucketFinder { limits, cells }
     }
-
-    const SHIFT: u32 = f32::MANTISSA_DIGITS - 1 - MANTISSA_BITS;
 
     /// The first bucket whose limit is above `number`, which is finite.
     #[inline(always)]
     fn bucket(&self, number: f32) -> usize {
-        const FIRST_POSITIVE: usize = NUM_POSITIVE + 1;
-        let magnitude = number.abs();
-        let below = usize::from(self.limits_below[(magnitude.to_bits() >> Self::SHIFT) as usize]);
-        let (next, magnitude) = (self.limits[FIRST_POSITIVE + below], f64::from(magnitude));
-        if number < 0.0 {
-            NUM_POSITIVE - below - usize::from(next < magnitude)
-        } else {
-            FIRST_POSITIVE + below + usize::from(next <= magnitude)
+        let cell = self.cells[(number.to_bits() >> (u32::BITS - CELL_BITS)) as usize];
+        cell.bucket as usize + usize::from(number >= cell.next_from)
+    }
+}
+
+impl Cell {
+    fn new(index: u32, limits: &[f64]) -> Self {
+        let bits = index << (u32::BITS - CELL_BITS);
+        let ends = [bits, bits | (u32::MAX >> CELL_BITS)].map(f32::from_bits);
+        let smallest = ends[0].min(ends[1]);
+        let bucket = limits.partition_point(|limit| *limit <= f64::from(smallest));
+        let next_from = limits.get(bucket).map_or(f32::INFINITY, |limit| {
+            let nearest = *limit as f32;
+            let is_below = f64::from(nearest) < *limit;
+            if is_below { nearest.next_up() } else { nearest }
+        });
+        Cell {
+            bucket: bucket as u32,
+            next_from,
         }
     }
 }
@@ -272,8 +335,8 @@ mod tests {
     #[test]
     fn the_table_gives_the_bucket_of_the_definition() {
         let limits = BUCKET_FINDER.limits.iter().map(|limit| *limit as f32);
-        let cells = (0..BUCKET_FINDER.limits_below.len() as u32)
-            .map(|cell| f32::from_bits(cell << BucketFinder::SHIFT));
+        let cells =
+            (0..1 << CELL_BITS).map(|cell: u32| f32::from_bits(cell << (u32::BITS - CELL_BITS)));
         let exact = limits.chain(cells).filter(|number| number.is_finite());
         for number in exact.flat_map(|it| [it, -it, it.next_up(), it.next_down()]) {
             if number.is_finite() {
