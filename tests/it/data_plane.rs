@@ -12,7 +12,7 @@ use cifar_sequence::{DataSet, InputKind};
 use cifar_wire::gradient_slot::Nonce;
 use cifar_wire::messages::{
     Assignment, Attachment, Goodbye, Member, Pull, Push, Pushed, ReceivedGradients, Refusal,
-    Registered, Registration, Session, SharedMemory, Status, Verdict, WorkerId,
+    Registered, Registration, Session, SharedMemory, Status, TowerSummary, Verdict, WorkerId,
 };
 use cifar_wire::server::{ParameterServer, RequestError, service};
 use cifar_wire::transport::{incoming, server_builder};
@@ -193,6 +193,10 @@ impl ParameterServer for ServerOfAnotherHost {
             verdict,
             next: None,
         })
+    }
+
+    async fn summarize(&self, _: Member, _: TowerSummary) -> Result<bool, RequestError> {
+        Ok(false)
     }
 
     async fn heartbeat(&self, _: Member) -> Result<bool, RequestError> {

@@ -48,7 +48,7 @@ fn a_full_disk_ends_the_server_and_spares_the_checkpoint_before() {
     let train_dir = disk.path().join("run");
     let mut cluster = Cluster::builder()
         .train_dir(&train_dir)
-        .server_flags(&["--checkpoint-steps", "2"])
+        .server_flags(&["--checkpoint-steps", "2", "--summary-steps", "0"])
         .start();
     let server = &mut cluster.server.program;
     assert_eq!(server.wait(), Exit::Disk);

@@ -61,7 +61,12 @@ fn a_fresh_run_moves_the_old_one_aside() {
         "model.ckpt-2.safetensors",
         "state",
     ];
-    assert_eq!(names_in(&aside), expected);
+    let mut names = names_in(&aside);
+    // Come only if the worker was fast enough.
+    names.retain(|name| name != "images");
+    let events = names.remove(0);
+    assert!(events.starts_with("events.out.tfevents."), "{events}");
+    assert_eq!(names, expected);
 }
 
 #[test]

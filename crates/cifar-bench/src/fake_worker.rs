@@ -67,6 +67,7 @@ impl Answers {
             losses: Losses {
                 cross_entropy: loss,
                 total: loss,
+                ..Losses::default()
             },
             examples_digest: examples.0,
             compute_time: Duration::ZERO,

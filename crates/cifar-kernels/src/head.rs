@@ -91,11 +91,14 @@ impl FullyConnected {
         self.forward(simd, variables, features);
         let cross_entropy = self.cross_entropy(labels);
         self.backward(simd, variables, features, gradients, features_gradient);
-        let squares =
-            sum_of_squares(variables.local3.weights) + sum_of_squares(variables.local4.weights);
+        let half = 0.5 * f64::from(WEIGHT_DECAY);
+        let local3 = sum_of_squares(variables.local3.weights);
+        let local4 = sum_of_squares(variables.local4.weights);
         Losses {
             cross_entropy: cross_entropy as f32,
-            total: (cross_entropy + 0.5 * f64::from(WEIGHT_DECAY) * squares) as f32,
+            local3_weight_loss: (half * local3) as f32,
+            local4_weight_loss: (half * local4) as f32,
+            total: (cross_entropy + half * (local3 + local4)) as f32,
         }
     }
 

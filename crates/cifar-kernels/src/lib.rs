@@ -69,6 +69,10 @@ pub enum Convolutions {
 pub struct Losses {
     /// Mean cross entropy over the batch.
     pub cross_entropy: f32,
-    /// Cross entropy and the weight-decay terms.
+    /// The weight decay of local3.
+    pub local3_weight_loss: f32,
+    /// The weight decay of local4.
+    pub local4_weight_loss: f32,
+    /// Their sum.
     pub total: f32,
 }

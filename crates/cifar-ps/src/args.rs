@@ -46,6 +46,10 @@ pub struct Args {
     #[arg(long, default_value_t = 10, value_name = "N")]
     pub log_frequency: u64,
 
+    /// Steps between two summaries for TensorBoard, which are written to the train dir; 0 for none
+    #[arg(long, default_value_t = 100, value_name = "N")]
+    pub summary_steps: u64,
+
     /// Settings that make the run what it is.
     #[command(flatten)]
     pub run: RunArgs,

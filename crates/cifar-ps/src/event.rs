@@ -1,12 +1,13 @@
 //! What happens to a run that is worth telling people, or worth keeping in its ledger.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use cifar_ledger::record::Dropped;
 use cifar_sequence::{GlobalStep, TowerStep};
-use cifar_wire::messages::WorkerId;
+use cifar_wire::messages::{TowerSummary, WorkerId};
 
+use crate::summaries::UpdateSummary;
 use crate::training::Snapshot;
 
 /// A worker, for people.
@@ -106,6 +107,15 @@ pub enum Event {
     },
     /// The state should be saved.
     CheckpointDue(Arc<Snapshot>),
+    /// This update should be summarised for people to look at.
+    SummaryDue(Box<UpdateSummary>),
+    /// The worker of a tower step said what it alone knows.
+    TowerSummarised {
+        /// When it came.
+        at: Instant,
+        /// What it said.
+        summary: Box<TowerSummary>,
+    },
     /// Two workers came to a loss or gradient that is not finite or absurd, or a variable is not
     /// finite.
     Diverged {

@@ -24,6 +24,7 @@ use crate::serve::{Keeper, serve};
 use crate::service::Service;
 use crate::start::{Start, exit_of, load_initial, open_files, resume_or_begin};
 use crate::step_log::StepLog;
+use crate::summary_writer::SummaryWriter;
 use crate::train_dir::TrainDir;
 use crate::training::{Limits, Training};
 
@@ -96,12 +97,6 @@ async fn train(
     log_header(args, &start.run, &address.to_string());
 
     let step_log = StepLog::new(args.log_frequency, args.log.log_format, &start.run);
-    let keeper = Keeper {
-        train_dir,
-        layout: Arc::clone(&layout),
-        interval: args.checkpoint_secs,
-        saved_step: start.saved_step,
-    };
     let limits = Limits {
         max_steps: GlobalStep(args.max_steps),
         checkpoint_steps: args.checkpoint_steps,
@@ -110,9 +105,21 @@ async fn train(
         min_workers: args.min_workers,
         stall_timeout: args.stall_timeout_secs,
         audit_fraction: args.audit_fraction,
+        summary_steps: args.summary_steps,
     };
     let calendar = calendar();
-    let (state_file, ledger) = open_files(&keeper.train_dir, &layout, &start, calendar)?;
+    let (state_file, ledger) = open_files(&train_dir, &layout, &start, calendar)?;
+    let summary_writer = || {
+        let (layout, global_step) = (Arc::clone(&layout), start.state.global_step);
+        SummaryWriter::start(train_dir.path(), layout, calendar, global_step)
+    };
+    let keeper = Keeper {
+        interval: args.checkpoint_secs,
+        saved_step: start.saved_step,
+        summary_writer: (args.summary_steps > 0).then(summary_writer).transpose()?,
+        train_dir: Arc::clone(&train_dir),
+        layout: Arc::clone(&layout),
+    };
     let commit_path = CommitPath::new(state_file, Recorder::new(ledger, calendar));
     let training = Training::new(
         calendar.moment,

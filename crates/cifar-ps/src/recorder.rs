@@ -172,6 +172,8 @@ fn record_of(event: &Event) -> Option<Record> {
         | Event::Stalled { .. }
         | Event::Committed { .. }
         | Event::CheckpointDue(_)
+        | Event::SummaryDue(_)
+        | Event::TowerSummarised { .. }
         | Event::Diverged { .. } => return None,
     })
 }

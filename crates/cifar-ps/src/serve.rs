@@ -18,6 +18,7 @@ use tracing::{debug, error, info, warn};
 use crate::event::{Event, Who};
 use crate::service::Service;
 use crate::step_log::StepLog;
+use crate::summary_writer::{Ended, Part, SummaryWriter};
 use crate::train_dir::TrainDir;
 use crate::training::{Phase, Snapshot};
 
@@ -38,6 +39,8 @@ pub struct Keeper {
     pub interval: Duration,
     /// The step of the newest checkpoint, if there is one.
     pub saved_step: Option<GlobalStep>,
+    /// Writes what people look at; `None` if nobody wants to, or it cannot be written.
+    pub summary_writer: Option<SummaryWriter>,
 }
 
 /// Serves the run on `listener` until it is over or `leave` resolves.
@@ -60,15 +63,17 @@ pub async fn serve(
         let _ = drained.await;
     })
     .await;
-    let result = Supervisor {
+    let mut supervisor = Supervisor {
         service,
         keeper,
         step_log,
         saved_at: Instant::now(),
-    }
-    .run(leave)
-    .await;
+    };
+    let result = supervisor.run(leave).await;
     let _ = drain.send(());
+    if let Some(writer) = supervisor.keeper.summary_writer {
+        writer.finish(DRAIN).await;
+    }
     if tokio::time::timeout(DRAIN, answering).await.is_err() {
         warn!("some connections did not close in time");
     }
@@ -104,7 +109,7 @@ struct Supervisor {
 }
 
 impl Supervisor {
-    async fn run(mut self, leave: impl Future<Output = Exit>) -> Result<Exit, Failure> {
+    async fn run(&mut self, leave: impl Future<Output = Exit>) -> Result<Exit, Failure> {
         let mut changes = self.service.changes();
         let mut ticks = tokio::time::interval(TICK);
         let mut asked_to_leave = None;
@@ -219,6 +224,10 @@ impl Supervisor {
                     self.step_log.committed(global_step, loss, step_time);
                 }
                 Event::CheckpointDue(snapshot) => self.save(snapshot).await?,
+                Event::SummaryDue(update) => self.summarize(Part::Update(update)),
+                Event::TowerSummarised { at, summary } => {
+                    self.summarize(Part::Tower(at, summary));
+                }
                 Event::Diverged {
                     tower_step,
                     worker,
@@ -234,6 +243,16 @@ impl Supervisor {
             }
         }
         Ok(())
+    }
+
+    fn summarize(&mut self, part: Part) {
+        let Some(writer) = &self.keeper.summary_writer else {
+            return;
+        };
+        if let Err(Ended) = writer.write(part) {
+            self.keeper.summary_writer = None;
+            self.service.ask(|training, _| training.stop_summaries());
+        }
     }
 
     async fn save_after_interval(&mut self) -> Result<(), Failure> {

@@ -11,7 +11,7 @@ use cifar_wire::client::PULL_HOLD;
 use cifar_wire::gradient_slot::{Generation, Nonce};
 use cifar_wire::messages::{
     self, Assignment, Attachment, Goodbye, Gradients, Member, Pull, Push, Pushed as PushAnswer,
-    ReceivedGradients, Refusal, Registered, Registration, Status, Variables, Verdict,
+    ReceivedGradients, Refusal, Registered, Registration, Status, TowerSummary, Variables, Verdict,
 };
 use cifar_wire::server::{ParameterServer, RequestError};
 use tokio::sync::broadcast;
@@ -369,6 +369,10 @@ impl ParameterServer for Service {
             _ => None,
         };
         Ok(PushAnswer { verdict, next })
+    }
+
+    async fn summarize(&self, member: Member, summary: TowerSummary) -> Result<bool, RequestError> {
+        Ok(self.ask(|training, now| training.summarize(now, member, summary)))
     }
 
     async fn heartbeat(&self, member: Member) -> Result<bool, RequestError> {

@@ -93,6 +93,12 @@ impl TrainDir {
         })
     }
 
+    /// The folder.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// The newest checkpoint that is whole, if the dir holds a run. Damaged ones are named in the
     /// log and passed over.
     ///

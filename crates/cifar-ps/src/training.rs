@@ -20,13 +20,14 @@ use cifar_params::{Layout, Mode, Numerics, RunConfig, StateDigest, TrainingState
 use cifar_sequence::{ExamplesDigest, GlobalStep, SampleSequence, TowerStep};
 use cifar_wire::client::PULL_HOLD;
 use cifar_wire::messages::{
-    Assignment, Goodbye, Member, Pull, Push, Refusal, Registered, Registration, Session, Variables,
-    Verdict, Work, WorkerId,
+    Assignment, Goodbye, Member, Pull, Push, Refusal, Registered, Registration, Session,
+    TowerSummary, Variables, Verdict, Work, WorkerId,
 };
 
 use crate::aggregator::{Aggregator, TowerGradient};
 use crate::assignment::{Assigned, Assignments};
 use crate::event::{Event, Who};
+use crate::loss_averages::LossAverages;
 use crate::membership::{Members, Worker};
 use crate::pace::Pace;
 use crate::patience::{Passed, Patience};
@@ -34,6 +35,7 @@ use crate::schedule::LearningRateSchedule;
 use crate::scrutiny::{self, Answer, Norms, Questions};
 use crate::serials::AppliedSerials;
 use crate::step_log::Throughput;
+use crate::summaries::{UpdateSummary, Wanted};
 use crate::update::Update;
 
 /// Tower steps that may be applied ahead of one that is not, in asynchronous mode.
@@ -111,6 +113,8 @@ pub struct Limits {
     pub stall_timeout: Duration,
     /// Share of the tower steps that two workers compute, to compare; 0 to 1.
     pub audit_fraction: f64,
+    /// A summary is due whenever the global step is a multiple of this; 0 for none.
+    pub summary_steps: u64,
 }
 
 /// How far the run is.
@@ -151,6 +155,8 @@ pub struct Training {
     applied: AppliedSerials,
     recent: VecDeque<StateDigest>,
     loss: Option<f32>,
+    loss_averages: LossAverages,
+    summaries: Wanted,
     throughput: Throughput,
     pace: Pace,
     /// The last commit, or the first work given; `None` before both.
@@ -199,11 +205,13 @@ impl Training {
             norms: Norms::default(),
             aggregator: Aggregator::new(needed),
             recent: VecDeque::new(),
-            snapshot,
             previous: None,
             spare_gradients: Vec::new(),
             applied,
             loss: None,
+            loss_averages: LossAverages::new(snapshot.state.global_step),
+            summaries: Wanted::every(limits.summary_steps),
+            snapshot,
             throughput: Throughput::default(),
             pace: Pace::default(),
             step_began: None,
@@ -313,7 +321,31 @@ impl Training {
             state_digest: digest,
             variables,
             attempt: assigned.attempt,
+            summary_step: self.ask_for_summary(assigned.tower_step),
         }))
+    }
+
+    fn ask_for_summary(&mut self, of: TowerStep) -> Option<GlobalStep> {
+        let serial = self
+            .is_asynchronous()
+            .then(|| of.serial(self.run.num_towers));
+        let global_step = self.snapshot.state.global_step;
+        self.summaries.ask(of, serial, global_step)
+    }
+
+    /// Takes what a worker alone knows of a tower step; false if nobody waits for it.
+    pub fn summarize(&mut self, now: Instant, member: Member, summary: TowerSummary) -> bool {
+        let is_taken = self.is_member(member) && self.summaries.take(summary.summary_step);
+        if is_taken {
+            let (at, summary) = (now, Box::new(summary));
+            self.events.push(Event::TowerSummarised { at, summary });
+        }
+        is_taken
+    }
+
+    /// Asks for no more summaries: they cannot be kept.
+    pub fn stop_summaries(&mut self) {
+        self.summaries = Wanted::every(0);
     }
 
     fn is_asynchronous(&self) -> bool {
@@ -505,6 +537,8 @@ impl Training {
     pub fn commit(&mut self, now: Instant, update: Update, digest: StateDigest) {
         let (loss, norm) = (update.loss(), update.norm());
         let before = update.global_step();
+        let losses = update.losses();
+        let loss_averages = self.loss_averages.take_in(losses);
         for gradient in &update.gradients {
             // In asynchronous mode the others remain open.
             self.towers.close(gradient.of);
@@ -512,13 +546,23 @@ impl Training {
         if let Some(applied) = update.applied {
             self.applied = applied;
         }
-        // As many as are needed at once: a gradient that does not count takes its memory along.
-        self.spare_gradients = update
-            .gradients
-            .into_iter()
-            .map(|of| of.gradients)
-            .collect();
-        drop(update.before);
+        let gradients = update.gradients.into_iter().map(|of| of.gradients);
+        let gradients: Vec<Values> = gradients.collect();
+        if self.summaries.includes(before) {
+            // It takes their memory along.
+            self.events.push(Event::SummaryDue(Box::new(UpdateSummary {
+                at: now,
+                before: update.before,
+                gradients,
+                learning_rate: update.learning_rate,
+                losses,
+                loss_averages,
+            })));
+        } else {
+            // As many as are needed at once: a gradient that does not count takes its memory along.
+            self.spare_gradients = gradients;
+            drop(update.before);
+        }
         let next = Arc::new(Snapshot {
             state: update.next,
             digest,

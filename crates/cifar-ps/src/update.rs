@@ -7,6 +7,7 @@ use cifar_ledger::Commit;
 use cifar_ledger::record::{Phases, TowerRecord, Unit};
 use cifar_params::{StateDigest, TrainingState, Values};
 use cifar_sequence::GlobalStep;
+use cifar_wire::messages::Losses;
 
 use crate::aggregator::TowerGradient;
 use crate::commit::{NotFinite, commit};
@@ -76,6 +77,17 @@ impl Update {
     #[must_use]
     pub fn loss(&self) -> f32 {
         self.mean(|of| of.losses.total)
+    }
+
+    /// Mean of each loss over the gradients.
+    #[must_use]
+    pub fn losses(&self) -> Losses {
+        Losses {
+            cross_entropy: self.mean(|of| of.losses.cross_entropy),
+            local3_weight_loss: self.mean(|of| of.losses.local3_weight_loss),
+            local4_weight_loss: self.mean(|of| of.losses.local4_weight_loss),
+            total: self.loss(),
+        }
     }
 
     /// Mean norm of the gradients.

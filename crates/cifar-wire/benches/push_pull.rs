@@ -16,8 +16,8 @@ use cifar_wire::client::Client;
 use cifar_wire::gradient_slot::Nonce;
 use cifar_wire::messages::{
     Assignment, Attachment, Gradients, Losses, Member, Pull, Push, Pushed, ReceivedGradients,
-    Refusal, Registered, Registration, Session, SharedMemory, Status, Variables, Verdict, Work,
-    WorkerId,
+    Refusal, Registered, Registration, Session, SharedMemory, Status, TowerSummary, Variables,
+    Verdict, Work, WorkerId,
 };
 use cifar_wire::server::{ParameterServer, RequestError, service};
 use cifar_wire::transport::{incoming, server_builder};
@@ -49,6 +49,7 @@ impl Agreeable {
             state_digest: DIGEST,
             variables: Variables::Sent(vec![self.variables.clone()]),
             attempt: 0,
+            summary_step: None,
         })
     }
 }
@@ -94,6 +95,10 @@ impl ParameterServer for Agreeable {
         let verdict = self.push(push, gradients).await?;
         let next = Some(self.work());
         Ok(Pushed { verdict, next })
+    }
+
+    async fn summarize(&self, _: Member, _: TowerSummary) -> Result<bool, RequestError> {
+        Ok(false)
     }
 
     async fn heartbeat(&self, _: Member) -> Result<bool, RequestError> {
@@ -142,6 +147,7 @@ fn push() -> Push {
         losses: Losses {
             cross_entropy: 1.0,
             total: 1.0,
+            ..Losses::default()
         },
         examples_digest: [0; 16],
         compute_time: std::time::Duration::ZERO,

@@ -18,7 +18,7 @@ use crate::convert::{self, Then};
 use crate::gradient_slot::Nonce;
 use crate::messages::{
     Assignment, Attachment, GradientsToSend, Malformed, Member, Pull, Push, Pushed, Registered,
-    Registration, SharedMemory, Status, Variables, Verdict, Work,
+    Registration, SharedMemory, Status, TowerSummary, Variables, Verdict, Work,
 };
 use crate::pb;
 use crate::pb::parameter_server_client::ParameterServerClient;
@@ -284,6 +284,20 @@ impl Client {
             parts.push(part);
         }
         Ok((first, parts))
+    }
+
+    /// Hands in what this worker alone knows of a tower step; false if nobody waits for it.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError`], as all requests.
+    pub async fn summarize(
+        &mut self,
+        member: Member,
+        summary: TowerSummary,
+    ) -> Result<bool, ClientError> {
+        let request = within(REQUEST_TIMEOUT, convert::summarize_request(member, summary));
+        Ok(self.inner.summarize(request).await?.into_inner().taken)
     }
 
     /// Gives a sign of life; false if the server does not know the member.

@@ -5,13 +5,17 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use bytes::Bytes;
+use cifar_events::Histogram;
+use cifar_events::histogram::Moments;
 use cifar_params::{Mode, Numerics, RunConfig, StateDigest};
 use cifar_sequence::{GlobalStep, Tower, TowerStep};
+use prost::Message;
 
 use crate::gradient_slot::{Generation, Nonce};
 use crate::messages::{
-    Assignment, Attachment, Goodbye, Gradients, GradientsToSend, Losses, MAX_NAME_BYTES, Malformed,
-    Member, Pull, Push, Pushed, Registered, Registration, Session, SharedMemory, Status, Variables,
+    Activations, Assignment, Attachment, Goodbye, Gradients, GradientsToSend, Losses,
+    MAX_NAME_BYTES, MAX_SUMMARY_IMAGES, Malformed, Member, Pull, Push, Pushed, Registered,
+    Registration, SUMMARY_IMAGE_BYTES, Session, SharedMemory, Status, TowerSummary, Variables,
     Verdict, Work, WorkerId, WorkerStatus,
 };
 use crate::pb;
@@ -430,6 +434,7 @@ fn work_to_pb(work: Work) -> (pb::Work, Vec<Bytes>) {
         attempt: work.attempt,
         state_sequence,
         variables_follow: !variables.is_empty(),
+        summary_step: work.summary_step.map(|step| step.0),
     };
     (work, variables)
 }
@@ -447,6 +452,7 @@ impl TryFrom<pb::Work> for Work {
                 (false, None) => Variables::Held,
             },
             attempt: work.attempt,
+            summary_step: work.summary_step.map(GlobalStep),
         })
     }
 }
@@ -487,6 +493,8 @@ pub(crate) fn push_messages(
         losses: Some(pb::Losses {
             cross_entropy: push.losses.cross_entropy,
             total: push.losses.total,
+            local3_weight_loss: push.losses.local3_weight_loss,
+            local4_weight_loss: push.losses.local4_weight_loss,
         }),
         examples_digest: Bytes::copy_from_slice(&push.examples_digest),
         compute_micros: micros(push.compute_time),
@@ -522,6 +530,8 @@ pub(crate) fn push(
         state_digest: digest_from_pb("state_digest", &request.state_digest)?,
         losses: Losses {
             cross_entropy: losses.cross_entropy,
+            local3_weight_loss: losses.local3_weight_loss,
+            local4_weight_loss: losses.local4_weight_loss,
             total: losses.total,
         },
         examples_digest: fixed("examples_digest", &request.examples_digest)?,
@@ -580,6 +590,99 @@ pub(crate) fn pushed(reply: pb::PushReply) -> Result<Pushed, Malformed> {
     };
     let next = reply.next.map(assignment).transpose()?;
     Ok(Pushed { verdict, next })
+}
+
+impl From<Activations> for pb::Activations {
+    fn from(activations: Activations) -> Self {
+        let Moments {
+            min,
+            max,
+            sum,
+            sum_squares,
+        } = activations.histogram.moments;
+        let (first_bucket, counts) = activations.histogram.buckets();
+        pb::Activations {
+            min,
+            max,
+            sum,
+            sum_squares,
+            first_bucket: first_bucket as u32,
+            counts: counts.to_vec(),
+            sparsity: activations.sparsity,
+        }
+    }
+}
+
+impl TryFrom<pb::Activations> for Activations {
+    type Error = Malformed;
+
+    fn try_from(activations: pb::Activations) -> Result<Self, Malformed> {
+        let field = "activations";
+        let moments = Moments {
+            min: activations.min,
+            max: activations.max,
+            sum: activations.sum,
+            sum_squares: activations.sum_squares,
+        };
+        let (first_bucket, counts) = (activations.first_bucket as usize, activations.counts);
+        let histogram = Histogram::from_buckets(moments, first_bucket, counts);
+        let sparsity = activations.sparsity;
+        match histogram {
+            Some(histogram) if (0.0..=1.0).contains(&sparsity) => Ok(Activations {
+                histogram,
+                sparsity,
+            }),
+            _ => Err(Malformed::Value {
+                field,
+                reason: "no numbers are distributed so".to_owned(),
+            }),
+        }
+    }
+}
+
+pub(crate) fn summarize_request(member: Member, summary: TowerSummary) -> pb::SummarizeRequest {
+    pb::SummarizeRequest {
+        member: Some(member.into()),
+        summary_step: summary.summary_step.0,
+        activations: summary.activations.into_iter().map(Into::into).collect(),
+        images: summary.images,
+    }
+}
+
+/// Most bytes of a summary: five histograms of all 1,551 buckets and three images take less.
+const MAX_SUMMARY_BYTES: usize = 128 << 10;
+
+pub(crate) fn summary(request: pb::SummarizeRequest) -> Result<(Member, TowerSummary), Malformed> {
+    let wrong = |field, reason| Err(Malformed::Value { field, reason });
+    let bytes = request.encoded_len();
+    if bytes > MAX_SUMMARY_BYTES {
+        let reason = format!("{bytes} bytes, at most {MAX_SUMMARY_BYTES} are taken");
+        return wrong("summary", reason);
+    }
+    let layers = request.activations.into_iter().map(Activations::try_from);
+    let layers = layers.collect::<Result<Vec<_>, _>>()?;
+    let num_layers = layers.len();
+    let Ok(activations) = layers.try_into() else {
+        return wrong("activations", format!("{num_layers} layers"));
+    };
+    if request.images.len() > MAX_SUMMARY_IMAGES {
+        return wrong("images", format!("{} of them", request.images.len()));
+    }
+    for image in &request.images {
+        if image.len() != SUMMARY_IMAGE_BYTES {
+            return Err(Malformed::Size {
+                field: "image",
+                found: image.len(),
+                expected: SUMMARY_IMAGE_BYTES,
+            });
+        }
+    }
+    let summary = TowerSummary {
+        summary_step: GlobalStep(request.summary_step),
+        activations,
+        images: request.images,
+    };
+    Ok((member(request.member)?, summary))
 }
 
 impl From<Status> for pb::GetStatusReply {
@@ -645,7 +748,6 @@ mod tests {
     use cifar_params::{DecayBy, Kernels};
     use cifar_sequence::{DataSet, InputKind};
     use proptest::prelude::*;
-    use prost::Message;
 
     use super::*;
 
@@ -686,6 +788,8 @@ mod tests {
             state_digest: StateDigest(1),
             losses: Losses {
                 cross_entropy: 2.0,
+                local3_weight_loss: 1.5,
+                local4_weight_loss: 1.0,
                 total: 4.5,
             },
             examples_digest: [7; 16],
@@ -727,6 +831,77 @@ mod tests {
         }
     }
 
+    fn tower_summary() -> pb::SummarizeRequest {
+        let of_layer = |layer: u8| Activations {
+            histogram: Histogram::of(&[0.0, f32::from(layer), -1e-3]),
+            sparsity: 0.25,
+        };
+        let summary = TowerSummary {
+            summary_step: GlobalStep(300),
+            activations: [1, 2, 3, 4, 5].map(of_layer),
+            images: vec![Bytes::from_static(&[9; SUMMARY_IMAGE_BYTES]); 3],
+        };
+        let member = Member {
+            session: Session(5),
+            worker: WorkerId(2),
+        };
+        summarize_request(member, summary)
+    }
+
+    #[test]
+    fn a_summary_survives_the_wire() {
+        let sent = tower_summary();
+        let (member, summary) = summary(sent.clone()).unwrap();
+        assert_eq!(summarize_request(member, summary), sent);
+    }
+
+    #[test]
+    fn a_summary_that_no_worker_would_make_is_refused_by_the_fields_name() {
+        type Damage = fn(&mut pb::SummarizeRequest);
+        let cases: [(&str, Damage); 9] = [
+            ("member is missing", |it| it.member = None),
+            ("activations: 4 layers", |it| drop(it.activations.pop())),
+            ("activations: no numbers", |it| {
+                it.activations[0].sum = f64::INFINITY;
+            }),
+            ("activations: no numbers", |it| {
+                it.activations[4].first_bucket = u32::MAX;
+            }),
+            ("activations: no numbers", |it| {
+                it.activations[2].counts = vec![1; 1552];
+            }),
+            ("activations: no numbers", |it| {
+                it.activations[1].sparsity = f32::NAN;
+            }),
+            ("images: 4 of them", |it| {
+                it.images.push(it.images[0].clone())
+            }),
+            ("image has 1727 bytes, expected 1728", |it| {
+                it.images[2].truncate(1727);
+            }),
+            ("summary: ", |it| {
+                it.images[0] = vec![0; MAX_SUMMARY_BYTES].into();
+            }),
+        ];
+        for (expected, damage) in cases {
+            let mut request = tower_summary();
+            damage(&mut request);
+            let error = summary(request).unwrap_err().to_string();
+            assert!(error.starts_with(expected), "{error}");
+        }
+    }
+
+    /// The widest histograms, of so many numbers that their counts take the most bytes they may.
+    #[test]
+    fn the_largest_summary_is_taken() {
+        let mut request = tower_summary();
+        for activations in &mut request.activations {
+            activations.first_bucket = 0;
+            activations.counts = vec![u64::from(u32::MAX); 1551];
+        }
+        assert!(summary(request).is_ok());
+    }
+
     fn decoded<M: Message + Default>(message: &M) -> M {
         M::decode(message.encode_to_vec().as_slice()).unwrap()
     }
@@ -762,6 +937,7 @@ mod tests {
                 state_digest: StateDigest(3),
                 variables,
                 attempt: 2,
+                summary_step: (tower % 2 == 0).then_some(GlobalStep(9)),
             };
             let next = Some(Assignment::Work(work(variables.clone())));
             let verdict = Verdict::Stale { staleness: 1 };
@@ -807,6 +983,7 @@ mod tests {
         #[test]
         fn arbitrary_bytes_are_an_error_and_never_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
             let _ = pb::PushRequest::decode(bytes.as_slice()).map(|last| super::push(&last));
+            let _ = pb::SummarizeRequest::decode(bytes.as_slice()).map(summary);
             let _ = pb::PullRequest::decode(bytes.as_slice()).map(Pull::try_from);
             let _ = pb::RegisterRequest::decode(bytes.as_slice()).map(Registration::try_from);
             let _ = pb::ShareMemoryReply::decode(bytes.as_slice()).map(SharedMemory::try_from);

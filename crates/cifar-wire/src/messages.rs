@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bytes::Bytes;
+use cifar_events::Histogram;
 use cifar_params::{Numerics, RunConfig, StateDigest, Values};
 use cifar_sequence::{GlobalStep, Tower, TowerStep};
 
@@ -192,6 +193,8 @@ pub struct Work {
     pub variables: Variables,
     /// How often the tower step was computed before, to no end; goes back with the push.
     pub attempt: u32,
+    /// The step under which a summary of this tower step would be kept, if one is wanted.
+    pub summary_step: Option<GlobalStep>,
 }
 
 /// How a worker comes by variables.
@@ -221,12 +224,16 @@ pub enum Goodbye {
     Quarantined,
 }
 
-/// The loss of one tower step.
-#[derive(Clone, Copy, Debug, PartialEq)]
+/// The losses of one tower step: three terms and their sum.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Losses {
     /// Mean over the batch.
     pub cross_entropy: f32,
-    /// Cross entropy and the weight-decay terms.
+    /// Weight decay of `local3/weights`.
+    pub local3_weight_loss: f32,
+    /// Weight decay of `local4/weights`.
+    pub local4_weight_loss: f32,
+    /// The sum.
     pub total: f32,
 }
 
@@ -295,6 +302,38 @@ pub struct Pushed {
     pub verdict: Verdict,
     /// To the pull; `None` if the worker has to pull itself, as after all but an accepted push.
     pub next: Option<Assignment>,
+}
+
+/// Layers whose activations are summarised: conv1, conv2, local3, local4 and softmax_linear.
+pub const NUM_LAYERS: usize = 5;
+
+/// Images in a summary, at most.
+pub const MAX_SUMMARY_IMAGES: usize = 3;
+
+/// Height and width of an image in a summary.
+pub const SUMMARY_IMAGE_SIZE: u32 = 24;
+
+/// Bytes of an image in a summary: `[24, 24, 3]`, red, green and blue.
+pub const SUMMARY_IMAGE_BYTES: usize = 3 * (SUMMARY_IMAGE_SIZE * SUMMARY_IMAGE_SIZE) as usize;
+
+/// What only the worker of a tower step knows, for people to look at.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TowerSummary {
+    /// That of the [`Work`].
+    pub summary_step: GlobalStep,
+    /// Of each layer, in order.
+    pub activations: [Activations; NUM_LAYERS],
+    /// The first distorted images of the batch, each of [`SUMMARY_IMAGE_BYTES`].
+    pub images: Vec<Bytes>,
+}
+
+/// The outputs of a layer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Activations {
+    /// How they are distributed.
+    pub histogram: Histogram,
+    /// Share of them that are zero.
+    pub sparsity: f32,
 }
 
 /// How a run stands.

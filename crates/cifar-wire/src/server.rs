@@ -10,7 +10,8 @@ use crate::convert::{self, Then};
 use crate::gradient_slot::Nonce;
 use crate::messages::{
     Assignment, Attachment, Gradients, Member, PROTOCOL_VERSION, Pull, Push, Pushed,
-    ReceivedGradients, Refusal, Registered, Registration, SharedMemory, Status, Verdict,
+    ReceivedGradients, Refusal, Registered, Registration, SharedMemory, Status, TowerSummary,
+    Verdict,
 };
 use crate::pb;
 use crate::pb::parameter_server_server::{
@@ -61,6 +62,13 @@ pub trait ParameterServer: Send + Sync + 'static {
         push: Push,
         gradients: ReceivedGradients,
     ) -> impl Future<Output = Result<Pushed, RequestError>> + Send;
+
+    /// Takes what a worker alone knows of a tower step; false if nobody waits for it.
+    fn summarize(
+        &self,
+        member: Member,
+        summary: TowerSummary,
+    ) -> impl Future<Output = Result<bool, RequestError>> + Send;
 
     /// Notes a sign of life; false if the member is unknown.
     fn heartbeat(&self, member: Member) -> impl Future<Output = Result<bool, RequestError>> + Send;
@@ -180,6 +188,12 @@ impl<S: ParameterServer> GeneratedService for Adapter<S> {
             },
         };
         Ok(replies(convert::push_replies(pushed)))
+    }
+
+    async fn summarize(&self, request: Request<pb::SummarizeRequest>) -> Reply<pb::SummarizeReply> {
+        let (member, summary) = convert::summary(request.into_inner())?;
+        let taken = self.server.summarize(member, summary).await?;
+        Ok(Response::new(pb::SummarizeReply { taken }))
     }
 
     async fn heartbeat(&self, request: Request<pb::HeartbeatRequest>) -> Reply<pb::HeartbeatReply> {

@@ -15,8 +15,8 @@ use cifar_wire::client::{Client, ClientError};
 use cifar_wire::gradient_slot::Nonce;
 use cifar_wire::messages::{
     Assignment, Attachment, Gradients, GradientsToSend, Losses, Member, Pull, Push, Pushed,
-    ReceivedGradients, Refusal, Registered, Registration, Session, SharedMemory, Status, Verdict,
-    WorkerId,
+    ReceivedGradients, Refusal, Registered, Registration, Session, SharedMemory, Status,
+    TowerSummary, Verdict, WorkerId,
 };
 use cifar_wire::server::{ParameterServer, RequestError, service};
 use cifar_wire::transport::{incoming, server_builder};
@@ -89,6 +89,10 @@ impl ParameterServer for Recorder {
         self.push(push, gradients).await.map(|_| accepted())
     }
 
+    async fn summarize(&self, _: Member, _: TowerSummary) -> Result<bool, RequestError> {
+        Ok(false)
+    }
+
     async fn heartbeat(&self, _: Member) -> Result<bool, RequestError> {
         Ok(true)
     }
@@ -131,6 +135,7 @@ fn push() -> Push {
         losses: Losses {
             cross_entropy: 1.0,
             total: 2.0,
+            ..Losses::default()
         },
         examples_digest: [7; 16],
         compute_time: Duration::ZERO,

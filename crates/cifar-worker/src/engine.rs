@@ -94,6 +94,8 @@ impl Engine {
                     network.head_gradients(variables, &batch.images, &batch.labels, gradients);
                 Ok(Losses {
                     cross_entropy: losses.cross_entropy,
+                    local3_weight_loss: losses.local3_weight_loss,
+                    local4_weight_loss: losses.local4_weight_loss,
                     total: losses.total,
                 })
             }

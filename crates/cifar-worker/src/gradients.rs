@@ -25,7 +25,8 @@ pub fn compute_gradients(
     let (images, labels) = tensors_of(batch, model.device())?;
     let logits = model.inference(variables, &images)?;
     let cross_entropy = mean_cross_entropy(&logits, &labels)?;
-    let total = total_loss(&cross_entropy, layout, variables)?;
+    let [local3, local4] = weight_losses(layout, variables)?;
+    let total = cross_entropy.f_add(&local3)?.f_add(&local4)?;
     let by_variable = Tensor::f_run_backward(&[&total], variables.tensors(), false, false)?;
 
     let mut gradients = Values::zeros(layout.num_values());
@@ -38,6 +39,8 @@ pub fn compute_gradients(
     }
     let losses = Losses {
         cross_entropy: scalar(&cross_entropy)?,
+        local3_weight_loss: scalar(&local3)?,
+        local4_weight_loss: scalar(&local4)?,
         total: scalar(&total)?,
     };
     Ok((losses, gradients))
@@ -66,21 +69,22 @@ fn mean_cross_entropy(logits: &Tensor, labels: &Tensor) -> Result<Tensor, TchErr
     )
 }
 
-/// Mean cross entropy plus weight decay: for each variable that has one, its factor times half the
-/// sum of squares, TensorFlow's `l2_loss`.
-fn total_loss(
-    cross_entropy: &Tensor,
-    layout: &Layout,
-    variables: &Variables,
-) -> Result<Tensor, TchError> {
-    let mut total = cross_entropy.f_add_scalar(0.0)?;
-    for (spec, variable) in layout.specs().iter().zip(variables.tensors()) {
-        if let Some(factor) = spec.weight_decay {
-            let sum_of_squares = variable.f_square()?.f_sum(Kind::Float)?;
-            total = total.f_add(&sum_of_squares.f_mul_scalar(0.5 * factor)?)?;
-        }
-    }
-    Ok(total)
+/// Weight decay of the two variables that have one, local3's and local4's weights: its factor times
+/// half the sum of squares, TensorFlow's `l2_loss`.
+fn weight_losses(layout: &Layout, variables: &Variables) -> Result<[Tensor; 2], TchError> {
+    let all = layout.specs().iter().zip(variables.tensors());
+    let losses = all.filter_map(|(spec, variable)| {
+        let factor = spec.weight_decay?;
+        let loss = || {
+            variable
+                .f_square()?
+                .f_sum(Kind::Float)?
+                .f_mul_scalar(0.5 * factor)
+        };
+        Some(loss())
+    });
+    let losses = losses.collect::<Result<Vec<_>, _>>()?;
+    Ok(<[Tensor; 2]>::try_from(losses).expect("the layout is the model's"))
 }
 
 fn scalar(tensor: &Tensor) -> Result<f32, TchError> {

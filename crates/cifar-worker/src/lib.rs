@@ -5,7 +5,8 @@
 //! the kernels of `cifar-kernels`, else with libtorch. There [`model`] is the network, [`gradients`]
 //! its training, [`eval`] its scoring, which [`evaluator`] does for whole checkpoints and
 //! [`score_text`] shows. [`server_link`] is the worker's side of the protocol, with
-//! retries and heartbeats ([`backoff`]), and [`training_loop`] puts them together in one glance.
+//! retries and heartbeats ([`backoff`]), [`summarizer`] makes what people look at, and [`training_loop`]
+//! puts them together in one glance.
 //! [`worker_program`] and [`eval_program`] are the command lines.
 
 pub mod device;
@@ -29,6 +30,8 @@ pub mod backoff;
 pub mod shared_memory;
 
 pub mod server_link;
+
+pub mod summarizer;
 
 pub mod training_loop;
 

@@ -133,6 +133,34 @@ impl Model {
         linear(&x, variables.weights_and_biases(softmax_linear))
     }
 
+    /// What the layers with variables give for `images`, as [`inference`](Self::inference) has them:
+    /// conv1, `[B, 24, 24, 64]`, and conv2, `[B, 12, 12, 64]`, both before pooling, local3, `[B, 384]`,
+    /// local4, `[B, 192]`, and softmax_linear, `[B, 10]`.
+    ///
+    /// These are the tensors whose activations the tutorial shows.
+    ///
+    /// # Errors
+    ///
+    /// [`TchError`] if libtorch fails, of memory for example.
+    pub fn activations(
+        &self,
+        variables: &Variables,
+        images: &Tensor,
+    ) -> Result<[Tensor; 5], TchError> {
+        let of_layer = |layer| variables.weights_and_biases(layer);
+        let x = images.f_permute([0, 3, 1, 2])?;
+        let conv1 = convolution(&x, of_layer(0))?.f_relu()?;
+        let x = self.local_response_normalization(&max_pool(&conv1)?)?;
+        let conv2 = convolution(&x, of_layer(1))?.f_relu()?;
+        let x = max_pool(&self.local_response_normalization(&conv2)?)?;
+        let x = x.f_permute([0, 2, 3, 1])?.f_flatten(1, 3)?;
+        let local3 = linear(&x, of_layer(2))?.f_relu()?;
+        let local4 = linear(&local3, of_layer(3))?.f_relu()?;
+        let softmax_linear = linear(&local4, of_layer(4))?;
+        let [conv1, conv2] = [conv1, conv2].map(|it| it.f_permute([0, 2, 3, 1]));
+        Ok([conv1?, conv2?, local3, local4, softmax_linear])
+    }
+
     /// Local response normalisation across channels: `x / (1 + alpha * sum x^2)^0.75`, the sum over
     /// the channels at most four away.
     ///

@@ -21,10 +21,10 @@ use cifar_wire::client::{Client, ClientError, PushUnderWay};
 use cifar_wire::data_plane::DataPlane;
 use cifar_wire::messages::{
     self, Assignment, Attachment, Goodbye, Gradients, GradientsToSend, Losses, Member,
-    PROTOCOL_VERSION, Pull, Push, Pushed, Registration, Variables, Verdict, Work,
+    PROTOCOL_VERSION, Pull, Push, Pushed, Registration, TowerSummary, Variables, Verdict, Work,
 };
 use cifar_wire::transport::BadAddress;
-use tokio::runtime::Runtime;
+use tokio::runtime::{Handle, Runtime};
 use tokio::sync::{oneshot, watch};
 use tracing::{debug, info, warn};
 
@@ -36,6 +36,9 @@ const HEARTBEATS_PER_LEASE: u32 = 3;
 
 /// How long the goodbye of a worker that leaves may take; the lease ends its membership otherwise.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long a summary may be on its way; it is not worth more.
+const SUMMARY_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Why the conversation with the server is over.
 #[derive(Debug, thiserror::Error)]
@@ -324,6 +327,25 @@ impl ServerLink {
         self.until_leaving(async move |conversation| {
             conversation.push(work, computed, gradients).await
         })
+    }
+
+    /// This worker's membership.
+    ///
+    /// # Panics
+    ///
+    /// Before [`register`](Self::register).
+    #[must_use]
+    pub fn member(&self) -> Member {
+        self.conversation.member()
+    }
+
+    /// Sends summaries from another thread, over the connection of this link. To be dropped before it.
+    #[must_use]
+    pub fn summary_sender(&self) -> SummarySender {
+        SummarySender {
+            runtime: self.runtime.handle().clone(),
+            client: self.conversation.client.clone(),
+        }
     }
 
     /// Tells the server that this worker leaves, if it listens.
@@ -638,6 +660,29 @@ impl Conversation {
             }
             tokio::time::sleep(backoff::delay(attempt, self.jitter.next())).await;
             attempt += 1;
+        }
+    }
+}
+
+/// Sends summaries beside a [`ServerLink`].
+#[derive(Debug)]
+pub struct SummarySender {
+    runtime: Handle,
+    client: Client,
+}
+
+impl SummarySender {
+    /// Sends a summary once, and waits for its answer a short while.
+    pub fn send(&self, member: Member, summary: TowerSummary) {
+        let global_step = summary.summary_step.0;
+        let mut client = self.client.clone();
+        let answer = self.runtime.block_on(async {
+            tokio::time::timeout(SUMMARY_TIMEOUT, client.summarize(member, summary)).await
+        });
+        match answer {
+            Ok(Ok(is_taken)) => debug!(global_step, is_taken, "summary is sent"),
+            Ok(Err(error)) => debug!(global_step, "summary is lost: {error}"),
+            Err(_) => debug!(global_step, "summary is lost: no answer in time"),
         }
     }
 }

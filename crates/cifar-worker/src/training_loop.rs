@@ -12,6 +12,7 @@ use tracing::{debug, info, warn};
 
 use crate::engine::{Engine, NUM_TRUNK_VALUES};
 use crate::server_link::{Computed, LinkError, Pulled, ServerLink};
+use crate::summarizer::Summarizer;
 
 /// Computes tower steps until the server says that the run is over.
 ///
@@ -23,6 +24,7 @@ pub fn train(
     engine: &mut Engine,
     layout: &Layout,
     batches: &mut Prefetcher,
+    summarizer: &Summarizer,
 ) -> Result<Goodbye, Failure> {
     // The link lets go of them when a push is answered, and then they are overwritten.
     let mut gradients = Arc::new(Values::zeros(layout.num_values()));
@@ -46,6 +48,10 @@ pub fn train(
             examples_digest: batch.examples_digest.0,
             compute_time,
         };
+        if let Some(step) = work.summary_step {
+            // While this thread waits for the answer.
+            summarizer.summarize(server.member(), step, server.variables(), batch);
+        }
         let pushed = server.push(&work, computed, Arc::clone(&gradients));
         match pushed.map_err(or_exit)? {
             Verdict::Accepted => {

@@ -21,6 +21,7 @@ use tracing::info;
 
 use crate::engine::Engine;
 use crate::server_link::ServerLink;
+use crate::summarizer::Summarizer;
 use crate::training_loop::{or_exit, train};
 use crate::{device, numerics};
 
@@ -111,7 +112,9 @@ fn run(args: &Args) -> Result<Exit, Failure> {
         .register(layout.fingerprint(), run.data.digest(), numerics)
         .map_err(or_exit)?;
 
-    let result = train(&mut server, &mut engine, &layout, &mut batches);
+    let summarizer = Summarizer::start(layout.clone(), server.summary_sender())?;
+    let result = train(&mut server, &mut engine, &layout, &mut batches, &summarizer);
+    drop(summarizer);
     if result.is_err() {
         server.leave();
     }

@@ -118,6 +118,7 @@ impl Bench {
             losses: Losses {
                 cross_entropy: 1.0,
                 total: 2.0,
+                ..Losses::default()
             },
             examples_digest: ExamplesDigest::of(sequence.samples(work.tower_step)).0,
             compute_time: std::time::Duration::from_millis(5),
@@ -141,6 +142,7 @@ fn limits() -> Limits {
         min_workers: 1,
         stall_timeout: std::time::Duration::from_secs(60),
         audit_fraction: 0.0,
+        summary_steps: 0,
     }
 }
 

@@ -59,6 +59,7 @@ pub(crate) fn tower_gradient(step: u64, tower: u32, numbers: &[f32]) -> TowerGra
         losses: Losses {
             cross_entropy: 1.0,
             total: 2.0,
+            ..Losses::default()
         },
         examples: ExamplesDigest([0; 16]),
         worker: WorkerId(0),

@@ -8,6 +8,7 @@ use super::*;
 
 mod doubt;
 mod modes;
+mod summaries;
 
 const LEASE: Duration = Duration::from_secs(10);
 const STALL_TIMEOUT: Duration = Duration::from_secs(60);
@@ -32,6 +33,7 @@ impl Bench {
             min_workers: 1,
             stall_timeout: STALL_TIMEOUT,
             audit_fraction,
+            summary_steps: 0,
         };
         let now = some_time();
         let state = TrainingState::initial(Values::from([1.0, 2.0].as_slice()));
@@ -70,6 +72,7 @@ impl Bench {
         let losses = Losses {
             cross_entropy: 1.0,
             total: 2.0,
+            ..Losses::default()
         };
         let push = Push {
             member,

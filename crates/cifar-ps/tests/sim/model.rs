@@ -100,5 +100,6 @@ pub(crate) fn losses(gradient: &[f32; NUM_VALUES]) -> Losses {
     Losses {
         cross_entropy: gradient[0].abs(),
         total: gradient[0].abs() + gradient[1].abs(),
+        ..Losses::default()
     }
 }

@@ -33,6 +33,8 @@ const DRAIN: Duration = Duration::from_secs(5);
 /// No run here stands still for so long that it may give up.
 const STALL_TIMEOUT: Duration = Duration::from_secs(3600);
 const KEEP_CHECKPOINTS: usize = 2;
+/// Nobody looks at them here, and no worker makes its part.
+const SUMMARY_STEPS: u64 = 3;
 
 /// One life of the server, from its start to the end of the run.
 pub(crate) async fn serve(shared: Rc<Shared>) -> turmoil::Result {
@@ -100,6 +102,7 @@ fn limits(plan: &Plan) -> Limits {
         min_workers: 1,
         stall_timeout: STALL_TIMEOUT,
         audit_fraction: plan.audit_fraction,
+        summary_steps: SUMMARY_STEPS,
     }
 }
 

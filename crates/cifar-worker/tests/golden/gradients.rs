@@ -80,6 +80,8 @@ fn check(kernels: Kernels) {
     let (losses, gradients) = all_gradients(&mut engine, &variables, &batch);
     for (found, name) in [
         (losses.cross_entropy, "loss/cross_entropy"),
+        (losses.local3_weight_loss, "loss/local3/weights"),
+        (losses.local4_weight_loss, "loss/local4/weights"),
         (losses.total, "loss/total"),
     ] {
         let expected = fixture.f32(name)[0];

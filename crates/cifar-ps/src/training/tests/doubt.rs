@@ -118,6 +118,7 @@ fn a_worker_that_used_other_examples_is_caught() {
         losses: Losses {
             cross_entropy: 1.0,
             total: 2.0,
+            ..Losses::default()
         },
         examples_digest: [7; 16],
         compute_time: Duration::ZERO,
