@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use cifar_params::{Layout, TrainingState, checkpoint, initial::initial_variables};
@@ -11,6 +11,8 @@ use clap::CommandFactory;
 
 use cifar_ps::args::RunArgs;
 use cifar_ps::config::new_run;
+
+use crate::python::python;
 
 fn read(document: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -42,7 +44,7 @@ fn the_readmes_python_snippet_reads_a_checkpoint() {
         .nth(1)
         .and_then(|rest| rest.split("```").next())
         .unwrap();
-    let output = Command::new(python())
+    let output = Command::new(python().unwrap())
         .args(["-c", snippet])
         .current_dir(folder.path())
         .output()
@@ -58,49 +60,18 @@ fn the_readmes_python_snippet_reads_a_checkpoint() {
     );
 }
 
-/// A Python that has what the snippet imports; made once and kept in the target folder.
-fn python() -> PathBuf {
-    let environment = Path::new(env!("CARGO_TARGET_TMPDIR")).join("python");
-    let python = environment.join("bin/python");
-    let has_packages = || succeeds(Command::new(&python).args(["-c", "import numpy, safetensors"]));
-    if !has_packages() {
-        assert!(succeeds(
-            Command::new("python3")
-                .args(["-m", "venv", "--clear"])
-                .arg(&environment)
-        ));
-        let packages = ["numpy>=1.26,<3", "safetensors>=0.4,<1"];
-        let pip = [
-            "-m",
-            "pip",
-            "install",
-            "--quiet",
-            "--disable-pip-version-check",
-        ];
-        assert!(
-            succeeds(Command::new(&python).args(pip).args(packages)),
-            "pip cannot install {packages:?}"
-        );
-        assert!(has_packages());
-    }
-    python
-}
-
-fn succeeds(command: &mut Command) -> bool {
-    command.status().is_ok_and(|status| status.success())
-}
-
 #[test]
 fn every_flag_in_the_documents_exists() {
-    const OF_CARGO_AND_XTASK: [&str; 6] = [
+    const OF_OTHER_PROGRAMS: [&str; 7] = [
         "--workspace",
         "--release",
         "--seeds",
         "--minutes",
         "--peers",
         "--only",
+        "--logdir",
     ];
-    let mut known: BTreeSet<String> = OF_CARGO_AND_XTASK.map(str::to_owned).into();
+    let mut known: BTreeSet<String> = OF_OTHER_PROGRAMS.map(str::to_owned).into();
     for command in [
         cifar_ps::Args::command(),
         cifar_worker::worker_program::Args::command(),

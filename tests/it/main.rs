@@ -10,6 +10,7 @@ mod cluster;
 mod files;
 mod http;
 mod program;
+mod python;
 
 mod training;
 
@@ -33,6 +34,7 @@ mod gpu;
 mod launcher;
 mod ledger;
 mod real_data;
+mod tensorboard;
 
 mod bench;
 
