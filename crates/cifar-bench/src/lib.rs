@@ -9,6 +9,8 @@
 //! [`compare`] runs the [`rows`] of a comparison in turns, A B C A B C, because the machine's own speed
 //! drifts by half over minutes, and [`report`] makes tables of the medians. [`statistics`], [`table`]
 //! and the parsing in [`process_usage`] and [`ledger_window`] are pure.
+//!
+//! [`record`] measures nothing: it makes of a run's train dir a folder that shows the run.
 
 pub mod figures;
 pub mod statistics;
@@ -35,6 +37,9 @@ pub mod compare;
 
 pub mod hardware;
 pub mod report;
+
+pub mod curve_chart;
+pub mod record;
 
 pub mod program;
 

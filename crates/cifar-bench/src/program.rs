@@ -11,7 +11,7 @@ use crate::compare::{self, CompareArgs};
 use crate::lone_worker::{self, LoneArgs};
 use crate::training::{self, TrainingArgs};
 use crate::transport::{self, TransportArgs};
-use crate::{load, machine};
+use crate::{load, machine, record};
 
 /// Measures this project and its peers on this machine. Results go to stdout, each one line of JSON.
 #[derive(Clone, Debug, Parser)]
@@ -35,6 +35,8 @@ pub enum Verb {
     Lone(LoneArgs),
     /// A push and a pull where nothing is computed
     Transport(TransportArgs),
+    /// Nothing: makes the record of a training run out of its train dir (cargo xtask record)
+    Record(record::RecordArgs),
     /// How fast this machine multiplies matrices and copies memory
     Machine {
         /// For how long
@@ -60,6 +62,7 @@ fn run(verb: &Verb) -> Result<Exit, Failure> {
         Verb::Training(args) => serde_json::to_string(&training::measure(args)?)?,
         Verb::Lone(args) => serde_json::to_string(&lone_worker::measure(args)?)?,
         Verb::Transport(args) => serde_json::to_string(&transport::measure(args)?)?,
+        Verb::Record(args) => record::record(args)?,
         Verb::Machine { seconds } => {
             let time = Duration::from_secs_f64(*seconds);
             serde_json::to_string(&machine::measure(time)?)?

@@ -5,18 +5,21 @@
 //! scalar; and, as JSON in the metadata under `cifar-ps`, the run's configuration and the digest of
 //! the state. A file made by another program needs no metadata.
 //!
+//! A file of [averages alone](Averages), half as large, is what is left of a run that is over: it can be
+//! scored, but no run goes on from it.
+//!
 //! A checkpoint is written beside its final name and renamed when it is on disk whole, so a name
 //! that exists is a file that was finished.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use cifar_sequence::GlobalStep;
 use safetensors::tensor::{Dtype, SafeTensorError, SafeTensors, TensorView};
 use serde::{Deserialize, Serialize};
+use twox_hash::XxHash3_128;
 
 use crate::layout::Layout;
 use crate::run::RunConfig;
@@ -42,10 +45,43 @@ pub struct Checkpoint {
     pub run: Option<RunConfig>,
 }
 
+/// The moving averages of a state, which are what is scored, and the run they belong to.
+#[derive(Clone, Debug)]
+pub struct Averages {
+    /// Updates that made them.
+    pub global_step: GlobalStep,
+    /// All of them end to end.
+    pub values: Values,
+    /// The run's configuration; `None` in a file that another program made.
+    pub run: Option<RunConfig>,
+}
+
+impl Averages {
+    /// As [`TrainingState::digest`], of a state that has nothing but averages.
+    fn digest(&self) -> StateDigest {
+        let mut hash = XxHash3_128::new();
+        hash.write(&self.global_step.0.to_le_bytes());
+        hash.write(self.values.as_bytes());
+        StateDigest(hash.finish_128())
+    }
+}
+
 #[derive(Serialize, Deserialize)]
 struct Metadata {
     run: RunConfig,
-    state_digest: StateDigest,
+    #[serde(flatten)]
+    digest: DigestOf,
+}
+
+/// What the numbers in a file add up to.
+#[derive(Serialize, Deserialize)]
+enum DigestOf {
+    /// Variables, averages and step.
+    #[serde(rename = "state_digest")]
+    State(StateDigest),
+    /// Averages and step: there is nothing else in the file.
+    #[serde(rename = "averages_digest")]
+    Averages(StateDigest),
 }
 
 /// A checkpoint that cannot be read or written.
@@ -97,6 +133,12 @@ pub enum CheckpointError {
         found: String,
         /// Type and shape of the model.
         expected: String,
+    },
+    /// The file holds averages and nothing else.
+    #[error("{path} holds moving averages alone: it can be scored, but no run can go on from it")]
+    AveragesAlone {
+        /// The file.
+        path: PathBuf,
     },
     /// `global_step` is negative.
     #[error("global_step of {path} is {found}, expected 0 or more")]
@@ -190,9 +232,37 @@ pub fn save(
     state: &TrainingState,
     run: &RunConfig,
 ) -> Result<PathBuf, CheckpointError> {
-    let path = path_of(dir, state.global_step);
+    write_whole(dir, state.global_step, || encode(layout, state, run))
+}
+
+/// Writes what there is to score in `checkpoint` into `dir`, under the name of a checkpoint, and returns
+/// its path.
+///
+/// # Errors
+///
+/// As [`save`].
+///
+/// # Panics
+///
+/// If the averages are not of `layout`.
+pub fn save_averages(
+    dir: &Path,
+    layout: &Layout,
+    averages: &Averages,
+) -> Result<PathBuf, CheckpointError> {
+    write_whole(dir, averages.global_step, || {
+        encode_averages(layout, averages)
+    })
+}
+
+fn write_whole(
+    dir: &Path,
+    global_step: GlobalStep,
+    encode: impl FnOnce() -> io::Result<Vec<u8>>,
+) -> Result<PathBuf, CheckpointError> {
+    let path = path_of(dir, global_step);
     let write = || {
-        let bytes = encode(layout, state, run)?;
+        let bytes = encode()?;
         let mut file = tempfile::Builder::new()
             .prefix(TEMPORARY_PREFIX)
             .tempfile_in(dir)?;
@@ -217,29 +287,51 @@ fn make_readable(file: &File) -> io::Result<()> {
 
 /// The file's bytes: equal states of equal runs give equal bytes.
 fn encode(layout: &Layout, state: &TrainingState, run: &RunConfig) -> io::Result<Vec<u8>> {
-    let step = (state.global_step.0 as i64).to_le_bytes();
+    let mut tensors = Vec::new();
+    for (spec, range) in layout.iter() {
+        let shape = spec.shape.as_slice();
+        tensors.push((spec.name.clone(), shape, &state.variables[range.clone()]));
+        let name = format!("{}{AVERAGE_SUFFIX}", spec.name);
+        tensors.push((name, shape, &state.averages[range]));
+    }
+    let metadata = Metadata {
+        run: run.clone(),
+        digest: DigestOf::State(state.digest()),
+    };
+    serialized(state.global_step, &tensors, Some(&metadata))
+}
+
+fn encode_averages(layout: &Layout, averages: &Averages) -> io::Result<Vec<u8>> {
+    let tensors = layout.iter().map(|(spec, range)| {
+        let name = format!("{}{AVERAGE_SUFFIX}", spec.name);
+        (name, spec.shape.as_slice(), &averages.values[range])
+    });
+    let metadata = averages.run.clone().map(|run| Metadata {
+        run,
+        digest: DigestOf::Averages(averages.digest()),
+    });
+    let tensors: Vec<_> = tensors.collect();
+    serialized(averages.global_step, &tensors, metadata.as_ref())
+}
+
+fn serialized(
+    global_step: GlobalStep,
+    tensors: &[(String, &[usize], &[f32])],
+    metadata: Option<&Metadata>,
+) -> io::Result<Vec<u8>> {
+    let step = (global_step.0 as i64).to_le_bytes();
     let view = |dtype, shape: &[usize], bytes| {
         TensorView::new(dtype, shape.to_vec(), bytes)
             .expect("the layout gives each slice its own size")
     };
-    let mut tensors = vec![("global_step".to_owned(), view(Dtype::I64, &[], &step))];
-    for (spec, range) in layout.iter() {
-        let variable = bytes_of(&state.variables, &range);
-        tensors.push((spec.name.clone(), view(Dtype::F32, &spec.shape, variable)));
-        let name = format!("{}{AVERAGE_SUFFIX}", spec.name);
-        let average = bytes_of(&state.averages, &range);
-        tensors.push((name, view(Dtype::F32, &spec.shape, average)));
-    }
-    let metadata = Metadata {
-        run: run.clone(),
-        state_digest: state.digest(),
-    };
-    let metadata = HashMap::from([(METADATA_KEY.to_owned(), serde_json::to_string(&metadata)?)]);
-    safetensors::serialize(tensors, Some(metadata)).map_err(io::Error::other)
-}
-
-fn bytes_of<'a>(values: &'a Values, range: &Range<usize>) -> &'a [u8] {
-    bytemuck::cast_slice(&values[range.clone()])
+    let step = ("global_step".to_owned(), view(Dtype::I64, &[], &step));
+    let tensors = tensors.iter().map(|(name, shape, values)| {
+        let bytes = bytemuck::cast_slice(values);
+        (name.clone(), view(Dtype::F32, shape, bytes))
+    });
+    let metadata = metadata.map(serde_json::to_string).transpose()?;
+    let metadata = metadata.map(|json| HashMap::from([(METADATA_KEY.to_owned(), json)]));
+    safetensors::serialize([step].into_iter().chain(tensors), metadata).map_err(io::Error::other)
 }
 
 /// Reads a checkpoint and checks it against `layout` and its own digest.
@@ -248,72 +340,128 @@ fn bytes_of<'a>(values: &'a Values, range: &Range<usize>) -> &'a [u8] {
 ///
 /// Any [`CheckpointError`] but `Write`: a missing, cut or damaged file, or one of another model.
 pub fn load(path: &Path, layout: &Layout) -> Result<Checkpoint, CheckpointError> {
-    let bytes = fs::read(path).map_err(|source| CheckpointError::Read {
-        path: path.to_owned(),
-        source,
-    })?;
-    decode(path, &bytes, layout)
+    let bytes = read(path)?;
+    let reader = Reader::new(path, &bytes)?;
+    decode(&reader, layout)
 }
 
-fn decode(path: &Path, bytes: &[u8], layout: &Layout) -> Result<Checkpoint, CheckpointError> {
-    let format_error = |source| CheckpointError::Format {
+/// Reads what there is to score in a checkpoint, or in a file of averages alone, and checks it as
+/// [`load`] does.
+///
+/// # Errors
+///
+/// As [`load`].
+pub fn load_averages(path: &Path, layout: &Layout) -> Result<Averages, CheckpointError> {
+    let bytes = read(path)?;
+    let reader = Reader::new(path, &bytes)?;
+    if let Some(Metadata {
+        run,
+        digest: DigestOf::Averages(expected),
+    }) = reader.metadata()?
+    {
+        let averages = Averages {
+            global_step: reader.global_step()?,
+            values: reader.values(layout, AVERAGE_SUFFIX)?,
+            run: Some(run),
+        };
+        reader.check(averages.digest(), expected)?;
+        return Ok(averages);
+    }
+    let Checkpoint { state, run } = decode(&reader, layout)?;
+    Ok(Averages {
+        global_step: state.global_step,
+        values: state.averages,
+        run,
+    })
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, CheckpointError> {
+    fs::read(path).map_err(|source| CheckpointError::Read {
         path: path.to_owned(),
         source,
-    };
-    let tensors = SafeTensors::deserialize(bytes).map_err(format_error)?;
-    let (_, header) = SafeTensors::read_metadata(bytes).map_err(format_error)?;
-    let reader = Reader { path, tensors };
+    })
+}
 
-    let mut variables = Values::zeros(layout.num_values());
-    let mut averages = Values::zeros(layout.num_values());
-    for (spec, range) in layout.iter() {
-        reader.copy(&spec.name, &spec.shape, &mut variables[range.clone()])?;
-        reader.copy(
-            &format!("{}{AVERAGE_SUFFIX}", spec.name),
-            &spec.shape,
-            &mut averages[range],
-        )?;
+fn decode(reader: &Reader<'_>, layout: &Layout) -> Result<Checkpoint, CheckpointError> {
+    let metadata = reader.metadata()?;
+    if let Some(Metadata {
+        digest: DigestOf::Averages(_),
+        ..
+    }) = metadata
+    {
+        let path = reader.path.to_owned();
+        return Err(CheckpointError::AveragesAlone { path });
     }
     let state = TrainingState {
         global_step: reader.global_step()?,
-        variables,
-        averages,
+        variables: reader.values(layout, "")?,
+        averages: reader.values(layout, AVERAGE_SUFFIX)?,
     };
-
-    let metadata = header
-        .metadata()
-        .as_ref()
-        .and_then(|metadata| metadata.get(METADATA_KEY));
-    let Some(metadata) = metadata else {
-        return Ok(Checkpoint { state, run: None });
+    let run = match metadata {
+        Some(Metadata { run, digest }) => {
+            let (DigestOf::State(expected) | DigestOf::Averages(expected)) = digest;
+            reader.check(state.digest(), expected)?;
+            Some(run)
+        }
+        None => None,
     };
-    let Metadata {
-        run,
-        state_digest: expected,
-    } = serde_json::from_str(metadata).map_err(|source| CheckpointError::Metadata {
-        path: path.to_owned(),
-        source,
-    })?;
-    let found = state.digest();
-    if found != expected {
-        return Err(CheckpointError::Damaged {
-            path: path.to_owned(),
-            found,
-            expected,
-        });
-    }
-    Ok(Checkpoint {
-        state,
-        run: Some(run),
-    })
+    Ok(Checkpoint { state, run })
 }
 
 struct Reader<'a> {
     path: &'a Path,
     tensors: SafeTensors<'a>,
+    /// The text under [`METADATA_KEY`].
+    metadata: Option<String>,
 }
 
-impl Reader<'_> {
+impl<'a> Reader<'a> {
+    fn new(path: &'a Path, bytes: &'a [u8]) -> Result<Self, CheckpointError> {
+        let format_error = |source| CheckpointError::Format {
+            path: path.to_owned(),
+            source,
+        };
+        let tensors = SafeTensors::deserialize(bytes).map_err(format_error)?;
+        let (_, header) = SafeTensors::read_metadata(bytes).map_err(format_error)?;
+        let metadata = header.metadata().as_ref();
+        let metadata = metadata.and_then(|texts| texts.get(METADATA_KEY).cloned());
+        Ok(Reader {
+            path,
+            tensors,
+            metadata,
+        })
+    }
+
+    fn metadata(&self) -> Result<Option<Metadata>, CheckpointError> {
+        let text = self.metadata.as_deref();
+        let metadata = text.map(serde_json::from_str).transpose();
+        metadata.map_err(|source| CheckpointError::Metadata {
+            path: self.path.to_owned(),
+            source,
+        })
+    }
+
+    /// All variables of the layout, by their names with `suffix`.
+    fn values(&self, layout: &Layout, suffix: &str) -> Result<Values, CheckpointError> {
+        let mut values = Values::zeros(layout.num_values());
+        for (spec, range) in layout.iter() {
+            let name = format!("{}{suffix}", spec.name);
+            self.copy(&name, &spec.shape, &mut values[range])?;
+        }
+        Ok(values)
+    }
+
+    fn check(&self, found: StateDigest, expected: StateDigest) -> Result<(), CheckpointError> {
+        if found == expected {
+            return Ok(());
+        }
+        Err(CheckpointError::Damaged {
+            path: self.path.to_owned(),
+            found,
+            expected,
+        })
+    }
+
     fn tensor(
         &self,
         name: &str,
@@ -408,6 +556,31 @@ mod tests {
     }
 
     #[test]
+    fn averages_alone_can_be_scored_and_nothing_else() {
+        let (whole, alone) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let path = save(whole.path(), &layout(), &state(12), &run()).unwrap();
+        let averages = load_averages(&path, &layout()).unwrap();
+        assert_eq!(averages.values, state(12).averages);
+
+        let path = save_averages(alone.path(), &layout(), &averages).unwrap();
+        let again = load_averages(&path, &layout()).unwrap();
+        assert_eq!(again.values, averages.values);
+        assert_eq!(again.global_step, GlobalStep(12));
+        assert_eq!(again.run, Some(run()));
+        let error = load(&path, &layout()).unwrap_err();
+        assert!(
+            matches!(error, CheckpointError::AveragesAlone { .. }),
+            "{error}"
+        );
+
+        let mut bytes = fs::read(&path).unwrap();
+        *bytes.last_mut().unwrap() ^= 1;
+        fs::write(&path, bytes).unwrap();
+        let error = load_averages(&path, &layout()).unwrap_err();
+        assert!(matches!(error, CheckpointError::Damaged { .. }), "{error}");
+    }
+
+    #[test]
     fn a_saved_state_is_loaded_again_to_the_bit() {
         let dir = tempfile::tempdir().unwrap();
         let path = save(dir.path(), &layout(), &state(12), &run()).unwrap();
@@ -474,7 +647,8 @@ mod tests {
             let mut bytes = encode(&layout(), &state(5), &run()).unwrap();
             let at = at.index(bytes.len());
             if cut { bytes.truncate(at) } else { bytes[at] ^= with }
-            if let Ok(loaded) = decode(Path::new("x"), &bytes, &layout()) {
+            let read = Reader::new(Path::new("x"), &bytes).and_then(|reader| decode(&reader, &layout()));
+            if let Ok(loaded) = read {
                 // What is left undetected may lie in the metadata's text, never in the numbers.
                 prop_assert_eq!(loaded.state, state(5));
             }

@@ -12,6 +12,7 @@ mod bench;
 mod chaos;
 mod load;
 mod mutants;
+mod record;
 mod setup;
 mod simulate;
 mod test;
@@ -61,6 +62,8 @@ enum Verb {
     Bench(bench::Args),
     /// Measure a server with up to many workers that compute nothing
     Load(load::Args),
+    /// Make the record of a training run out of its train dir
+    Record(record::Args),
 }
 
 fn main() -> ExitCode {
@@ -86,5 +89,6 @@ fn run(verb: Verb) -> anyhow::Result<()> {
         Verb::Mutants => mutants::run(&workspace),
         Verb::Bench(args) => bench::run(&workspace, &args),
         Verb::Load(args) => load::run(&workspace, &args),
+        Verb::Record(args) => record::run(&workspace, &args),
     }
 }
