@@ -32,6 +32,7 @@ mod evaluation;
 mod gpu;
 mod launcher;
 mod ledger;
+mod predict;
 mod real_data;
 
 mod bench;

@@ -255,7 +255,12 @@ pub fn load(path: &Path, layout: &Layout) -> Result<Checkpoint, CheckpointError>
     decode(path, &bytes, layout)
 }
 
-fn decode(path: &Path, bytes: &[u8], layout: &Layout) -> Result<Checkpoint, CheckpointError> {
+/// Reads a checkpoint that is in memory, as [`load`] does. `path` is what errors call it.
+///
+/// # Errors
+///
+/// As [`load`], but for `Read`.
+pub fn decode(path: &Path, bytes: &[u8], layout: &Layout) -> Result<Checkpoint, CheckpointError> {
     let format_error = |source| CheckpointError::Format {
         path: path.to_owned(),
         source,

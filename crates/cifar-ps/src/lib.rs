@@ -3,12 +3,12 @@
 //! The arithmetic and the decisions are pure: [`schedule`], [`optimizer`], [`averages`] and
 //! [`commit`] turn one state and its gradients into the next; [`membership`], [`assignment`],
 //! [`pace`], [`patience`], [`scrutiny`], [`serials`] and [`aggregator`] know who works on what, how
-//! fast, what to believe and what has come in; [`training`] puts them together, answers every request,
+//! fast, what to believe and what has come in, and [`followers`] who looks on; [`training`] puts them together, answers every request,
 //! tells of every [`event`] and makes each [`update`]. None of them reads a clock, takes a lock or
 //! waits.
 //!
 //! Around them is a thin shell: [`service`] answers the wire and looks into [`shared_memory`],
-//! [`commit_path`] takes an update into the
+//! [`follower_files`], [`commit_path`] takes an update into the
 //! files, with a [`note`] beside the state and through the [`recorder`] into the ledger; [`serve`]
 //! runs until the end, [`train_dir`] keeps the files, [`start`] goes on with them, [`step_log`] writes
 //! the tutorial's lines, [`args`] and [`config`] are the command line, and [`program`] is `main`.
@@ -34,6 +34,8 @@ pub mod scrutiny;
 
 pub mod serials;
 
+pub mod followers;
+
 pub mod event;
 
 pub mod update;
@@ -49,6 +51,8 @@ pub mod recorder;
 pub mod commit_path;
 
 pub mod shared_memory;
+
+pub mod follower_files;
 
 pub mod service;
 

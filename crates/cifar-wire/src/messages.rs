@@ -221,6 +221,35 @@ pub enum Goodbye {
     Quarantined,
 }
 
+/// Number of a follower, which it draws at its start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct FollowerId(pub u64);
+
+/// A follower's request for a checkpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CheckpointRequest {
+    /// Who asks.
+    pub follower: FollowerId,
+    /// Step of the newest that it has, if any: only a newer one is wanted.
+    pub newer_than: Option<GlobalStep>,
+}
+
+/// The answer to a [`CheckpointRequest`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CheckpointReply {
+    /// This is the newest.
+    Checkpoint {
+        /// Its step.
+        global_step: GlobalStep,
+        /// The file.
+        file: Bytes,
+    },
+    /// There is none yet: ask again.
+    Wait,
+    /// The run is over, and there will be none.
+    Goodbye(Goodbye),
+}
+
 /// The loss of one tower step.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Losses {

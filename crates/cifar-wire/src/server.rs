@@ -2,15 +2,17 @@
 
 use std::sync::Arc;
 
-use cifar_params::{Layout, RunConfig, Values};
+use cifar_params::{Layout, RunConfig, Score, Values};
 use tonic::{Request, Response, Status as RpcStatus, Streaming};
 
 use crate::client::REQUEST_TIMEOUT;
 use crate::convert::{self, Then};
+use crate::follower;
 use crate::gradient_slot::Nonce;
 use crate::messages::{
-    Assignment, Attachment, Gradients, Member, PROTOCOL_VERSION, Pull, Push, Pushed,
-    ReceivedGradients, Refusal, Registered, Registration, SharedMemory, Status, Verdict,
+    Assignment, Attachment, CheckpointReply, CheckpointRequest, FollowerId, Gradients, Member,
+    PROTOCOL_VERSION, Pull, Push, Pushed, ReceivedGradients, Refusal, Registered, Registration,
+    SharedMemory, Status, Verdict,
 };
 use crate::pb;
 use crate::pb::parameter_server_server::{
@@ -70,14 +72,36 @@ pub trait ParameterServer: Send + Sync + 'static {
 
     /// How the run stands.
     fn status(&self) -> impl Future<Output = Result<Status, RequestError>> + Send;
+
+    /// Notes a sign of life of a follower.
+    fn follower_heartbeat(
+        &self,
+        follower: FollowerId,
+    ) -> impl Future<Output = Result<(), RequestError>> + Send;
+
+    /// Gives the newest checkpoint, waiting a while for one.
+    fn checkpoint(
+        &self,
+        request: CheckpointRequest,
+    ) -> impl Future<Output = Result<CheckpointReply, RequestError>> + Send;
+
+    /// Keeps a score.
+    fn report_score(
+        &self,
+        follower: FollowerId,
+        score: Score,
+    ) -> impl Future<Output = Result<(), RequestError>> + Send;
 }
 
 /// A request that has no answer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RequestError {
-    /// The one failure that a client should try again.
+    /// A client should try again.
     #[error("the server is shutting down")]
     ShuttingDown,
+    /// A client should try again.
+    #[error("{0}")]
+    NotNow(String),
     /// The request makes no sense in this run.
     #[error("{0}")]
     Invalid(String),
@@ -86,7 +110,9 @@ pub enum RequestError {
 impl From<RequestError> for RpcStatus {
     fn from(error: RequestError) -> Self {
         match error {
-            RequestError::ShuttingDown => RpcStatus::unavailable(error.to_string()),
+            RequestError::ShuttingDown | RequestError::NotNow(_) => {
+                RpcStatus::unavailable(error.to_string())
+            }
             RequestError::Invalid(reason) => RpcStatus::invalid_argument(reason),
         }
     }
@@ -127,6 +153,7 @@ fn replies<T>(messages: Vec<T>) -> Response<Replies<T>> {
 impl<S: ParameterServer> GeneratedService for Adapter<S> {
     type PullStream = Replies<pb::PullReply>;
     type PushStream = Replies<pb::PushReply>;
+    type GetCheckpointStream = Replies<pb::GetCheckpointReply>;
 
     async fn get_run(&self, _: Request<pb::GetRunRequest>) -> Reply<pb::GetRunReply> {
         let run = self.server.run().await?;
@@ -183,8 +210,18 @@ impl<S: ParameterServer> GeneratedService for Adapter<S> {
     }
 
     async fn heartbeat(&self, request: Request<pb::HeartbeatRequest>) -> Reply<pb::HeartbeatReply> {
-        let member = convert::member(request.into_inner().member)?;
-        let registered = self.server.heartbeat(member).await?;
+        let request = request.into_inner();
+        let registered = match request.follower {
+            Some(follower) => {
+                let follower = FollowerId(follower);
+                self.server.follower_heartbeat(follower).await?;
+                true
+            }
+            None => {
+                let member = convert::member(request.member)?;
+                self.server.heartbeat(member).await?
+            }
+        };
         Ok(Response::new(pb::HeartbeatReply { registered }))
     }
 
@@ -196,6 +233,26 @@ impl<S: ParameterServer> GeneratedService for Adapter<S> {
 
     async fn get_status(&self, _: Request<pb::GetStatusRequest>) -> Reply<pb::GetStatusReply> {
         Ok(Response::new(self.server.status().await?.into()))
+    }
+
+    async fn get_checkpoint(
+        &self,
+        request: Request<pb::GetCheckpointRequest>,
+    ) -> Reply<Self::GetCheckpointStream> {
+        let request = CheckpointRequest::from(request.into_inner());
+        let reply = self.server.checkpoint(request).await?;
+        Ok(replies(follower::checkpoint_messages(reply)))
+    }
+
+    async fn report_score(
+        &self,
+        request: Request<pb::ReportScoreRequest>,
+    ) -> Reply<pb::ReportScoreReply> {
+        let request = request.into_inner();
+        let follower = FollowerId(request.follower);
+        let score = Score::try_from(request)?;
+        self.server.report_score(follower, score).await?;
+        Ok(Response::new(pb::ReportScoreReply {}))
     }
 }
 

@@ -30,6 +30,14 @@ const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// The largest checkpoint of a model of this layout: variables and averages, and a header of which no
+/// part is anywhere near as large as this.
+#[must_use]
+pub fn max_checkpoint_bytes(layout: &Layout) -> usize {
+    const HEADER_BYTES: usize = 1 << 20;
+    2 * layout.size_bytes() + HEADER_BYTES
+}
+
 /// A window that a whole push fits through without waiting to be let on.
 fn window_bytes(layout: &Layout) -> u32 {
     const MAX_WINDOW_BYTES: usize = (1 << 31) - 1;
