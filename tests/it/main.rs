@@ -10,6 +10,7 @@ mod cluster;
 mod files;
 mod http;
 mod program;
+mod terminal;
 
 mod training;
 
