@@ -39,4 +39,5 @@ mod real_data;
 mod bench;
 
 mod documents;
+mod logs;
 mod tidy;
