@@ -11,9 +11,9 @@ use cifar_params::{DecayBy, Kernels, Layout, Mode, RunConfig, Score, StateDigest
 use cifar_sequence::{DataSet, InputKind};
 use cifar_wire::gradient_slot::Nonce;
 use cifar_wire::messages::{
-    Assignment, Attachment, CheckpointReply, CheckpointRequest, FollowerId, Goodbye, Member, Pull,
-    Push, Pushed, ReceivedGradients, Refusal, Registered, Registration, Session, SharedMemory,
-    Status, Verdict, WorkerId,
+    Assignment, Attachment, CheckpointReply, CheckpointRequest, FollowerId, Goodbye, LedgerPart,
+    LedgerPosition, Member, Pull, Push, Pushed, ReceivedGradients, Refusal, Registered,
+    Registration, Session, SharedMemory, Status, Verdict, WorkerId,
 };
 use cifar_wire::server::{ParameterServer, RequestError, service};
 use cifar_wire::transport::{incoming, server_builder};
@@ -213,6 +213,10 @@ impl ParameterServer for ServerOfAnotherHost {
     }
 
     async fn checkpoint(&self, _: CheckpointRequest) -> Result<CheckpointReply, RequestError> {
+        Err(RequestError::ShuttingDown)
+    }
+
+    async fn ledger(&self, _: LedgerPosition) -> Result<Option<LedgerPart>, RequestError> {
         Err(RequestError::ShuttingDown)
     }
 

@@ -125,7 +125,7 @@ fn on_a_terminal_there_is_a_bar_with_the_time_left_and_a_line_for_each_worker() 
         "worker 1 ",
         " ms each  ",
     ] {
-        terminal.wait_until_drawn(text);
+        terminal.wait_until_seen(text);
     }
     terminal.signal(Signal::INT);
     assert_eq!(terminal.wait(), Exit::Interrupted);

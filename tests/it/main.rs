@@ -16,6 +16,7 @@ mod training;
 
 mod resuming;
 mod survival;
+mod top;
 
 mod chaos;
 mod commit_points;

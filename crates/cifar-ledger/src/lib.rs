@@ -67,9 +67,9 @@ pub use opening::opening_lines;
 pub use proof::Proof;
 pub use record::{Commit, Line, Record};
 pub use score_record::ScoreRecord;
-pub use tail::{LedgerTail, News};
-pub use units::median;
 pub use summary::Summary;
+pub use tail::{LedgerTail, News};
+pub use units::{count, duration, median};
 pub use verify::verify;
 
 /// Records for the tests of this crate.

@@ -1,16 +1,20 @@
-//! What followers get of the train dir, and what of theirs is kept there: checkpoints and scores.
+//! What followers get of the train dir, and what of theirs is kept there: checkpoints, the ledger, scores.
 
 use std::fmt;
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use bytes::Bytes;
+use cifar_ledger::ledger_file::LEDGER_FILE;
 use cifar_ledger::{EvalDir, EvalDirError, ScoreRecord};
 use cifar_params::{Score, checkpoint};
 use cifar_sequence::{DataSet, GlobalStep};
+use cifar_wire::messages::{LedgerPart, LedgerPosition};
+use cifar_wire::transport::PART_BYTES;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::recorder::Calendar;
@@ -93,6 +97,18 @@ impl FollowerFiles {
         }
     }
 
+    /// What there is of the ledger from a place on, at most as much as a message takes; from its
+    /// beginning if the place is in another ledger.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be read.
+    pub async fn ledger(&self, from: LedgerPosition) -> io::Result<LedgerPart> {
+        let path = self.train_dir.join(LEDGER_FILE);
+        let read = tokio::task::spawn_blocking(move || ledger_part(&path, from)).await;
+        read.map_err(io::Error::other).flatten()
+    }
+
     /// Keeps a score that was told at `now`, and gives its record; `None` if it was told before.
     ///
     /// # Errors
@@ -118,5 +134,82 @@ impl FollowerFiles {
         eval_dir.keep(&record)?;
         *last = Some(record.score.clone());
         Ok(Some(record))
+    }
+}
+
+fn ledger_part(path: &Path, from: LedgerPosition) -> io::Result<LedgerPart> {
+    let file = File::open(path)?;
+    let size_bytes = file.metadata()?.len();
+    let ledger = number_of(&file)?;
+    let offset = match from.ledger == Some(ledger) && from.offset <= size_bytes {
+        true => from.offset,
+        false => 0,
+    };
+    let mut bytes = Vec::new();
+    (&file).seek(SeekFrom::Start(offset))?;
+    (&file).take(PART_BYTES as u64).read_to_end(&mut bytes)?;
+    Ok(LedgerPart {
+        ledger,
+        offset,
+        bytes: bytes.into(),
+        size_bytes,
+    })
+}
+
+/// A number that follows from how a ledger begins: with the moment of its first record.
+fn number_of(file: &File) -> io::Result<u64> {
+    const BEGINNING_BYTES: u64 = 64;
+    let mut beginning = Vec::new();
+    file.take(BEGINNING_BYTES).read_to_end(&mut beginning)?;
+    let mut hash = DefaultHasher::new();
+    beginning.hash(&mut hash);
+    Ok(hash.finish())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(ledger: Option<u64>, offset: u64) -> LedgerPosition {
+        LedgerPosition { ledger, offset }
+    }
+
+    #[test]
+    fn a_ledger_is_read_from_where_it_was_left_and_another_one_from_its_beginning() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(LEDGER_FILE);
+        let beginning =
+            "{\"at_micros\":1700000000000000,\"record\":\"start\",\"format_version\":1}\n";
+        fs::write(&path, beginning).unwrap();
+        let first = ledger_part(&path, at(None, 7)).unwrap();
+        assert_eq!((first.offset, &first.bytes[..]), (0, beginning.as_bytes()));
+        assert!(ledger_part(&path, first.end()).unwrap().bytes.is_empty());
+
+        fs::write(&path, format!("{beginning}more")).unwrap();
+        let more = ledger_part(&path, first.end()).unwrap();
+        assert_eq!((more.ledger, &more.bytes[..]), (first.ledger, &b"more"[..]));
+
+        let other = beginning.replace('7', "8") + "its own";
+        fs::write(&path, &other).unwrap();
+        let part = ledger_part(&path, more.end()).unwrap();
+        assert_ne!(part.ledger, first.ledger);
+        assert_eq!((part.offset, &part.bytes[..]), (0, other.as_bytes()));
+    }
+
+    #[test]
+    fn much_comes_in_parts() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(LEDGER_FILE);
+        let text = vec![b'x'; 2 * PART_BYTES + 5];
+        fs::write(&path, &text).unwrap();
+        let mut position = LedgerPosition::default();
+        let mut sizes = Vec::new();
+        while position.offset < text.len() as u64 {
+            let part = ledger_part(&path, position).unwrap();
+            assert_eq!(part.size_bytes, text.len() as u64);
+            sizes.push(part.bytes.len());
+            position = part.end();
+        }
+        assert_eq!(sizes, [PART_BYTES, PART_BYTES, 5]);
     }
 }

@@ -15,7 +15,7 @@ use clap::Parser;
 use tokio::net::TcpListener;
 use tracing::info;
 
-use crate::args::{AbortAt, Args};
+use crate::args::{AbortAt, Args, Verb};
 use crate::commit_path::{AtPoint, CommitPath};
 use crate::config;
 use crate::follower_files::FollowerFiles;
@@ -36,7 +36,8 @@ const RUNTIME_THREADS: usize = 2;
 pub fn main() -> ExitCode {
     let args = Args::parse();
     let result = match &args.verb {
-        Some(verb) => answer(verb),
+        Some(Verb::Top { server }) => cifar_top::run(server),
+        Some(Verb::Ask(question)) => answer(question),
         None => run(&args),
     };
     report("cifar-ps", result)

@@ -3,7 +3,7 @@
 
 use std::fmt;
 use std::sync::{Mutex, MutexGuard};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use cifar_params::{EvalData, Layout, RunConfig, Score, Values};
 use cifar_sequence::GlobalStep;
@@ -11,8 +11,8 @@ use cifar_wire::client::PULL_HOLD;
 use cifar_wire::gradient_slot::{Generation, Nonce};
 use cifar_wire::messages::{
     self, Assignment, Attachment, CheckpointReply, CheckpointRequest, FollowerId, Goodbye,
-    Gradients, Member, Pull, Push, Pushed as PushAnswer, ReceivedGradients, Refusal, Registered,
-    Registration, Status, Variables, Verdict,
+    Gradients, LedgerPart, LedgerPosition, Member, Pull, Push, Pushed as PushAnswer,
+    ReceivedGradients, Refusal, Registered, Registration, Status, Variables, Verdict,
 };
 use cifar_wire::server::{ParameterServer, RequestError};
 use tokio::sync::broadcast;
@@ -22,7 +22,10 @@ use crate::commit_path::{AtPoint, CommitPart, CommitPath, CommitPoint, KeepError
 use crate::event::Event;
 use crate::follower_files::FollowerFiles;
 use crate::shared_memory::SharedMemory;
-use crate::training::{ForFollower, Gradient, Pushed, Training};
+use crate::training::{ForFollower, Gradient, Phase, Pushed, Training};
+
+/// How often somebody who follows the ledger gets what is new.
+const LOOK_AGAIN: Duration = Duration::from_millis(200);
 
 /// How a program ends that panics.
 const BUG: i32 = 101;
@@ -420,6 +423,28 @@ impl ParameterServer for Service {
             RequestError::NotNow(error.to_string())
         })?;
         Ok(CheckpointReply::Checkpoint { global_step, file })
+    }
+
+    async fn ledger(&self, from: LedgerPosition) -> Result<Option<LedgerPart>, RequestError> {
+        let began = tokio::time::Instant::now();
+        loop {
+            // Asked first: what was written before the run was over is in the file by then.
+            let is_over = self.ask(|training, _| matches!(training.phase(), Phase::Closed(_)));
+            let part = self.follower_files.ledger(from).await.map_err(|error| {
+                warn!(%error, "ledger is not sent");
+                RequestError::NotNow(error.to_string())
+            })?;
+            if !part.bytes.is_empty() {
+                return Ok(Some(part));
+            }
+            if is_over {
+                return Ok(None);
+            }
+            if began.elapsed() >= PULL_HOLD {
+                return Ok(Some(part));
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
     }
 
     async fn report_score(&self, follower: FollowerId, score: Score) -> Result<(), RequestError> {

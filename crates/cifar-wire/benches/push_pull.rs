@@ -15,9 +15,9 @@ use cifar_sequence::{GlobalStep, Tower, TowerStep};
 use cifar_wire::client::Client;
 use cifar_wire::gradient_slot::Nonce;
 use cifar_wire::messages::{
-    Assignment, Attachment, CheckpointReply, CheckpointRequest, FollowerId, Gradients, Losses,
-    Member, Pull, Push, Pushed, ReceivedGradients, Refusal, Registered, Registration, Session,
-    SharedMemory, Status, Variables, Verdict, Work, WorkerId,
+    Assignment, Attachment, CheckpointReply, CheckpointRequest, FollowerId, Gradients, LedgerPart,
+    LedgerPosition, Losses, Member, Pull, Push, Pushed, ReceivedGradients, Refusal, Registered,
+    Registration, Session, SharedMemory, Status, Variables, Verdict, Work, WorkerId,
 };
 use cifar_wire::server::{ParameterServer, RequestError, service};
 use cifar_wire::transport::{incoming, server_builder};
@@ -113,6 +113,10 @@ impl ParameterServer for Agreeable {
     }
 
     async fn checkpoint(&self, _: CheckpointRequest) -> Result<CheckpointReply, RequestError> {
+        Err(RequestError::ShuttingDown)
+    }
+
+    async fn ledger(&self, _: LedgerPosition) -> Result<Option<LedgerPart>, RequestError> {
         Err(RequestError::ShuttingDown)
     }
 

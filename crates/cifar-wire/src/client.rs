@@ -19,8 +19,8 @@ use crate::follower;
 use crate::gradient_slot::Nonce;
 use crate::messages::{
     Assignment, Attachment, CheckpointReply, CheckpointRequest, FollowerId, GradientsToSend,
-    Malformed, Member, Pull, Push, Pushed, Registered, Registration, SharedMemory, Status,
-    Variables, Verdict, Work,
+    LedgerPart, LedgerPosition, Malformed, Member, Pull, Push, Pushed, Registered, Registration,
+    SharedMemory, Status, Variables, Verdict, Work,
 };
 use crate::pb;
 use crate::pb::parameter_server_client::ParameterServerClient;
@@ -349,6 +349,17 @@ impl Client {
         Ok(under_way.finish()?)
     }
 
+    /// Follows the ledger from a place on.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError`], as all requests.
+    pub async fn follow(&mut self, from: LedgerPosition) -> Result<LedgerParts, ClientError> {
+        let request = self.inner.follow(within(REQUEST_TIMEOUT, from.into()));
+        let messages = request.await?.into_inner();
+        Ok(LedgerParts { messages })
+    }
+
     /// Tells the score of a checkpoint. To tell it twice is to tell it once.
     ///
     /// # Errors
@@ -446,6 +457,23 @@ async fn in_time<T>(
         reason: format!("no answer within {} s", limit.as_secs()),
     };
     tokio::time::timeout(limit, answer).await.map_err(late)?
+}
+
+/// A ledger that is followed.
+#[derive(Debug)]
+pub struct LedgerParts {
+    messages: Streaming<pb::FollowReply>,
+}
+
+impl LedgerParts {
+    /// The next part; `None` when the run is over and all has come.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError`], as all requests: a server that has nothing new says so every few seconds.
+    pub async fn next(&mut self) -> Result<Option<LedgerPart>, ClientError> {
+        Ok(next_of(&mut self.messages).await?.map(Into::into))
+    }
 }
 
 /// The next message of a stream, within the deadline of a request.

@@ -1,11 +1,13 @@
-//! What followers ask and tell, from and to the generated types: a checkpoint in parts, and its score.
+//! What followers ask and tell, from and to the generated types: a checkpoint in parts, and its score; the ledger.
 
 use cifar_params::{Confusion, EvalData, Score, ScoredVariables};
 use cifar_sequence::GlobalStep;
 use cifar_sequence::data_set::NUM_CLASSES;
 
 use crate::convert::present;
-use crate::messages::{CheckpointReply, CheckpointRequest, FollowerId, Malformed};
+use crate::messages::{
+    CheckpointReply, CheckpointRequest, FollowerId, LedgerPart, LedgerPosition, Malformed,
+};
 use crate::pb;
 use crate::transport::PART_BYTES;
 
@@ -114,6 +116,46 @@ impl FileUnderWay {
             field: "file",
             found: self.file.len(),
             expected: self.size_bytes,
+        }
+    }
+}
+
+impl From<LedgerPosition> for pb::FollowRequest {
+    fn from(position: LedgerPosition) -> Self {
+        pb::FollowRequest {
+            ledger: position.ledger,
+            offset: position.offset,
+        }
+    }
+}
+
+impl From<pb::FollowRequest> for LedgerPosition {
+    fn from(request: pb::FollowRequest) -> Self {
+        LedgerPosition {
+            ledger: request.ledger,
+            offset: request.offset,
+        }
+    }
+}
+
+impl From<LedgerPart> for pb::FollowReply {
+    fn from(part: LedgerPart) -> Self {
+        pb::FollowReply {
+            ledger: part.ledger,
+            offset: part.offset,
+            bytes: part.bytes,
+            size_bytes: part.size_bytes,
+        }
+    }
+}
+
+impl From<pb::FollowReply> for LedgerPart {
+    fn from(reply: pb::FollowReply) -> Self {
+        LedgerPart {
+            ledger: reply.ledger,
+            offset: reply.offset,
+            bytes: reply.bytes,
+            size_bytes: reply.size_bytes,
         }
     }
 }

@@ -250,6 +250,39 @@ pub enum CheckpointReply {
     Goodbye(Goodbye),
 }
 
+/// A place in a ledger.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LedgerPosition {
+    /// Number of the ledger, if one is known.
+    pub ledger: Option<u64>,
+    /// Bytes before the place.
+    pub offset: u64,
+}
+
+/// A part of a ledger.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LedgerPart {
+    /// Number of the ledger.
+    pub ledger: u64,
+    /// Bytes before the part.
+    pub offset: u64,
+    /// The part, which may begin and end inside a line; empty if nothing new was written for a while.
+    pub bytes: Bytes,
+    /// Bytes of the ledger so far.
+    pub size_bytes: u64,
+}
+
+impl LedgerPart {
+    /// Where the part ends.
+    #[must_use]
+    pub fn end(&self) -> LedgerPosition {
+        LedgerPosition {
+            ledger: Some(self.ledger),
+            offset: self.offset.saturating_add(self.bytes.len() as u64),
+        }
+    }
+}
+
 /// The loss of one tower step.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Losses {

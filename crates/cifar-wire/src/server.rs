@@ -3,6 +3,8 @@
 use std::sync::Arc;
 
 use cifar_params::{Layout, RunConfig, Score, Values};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status as RpcStatus, Streaming};
 
 use crate::client::REQUEST_TIMEOUT;
@@ -10,9 +12,9 @@ use crate::convert::{self, Then};
 use crate::follower;
 use crate::gradient_slot::Nonce;
 use crate::messages::{
-    Assignment, Attachment, CheckpointReply, CheckpointRequest, FollowerId, Gradients, Member,
-    PROTOCOL_VERSION, Pull, Push, Pushed, ReceivedGradients, Refusal, Registered, Registration,
-    SharedMemory, Status, Verdict,
+    Assignment, Attachment, CheckpointReply, CheckpointRequest, FollowerId, Gradients, LedgerPart,
+    LedgerPosition, Member, PROTOCOL_VERSION, Pull, Push, Pushed, ReceivedGradients, Refusal,
+    Registered, Registration, SharedMemory, Status, Verdict,
 };
 use crate::pb;
 use crate::pb::parameter_server_server::{
@@ -85,6 +87,13 @@ pub trait ParameterServer: Send + Sync + 'static {
         request: CheckpointRequest,
     ) -> impl Future<Output = Result<CheckpointReply, RequestError>> + Send;
 
+    /// Whatever there is of the ledger from a place on, waiting a while for it; `None` if the run is over
+    /// and there is no more.
+    fn ledger(
+        &self,
+        from: LedgerPosition,
+    ) -> impl Future<Output = Result<Option<LedgerPart>, RequestError>> + Send;
+
     /// Keeps a score.
     fn report_score(
         &self,
@@ -127,6 +136,7 @@ pub fn service<S: ParameterServer>(
         server,
         layout_fingerprint: layout.fingerprint(),
         gradient_bytes: layout.size_bytes(),
+        following: Arc::new(Semaphore::new(MAX_FOLLOWING)),
     };
     ParameterServerServer::new(adapter)
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
@@ -137,7 +147,11 @@ struct Adapter<S> {
     server: Arc<S>,
     layout_fingerprint: u64,
     gradient_bytes: usize,
+    following: Arc<Semaphore>,
 }
+
+/// Ledgers that are being followed at a time.
+const MAX_FOLLOWING: usize = 32;
 
 type Reply<T> = Result<Response<T>, RpcStatus>;
 
@@ -154,6 +168,7 @@ impl<S: ParameterServer> GeneratedService for Adapter<S> {
     type PullStream = Replies<pb::PullReply>;
     type PushStream = Replies<pb::PushReply>;
     type GetCheckpointStream = Replies<pb::GetCheckpointReply>;
+    type FollowStream = ReceiverStream<Result<pb::FollowReply, RpcStatus>>;
 
     async fn get_run(&self, _: Request<pb::GetRunRequest>) -> Reply<pb::GetRunReply> {
         let run = self.server.run().await?;
@@ -244,6 +259,17 @@ impl<S: ParameterServer> GeneratedService for Adapter<S> {
         Ok(replies(follower::checkpoint_messages(reply)))
     }
 
+    async fn follow(&self, request: Request<pb::FollowRequest>) -> Reply<Self::FollowStream> {
+        let from = LedgerPosition::from(request.into_inner());
+        let permit = Arc::clone(&self.following).try_acquire_owned();
+        let permit = permit.map_err(|_| {
+            RpcStatus::unavailable(format!("{MAX_FOLLOWING} follow the ledger already"))
+        })?;
+        let (parts, stream) = mpsc::channel(1);
+        tokio::spawn(send_ledger(Arc::clone(&self.server), from, parts, permit));
+        Ok(Response::new(ReceiverStream::new(stream)))
+    }
+
     async fn report_score(
         &self,
         request: Request<pb::ReportScoreRequest>,
@@ -310,6 +336,35 @@ impl<S: ParameterServer> Adapter<S> {
             }
         }
         Err(RpcStatus::invalid_argument("a push without its last part"))
+    }
+}
+
+/// Sends the ledger until it is over, the client is gone, or takes nothing for as long as a request may
+/// take.
+async fn send_ledger<S: ParameterServer>(
+    server: Arc<S>,
+    mut from: LedgerPosition,
+    parts: mpsc::Sender<Result<pb::FollowReply, RpcStatus>>,
+    _permit: OwnedSemaphorePermit,
+) {
+    loop {
+        let part = tokio::select! {
+            part = server.ledger(from) => part,
+            () = parts.closed() => return,
+        };
+        let part = match part {
+            Ok(None) => return,
+            Ok(Some(part)) => {
+                from = part.end();
+                Ok(part.into())
+            }
+            Err(error) => Err(error.into()),
+        };
+        let is_last = part.is_err();
+        let sent = tokio::time::timeout(REQUEST_TIMEOUT, parts.send(part)).await;
+        if is_last || !matches!(sent, Ok(Ok(()))) {
+            return;
+        }
     }
 }
 

@@ -16,7 +16,7 @@ const FRAME_BYTES: u32 = 256 * 1024;
 
 /// Largest part of a tensor in a message. Both ends buffer a few of them for each connection; smaller ones
 /// cost more time.
-pub(crate) const PART_BYTES: usize = 128 * 1024;
+pub const PART_BYTES: usize = 128 * 1024;
 
 /// The largest message that is taken: far more than a part, and enough for the status of thousands of
 /// workers.

@@ -15,8 +15,9 @@ use cifar_wire::client::{Client, ClientError};
 use cifar_wire::gradient_slot::Nonce;
 use cifar_wire::messages::{
     Assignment, Attachment, CheckpointReply, CheckpointRequest, FollowerId, Gradients,
-    GradientsToSend, Losses, Member, Pull, Push, Pushed, ReceivedGradients, Refusal, Registered,
-    Registration, Session, SharedMemory, Status, Verdict, WorkerId,
+    GradientsToSend, LedgerPart, LedgerPosition, Losses, Member, Pull, Push, Pushed,
+    ReceivedGradients, Refusal, Registered, Registration, Session, SharedMemory, Status, Verdict,
+    WorkerId,
 };
 use cifar_wire::server::{ParameterServer, RequestError, service};
 use cifar_wire::transport::{incoming, server_builder};
@@ -106,6 +107,10 @@ impl ParameterServer for Recorder {
     }
 
     async fn checkpoint(&self, _: CheckpointRequest) -> Result<CheckpointReply, RequestError> {
+        Err(RequestError::ShuttingDown)
+    }
+
+    async fn ledger(&self, _: LedgerPosition) -> Result<Option<LedgerPart>, RequestError> {
         Err(RequestError::ShuttingDown)
     }
 
