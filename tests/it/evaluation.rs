@@ -72,16 +72,26 @@ fn scores_are_kept_in_the_eval_dir_as_they_are_told() {
     let eval_dir = folder.path().join("eval");
     let kept = fs::read_to_string(eval_dir.join("scores.jsonl")).unwrap();
     assert_eq!(kept, line);
-    assert_eq!(names_in(&eval_dir), ["confusion.svg", "scores.jsonl"]);
+    assert_holds_a_score(&eval_dir);
 
     let elsewhere = folder.path().join("elsewhere");
     let at = elsewhere.to_str().unwrap();
     score(folder.path(), &[&flags[..], &["--eval-dir", at]].concat());
-    assert_eq!(names_in(&elsewhere), ["confusion.svg", "scores.jsonl"]);
+    assert_holds_a_score(&elsewhere);
     assert_eq!(
         read_scores(&eval_dir.join("scores.jsonl")).unwrap().len(),
         1
     );
+}
+
+#[track_caller]
+fn assert_holds_a_score(eval_dir: &Path) {
+    let names = names_in(eval_dir);
+    assert_eq!(
+        (names.len(), &names[0][..], &names[2][..]),
+        (3, "confusion.svg", "scores.jsonl")
+    );
+    assert!(names[1].starts_with("events.out.tfevents."), "{names:?}");
 }
 
 #[test]

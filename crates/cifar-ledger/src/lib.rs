@@ -57,7 +57,7 @@ mod units;
 
 pub use confusion_chart::confusion_chart;
 pub use diff::{Difference, diff};
-pub use eval_dir::{EvalDir, EvalDirError, read_scores};
+pub use eval_dir::{EvalDir, EvalDirError, EvalWriter, read_scores};
 pub use explain::{Explanation, explain};
 pub use explain_step::{StepExplanation, explain_step};
 pub use finding::{Finding, Findings};

@@ -9,8 +9,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use bytes::Bytes;
+use cifar_cli::host::host_name;
 use cifar_ledger::ledger_file::LEDGER_FILE;
-use cifar_ledger::{EvalDir, EvalDirError, ScoreRecord};
+use cifar_ledger::{EvalDir, EvalDirError, EvalWriter, ScoreRecord};
 use cifar_params::{Score, checkpoint};
 use cifar_sequence::{DataSet, GlobalStep};
 use cifar_wire::messages::{LedgerPart, LedgerPosition};
@@ -28,7 +29,7 @@ pub struct FollowerFiles {
     calendar: Calendar,
     sending: Arc<Semaphore>,
     /// The eval dir, and the score that was kept last, which is not kept twice.
-    scores: Mutex<(EvalDir, Option<Score>)>,
+    scores: Mutex<(EvalWriter, Option<Score>)>,
 }
 
 impl fmt::Debug for FollowerFiles {
@@ -76,7 +77,7 @@ impl FollowerFiles {
             train_dir: train_dir.to_owned(),
             calendar,
             sending: Arc::new(Semaphore::new(MAX_SENDING)),
-            scores: Mutex::new((EvalDir::of_train_dir(train_dir), None)),
+            scores: Mutex::new((EvalDir::of_train_dir(train_dir).writer(&host_name()), None)),
         }
     }
 
@@ -121,7 +122,7 @@ impl FollowerFiles {
         score: Score,
     ) -> Result<Option<ScoreRecord>, EvalDirError> {
         let mut scores = self.scores.lock().unwrap_or_else(PoisonError::into_inner);
-        let (eval_dir, last) = &mut *scores;
+        let (writer, last) = &mut *scores;
         if last.as_ref() == Some(&score) {
             return Ok(None);
         }
@@ -131,7 +132,7 @@ impl FollowerFiles {
             data,
             score,
         };
-        eval_dir.keep(&record)?;
+        writer.keep(&record)?;
         *last = Some(record.score.clone());
         Ok(Some(record))
     }

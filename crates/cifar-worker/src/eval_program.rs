@@ -9,10 +9,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::Context;
 use cifar_cli::args::seconds;
 use cifar_cli::exit::{Exit, Failure, OrExit, report};
+use cifar_cli::host::host_name;
 use cifar_cli::logging::LogArgs;
 use cifar_cli::{logging, signals};
 use cifar_data::args::DataArgs;
-use cifar_ledger::eval_dir::EVAL_DIR;
 use cifar_ledger::{EvalDir, ScoreRecord};
 use cifar_params::{Checkpoint, EvalData, Layout, Score, ScoredVariables, checkpoint};
 use cifar_sequence::{DataSet, GlobalStep};
@@ -184,8 +184,9 @@ pub(crate) fn scored_variables(raw: bool) -> ScoredVariables {
 fn follow_folder(args: &Args, mut evaluator: Evaluator) -> Result<Exit, Failure> {
     let eval_dir = match &args.eval_dir {
         Some(path) => EvalDir::new(path),
-        None => EvalDir::new(&args.checkpoint_dir.join(EVAL_DIR)),
+        None => EvalDir::of_train_dir(&args.checkpoint_dir),
     };
+    let mut writer = eval_dir.writer(&host_name());
     let mut scored = None;
     loop {
         let found = newest(&args.checkpoint_dir, evaluator.layout(), scored);
@@ -193,7 +194,7 @@ fn follow_folder(args: &Args, mut evaluator: Evaluator) -> Result<Exit, Failure>
             let (data, score) = evaluator.score(&checkpoint)?;
             let record = record_of(step, data, score);
             show(args, &record)?;
-            eval_dir
+            writer
                 .keep(&record)
                 .context("--eval-dir names another folder for scores")
                 .or_exit(Exit::Disk)?;

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use cifar_cli::exit::Exit;
+use cifar_cli::host::host_name;
 use cifar_cli::signals;
 use cifar_params::{Copied, Layout, Numerics, RunConfig, StateDigest, StateFileError, Values};
 use cifar_wire::client::{Client, ClientError, PushUnderWay};
@@ -646,11 +647,4 @@ async fn keep_alive(mut client: Client, mut member: watch::Receiver<Option<(Memb
         }
         tokio::time::sleep(lease / HEARTBEATS_PER_LEASE).await;
     }
-}
-
-fn host_name() -> String {
-    rustix::system::uname()
-        .nodename()
-        .to_string_lossy()
-        .into_owned()
 }
