@@ -7,12 +7,13 @@ use std::thread;
 use std::time::Duration;
 
 use cifar_cli::exit::Exit;
-use cifar_params::{DecayBy, Kernels, Layout, Mode, RunConfig, StateDigest, Values};
+use cifar_params::{DecayBy, Kernels, Layout, Mode, RunConfig, Score, StateDigest, Values};
 use cifar_sequence::{DataSet, InputKind};
 use cifar_wire::gradient_slot::Nonce;
 use cifar_wire::messages::{
-    Assignment, Attachment, Goodbye, Member, Pull, Push, Pushed, ReceivedGradients, Refusal,
-    Registered, Registration, Session, SharedMemory, Status, TowerSummary, Verdict, WorkerId,
+    Assignment, Attachment, CheckpointReply, CheckpointRequest, FollowerId, Goodbye, LedgerPart,
+    LedgerPosition, Member, Pull, Push, Pushed, ReceivedGradients, Refusal, Registered,
+    Registration, Session, SharedMemory, Status, TowerSummary, Verdict, WorkerId,
 };
 use cifar_wire::server::{ParameterServer, RequestError, service};
 use cifar_wire::transport::{incoming, server_builder};
@@ -208,6 +209,22 @@ impl ParameterServer for ServerOfAnotherHost {
     }
 
     async fn status(&self) -> Result<Status, RequestError> {
+        Err(RequestError::ShuttingDown)
+    }
+
+    async fn follower_heartbeat(&self, _: FollowerId) -> Result<(), RequestError> {
+        Err(RequestError::ShuttingDown)
+    }
+
+    async fn checkpoint(&self, _: CheckpointRequest) -> Result<CheckpointReply, RequestError> {
+        Err(RequestError::ShuttingDown)
+    }
+
+    async fn ledger(&self, _: LedgerPosition) -> Result<Option<LedgerPart>, RequestError> {
+        Err(RequestError::ShuttingDown)
+    }
+
+    async fn report_score(&self, _: FollowerId, _: Score) -> Result<(), RequestError> {
         Err(RequestError::ShuttingDown)
     }
 }

@@ -4,10 +4,10 @@ use std::fs;
 use std::path::Path;
 
 use cifar_cli::exit::Exit;
-use cifar_ledger::{ScoreRecord, read_scores};
+use cifar_ledger::{EvalDir, ScoreRecord, read_scores};
 use serde_json::Value;
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, NUM_STEPS};
 use crate::files::{names_in, write_opinionated_checkpoint};
 use crate::program::{EVAL, Program, command};
 
@@ -72,16 +72,26 @@ fn scores_are_kept_in_the_eval_dir_as_they_are_told() {
     let eval_dir = folder.path().join("eval");
     let kept = fs::read_to_string(eval_dir.join("scores.jsonl")).unwrap();
     assert_eq!(kept, line);
-    assert_eq!(names_in(&eval_dir), ["confusion.svg", "scores.jsonl"]);
+    assert_holds_a_score(&eval_dir);
 
     let elsewhere = folder.path().join("elsewhere");
     let at = elsewhere.to_str().unwrap();
     score(folder.path(), &[&flags[..], &["--eval-dir", at]].concat());
-    assert_eq!(names_in(&elsewhere), ["confusion.svg", "scores.jsonl"]);
+    assert_holds_a_score(&elsewhere);
     assert_eq!(
         read_scores(&eval_dir.join("scores.jsonl")).unwrap().len(),
         1
     );
+}
+
+#[track_caller]
+fn assert_holds_a_score(eval_dir: &Path) {
+    let names = names_in(eval_dir);
+    assert_eq!(
+        (names.len(), &names[0][..], &names[2][..]),
+        (3, "confusion.svg", "scores.jsonl")
+    );
+    assert!(names[1].starts_with("events.out.tfevents."), "{names:?}");
 }
 
 #[test]
@@ -168,4 +178,71 @@ fn nothing_but_damaged_checkpoints_is_an_error() {
     let mut eval = start(folder.path(), &["--run-once"]);
     assert_eq!(eval.wait(), Exit::Permanent);
     eval.assert_said("model.ckpt-4.safetensors is no whole safetensors file");
+}
+
+/// Starts an evaluator that follows the server, and waits until it has scored the first checkpoint.
+fn follow(cluster: &Cluster) -> Program {
+    let server = ["--server", &cluster.server.address, "--json"];
+    let eval = Program::start(command(EVAL).args(server));
+    eval.wait_for("the first score", |eval| {
+        eval.stdout().contains(r#"{"global_step":0,"#).then_some(())
+    });
+    eval
+}
+
+/// The steps of the scores that a train dir has, in the order in which they were made.
+fn scored_steps(train_dir: &Path) -> Vec<u64> {
+    let scores = EvalDir::of_train_dir(train_dir).scores().unwrap();
+    let steps = scores.iter().map(|record| record.score.global_step.0);
+    steps.collect()
+}
+
+#[test]
+fn an_evaluator_follows_the_server_to_the_last_checkpoint() {
+    let mut cluster = Cluster::builder()
+        .workers(0)
+        .server_flags(&["--checkpoint-steps", "10"])
+        .start();
+    let mut eval = follow(&cluster);
+    cluster.add_worker(&[]);
+    assert_eq!(eval.wait(), Exit::Complete);
+    cluster.finish();
+    let steps = scored_steps(cluster.train_dir());
+    assert_eq!((steps[0], *steps.last().unwrap()), (0, NUM_STEPS));
+    assert!(steps.is_sorted_by(|a, b| a < b), "{steps:?}");
+    // The server keeps what the evaluator tells, but for when it was.
+    let kept = EvalDir::of_train_dir(cluster.train_dir()).scores().unwrap();
+    let told = eval.stdout();
+    let told = told
+        .lines()
+        .map(|line| serde_json::from_str::<ScoreRecord>(line).unwrap());
+    for (kept, told) in kept.into_iter().zip(told) {
+        let at_micros = told.at_micros;
+        assert_eq!(ScoreRecord { at_micros, ..kept }, told);
+    }
+}
+
+#[test]
+fn an_evaluator_finds_a_server_again_that_was_killed() {
+    let mut cluster = Cluster::builder().workers(0).start();
+    let mut eval = follow(&cluster);
+    cluster.server.program.kill();
+    eval.wait_until_said("waits for the server");
+    cluster.start_server_again();
+    cluster.add_worker(&[]);
+    assert_eq!(eval.wait(), Exit::Complete);
+    cluster.finish();
+    assert_eq!(scored_steps(cluster.train_dir()), [0, NUM_STEPS]);
+}
+
+#[test]
+fn an_evaluator_of_a_run_that_has_diverged_says_so() {
+    let mut cluster = Cluster::builder()
+        .workers(0)
+        .server_flags(&["--learning-rate", "1e30"])
+        .start();
+    let mut eval = follow(&cluster);
+    cluster.add_worker(&[]);
+    assert_eq!(eval.wait(), Exit::Diverged);
+    assert_eq!(cluster.server.program.wait(), Exit::Diverged);
 }

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 use cifar_cli::exit::Exit;
+use cifar_ledger::EvalDir;
 use cifar_params::{Layout, checkpoint};
 use cifar_sequence::GlobalStep;
 use rustix::process::{Pid, Signal, kill_process};
@@ -13,6 +14,7 @@ use crate::cluster::undisturbed;
 use crate::files::names_in;
 use crate::http;
 use crate::program::{DEADLINE, EVAL, LAUNCHER, Program, SERVER, WORKER, command};
+use crate::terminal::Terminal;
 
 /// A step that a run without end comes to soon.
 const SOON: &str = ": step 10, loss = ";
@@ -53,6 +55,81 @@ fn one_command_trains_and_scores() {
     assert!(score.contains(": precision @ 1 = 0."), "{score}");
     assert!(score.contains("step 20, synthetic:512: "), "{score}");
     assert_eq!(newest_step(train_dir.path()), 20);
+}
+
+/// A run of 40 steps with scores beside it.
+const WITH_SCORES: [&str; 7] = [
+    "--data",
+    "synthetic:512",
+    "--max-steps",
+    "40",
+    "--checkpoint-steps",
+    "10",
+    "--eval",
+];
+
+#[test]
+fn checkpoints_are_scored_beside_the_training_and_the_last_one_once() {
+    let train_dir = tempfile::tempdir().unwrap();
+    let mut launcher = Program::start(&mut launcher(train_dir.path(), &WITH_SCORES));
+    assert_eq!(launcher.wait(), Exit::Complete);
+    let told = launcher.stdout();
+    assert_eq!(
+        told.matches("step 40, synthetic:512: ").count(),
+        1,
+        "{told}"
+    );
+    let scores = EvalDir::of_train_dir(train_dir.path()).scores().unwrap();
+    let steps: Vec<u64> = scores
+        .iter()
+        .map(|record| record.score.global_step.0)
+        .collect();
+    assert_eq!(steps.iter().filter(|step| **step == 40).count(), 1);
+    assert_eq!(told.matches(": precision @ 1 = ").count(), steps.len());
+}
+
+#[test]
+fn a_run_ends_with_a_summary_and_a_pipe_gets_no_control_characters() {
+    let train_dir = tempfile::tempdir().unwrap();
+    let mut launcher = Program::start(&mut launcher(train_dir.path(), &WITH_SCORES));
+    assert_eq!(launcher.wait(), Exit::Complete);
+    let said = launcher.stderr();
+    let dir = train_dir.path().display().to_string();
+    for part in [
+        "Trained steps 0 to 39 in ",
+        " %  a worker computes it\n",
+        "precision @ 1 = 0.",
+        " on 102 test examples of synthetic:512.\n",
+        &format!("Checkpoints, ledger and scores are in {dir}."),
+        &format!("predict --checkpoint-dir {dir} IMAGE"),
+        &format!("explain --train-dir {dir}"),
+        &format!("--train-dir {dir} --max-steps 80"),
+    ] {
+        assert!(said.contains(part), "{part:?} is not in:\n{said}");
+    }
+    let written = said + &launcher.stdout();
+    let control = written.chars().find(|c| c.is_control() && *c != '\n');
+    assert_eq!(control, None, "{written}");
+}
+
+#[test]
+fn on_a_terminal_there_is_a_bar_with_the_time_left_and_a_line_for_each_worker() {
+    let train_dir = tempfile::tempdir().unwrap();
+    let flags = ["--data", "synthetic:512", "--max-steps", "1000000"];
+    let mut terminal = Terminal::start(&mut launcher(train_dir.path(), &flags), 120, 30);
+    for text in [
+        "/1000000  loss ",
+        " examples/s  ",
+        " left",
+        "worker 0 ",
+        "worker 1 ",
+        " ms each  ",
+    ] {
+        terminal.wait_until_seen(text);
+    }
+    terminal.signal(Signal::INT);
+    assert_eq!(terminal.wait(), Exit::Interrupted);
+    assert!(newest_step(train_dir.path()) >= 1);
 }
 
 /// The end of the launcher's stderr, which [`Program::wait`] waits for, comes when the last of its

@@ -11,11 +11,13 @@ mod files;
 mod http;
 mod program;
 mod python;
+mod terminal;
 
 mod training;
 
 mod resuming;
 mod survival;
+mod top;
 
 mod chaos;
 mod commit_points;
@@ -33,10 +35,12 @@ mod evaluation;
 mod gpu;
 mod launcher;
 mod ledger;
+mod predict;
 mod real_data;
 mod tensorboard;
 
 mod bench;
 
 mod documents;
+mod logs;
 mod tidy;

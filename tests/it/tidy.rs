@@ -68,7 +68,8 @@ fn every_source_file_says_what_it_is_for() {
     }
 }
 
-fn source_files(folder: &Path, found: &mut Vec<PathBuf>) {
+/// All source files below a folder.
+pub(crate) fn source_files(folder: &Path, found: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
         if path.is_dir() {

@@ -18,7 +18,7 @@ fn run(program: &str, flags: &[&str]) -> (Exit, Program) {
 
 #[test]
 fn bad_flags_explain_themselves() {
-    let cases: [(&str, &[&str], &str); 13] = [
+    let cases: [(&str, &[&str], &str); 14] = [
         (SERVER, &["--towers", "0"], "'--towers <N>'"),
         (SERVER, &["--batch-size", "many"], "'--batch-size <N>'"),
         (SERVER, &["--learning-rate", "nan"], "is no number above 0"),
@@ -30,6 +30,11 @@ fn bad_flags_explain_themselves() {
         (WORKER, &["--data-plane", "pigeon"], "auto, wire and shm"),
         (EVAL, &["--eval-data", "train"], "test, train_eval"),
         (EVAL, &["--num-examples", "0"], "'--num-examples <N>'"),
+        (
+            EVAL,
+            &["--server", "a:1", "--eval-dir", "d"],
+            "'--eval-dir <DIR>'",
+        ),
         (LAUNCHER, &["--workers", "0"], "'--workers <N>'"),
         (LAUNCHER, &["--listen", "127.0.0.1:1"], "'--listen'"),
     ];

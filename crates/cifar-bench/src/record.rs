@@ -20,7 +20,7 @@ use cifar_data::Sha256Digest;
 use cifar_data::args::DataArgs;
 use cifar_ledger::history::Committed;
 use cifar_ledger::{EvalDir, History, ScoreRecord};
-use cifar_params::checkpoint::{self, Averages, Checkpoint};
+use cifar_params::checkpoint::{self, Checkpoint};
 use cifar_params::{EvalData, Layout, RunConfig, ScoredVariables};
 use cifar_sequence::DataSet;
 use cifar_worker::evaluator::{Evaluator, Settings};
@@ -102,6 +102,7 @@ pub fn record(args: &RecordArgs) -> Result<String, Failure> {
 /// Scores by the averages every checkpoint that is still there, and the newest by the variables too.
 fn score_what_has_no_score(args: &RecordArgs, layout: &Layout) -> Result<(), Failure> {
     let eval_dir = EvalDir::of_train_dir(&args.train_dir);
+    let mut writer = eval_dir.clone().writer(&cifar_cli::host::host_name());
     let mut checkpoints = checkpoint::list(&args.train_dir)?;
     let newest = checkpoints.first().map(|(step, _)| *step);
     checkpoints.reverse();
@@ -118,15 +119,14 @@ fn score_what_has_no_score(args: &RecordArgs, layout: &Layout) -> Result<(), Fai
         let settings = Settings {
             eval_data: EvalData::Test,
             num_examples: NUM_EXAMPLES,
-            variables,
             data: DataSet::Cifar10,
         };
         let mut evaluator = Evaluator::new(settings, args.data_args.clone(), None)?;
         for (step, path) in wanted {
             eprintln!("scores the checkpoint of step {step}");
-            let checkpoint = checkpoint::load(path, layout)?;
-            let (data, score) = evaluator.score(&checkpoint)?;
-            eval_dir.keep(&ScoreRecord {
+            let scorable = checkpoint::load_scorable(path, layout, variables)?;
+            let (data, score) = evaluator.score(&scorable)?;
+            writer.keep(&ScoreRecord {
                 at_micros: crate::ledger_window::now_micros(),
                 checkpoint: checkpoint::name_of(*step),
                 data,
@@ -173,11 +173,7 @@ impl Run<'_> {
             .permissions(fs::Permissions::from_mode(0o755))
             .tempdir_in(&self.args.runs)
             .with_context(cannot)?;
-        let averages = Averages {
-            global_step: self.last.state.global_step,
-            values: self.last.state.averages.clone(),
-            run: self.last.run.clone(),
-        };
+        let averages = self.last.clone().scorable(ScoredVariables::Averages);
         let model = checkpoint::save_averages(beside.path(), layout, &averages)?;
         let digest = Sha256Digest::of(&fs::read(&model).with_context(cannot)?);
         let page = self.page(digest);

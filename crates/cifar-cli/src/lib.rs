@@ -11,6 +11,8 @@ pub mod logging;
 
 pub mod signals;
 
+pub mod host;
+
 /// Release and commit of the program, for `--version`.
 pub const VERSION: &str = concat!(
     env!("CARGO_PKG_VERSION"),

@@ -57,7 +57,7 @@ impl Dataset {
             DataSet::Synthetic { .. } => Self::synthetic(data_set),
         };
         tracing::info!(
-            %data_set,
+            data = %data_set,
             train_examples = dataset.train.len(),
             test_examples = dataset.test.len(),
             "data set is open"

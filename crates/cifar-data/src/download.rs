@@ -251,8 +251,8 @@ fn transfer(source: &Source, path: &Path, part: &Path) -> Result<(), DataError> 
                 let pause = pause_after(attempts, source.patience.pause);
                 tracing::warn!(
                     url = %source.url,
-                    attempts,
-                    %cause,
+                    attempt = attempts,
+                    error = %cause,
                     pause_secs = pause.as_secs_f32(),
                     "download is interrupted"
                 );

@@ -48,8 +48,8 @@ pub fn acquire(path: &Path, patience: Duration) -> Result<Lock, DataError> {
         if !told {
             let lock = path.display();
             tracing::info!(
-                %lock,
-                patience_secs = patience.as_secs(),
+                path = %lock,
+                timeout_secs = patience.as_secs(),
                 "waiting for another process to prepare the data set"
             );
             told = true;

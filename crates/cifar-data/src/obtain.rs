@@ -87,7 +87,7 @@ fn unpack_and_verify(
     archive: &Path,
     data_dir: &Path,
 ) -> Result<Splits, DataError> {
-    tracing::info!(archive = %archive.display(), "unpacking the data set");
+    tracing::info!(path = %archive.display(), "unpacking the data set");
     let unpacking = Unpacking::start(manifest, archive, data_dir)?;
     let splits =
         verify::read(manifest, unpacking.folder()).map_err(|source| DataError::Content {

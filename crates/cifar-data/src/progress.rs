@@ -57,8 +57,12 @@ impl Progress {
                     return;
                 };
                 if percent >= *next_percent {
-                    let file = &self.name;
-                    tracing::info!(%file, percent, received_bytes = received, ">> Downloading");
+                    tracing::info!(
+                        path = self.name,
+                        percent,
+                        received_bytes = received,
+                        ">> Downloading"
+                    );
                     *next_percent = (percent / LOG_EVERY_PERCENT + 1) * LOG_EVERY_PERCENT;
                 }
             }

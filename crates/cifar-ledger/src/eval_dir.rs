@@ -1,12 +1,16 @@
 //! The eval dir: what is kept of the scores of a run. By default it is `TRAIN_DIR/eval`.
 //!
-//! `scores.jsonl` has a line for each score, and `confusion.svg` shows the newest one. Whoever owns
-//! the folder writes: the server, where evaluators report to it, or else the evaluator.
+//! `scores.jsonl` has a line for each score, `confusion.svg` shows the newest one, and event files hold
+//! them for TensorBoard, under the tutorial's tag. Whoever owns the folder writes: the server, where
+//! evaluators report to it, or else the evaluator.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use cifar_events::{EventFile, EventFileError, Summary};
 
 use crate::confusion_chart::confusion_chart;
 use crate::score_record::ScoreRecord;
@@ -20,10 +24,22 @@ pub const SCORES_FILE: &str = "scores.jsonl";
 /// Name of the picture of the newest score in an eval dir.
 pub const CHART_FILE: &str = "confusion.svg";
 
+/// Tag of a score in TensorBoard: the tutorial's.
+pub const PRECISION_TAG: &str = "Precision @ 1";
+
 /// A folder that scores are kept in; it is made when there is one to keep.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EvalDir {
     path: PathBuf,
+}
+
+/// Keeps scores in an eval dir.
+#[derive(Debug)]
+pub struct EvalWriter {
+    path: PathBuf,
+    host: String,
+    /// Opened for the first score.
+    events: Option<EventFile>,
 }
 
 /// A score that cannot be kept, or a file of scores that cannot be read.
@@ -38,6 +54,9 @@ pub enum EvalDirError {
         #[source]
         source: io::Error,
     },
+    /// An event file cannot be written.
+    #[error(transparent)]
+    Events(#[from] EventFileError),
     /// It cannot be read.
     #[error("cannot read {path}")]
     Read {
@@ -64,21 +83,14 @@ impl EvalDir {
         EvalDir::new(&train_dir.join(EVAL_DIR))
     }
 
-    /// Keeps a score.
-    ///
-    /// # Errors
-    ///
-    /// [`EvalDirError::Write`] if the folder cannot be written or the disk is full.
-    pub fn keep(&self, record: &ScoreRecord) -> Result<(), EvalDirError> {
-        let error = |path: &Path| {
-            let path = path.to_owned();
-            move |source| EvalDirError::Write { path, source }
-        };
-        fs::create_dir_all(&self.path).map_err(error(&self.path))?;
-        let scores = self.path.join(SCORES_FILE);
-        append(&scores, &record.to_line()).map_err(error(&scores))?;
-        let chart = self.path.join(CHART_FILE);
-        replace(&chart, &confusion_chart(record)).map_err(error(&chart))
+    /// Keeps scores in it. Event files have `host`, this machine's name, in theirs.
+    #[must_use]
+    pub fn writer(self, host: &str) -> EvalWriter {
+        EvalWriter {
+            path: self.path,
+            host: host.to_owned(),
+            events: None,
+        }
     }
 
     /// Its scores in the order in which they were made.
@@ -88,6 +100,44 @@ impl EvalDir {
     /// As [`read_scores`].
     pub fn scores(&self) -> Result<Vec<ScoreRecord>, EvalDirError> {
         read_scores(&self.path.join(SCORES_FILE))
+    }
+}
+
+impl EvalWriter {
+    /// Keeps a score.
+    ///
+    /// # Errors
+    ///
+    /// [`EvalDirError`] if the folder cannot be written or the disk is full.
+    pub fn keep(&mut self, record: &ScoreRecord) -> Result<(), EvalDirError> {
+        let error = |path: &Path| {
+            let path = path.to_owned();
+            move |source| EvalDirError::Write { path, source }
+        };
+        fs::create_dir_all(&self.path).map_err(error(&self.path))?;
+        let scores = self.path.join(SCORES_FILE);
+        append(&scores, &record.to_line()).map_err(error(&scores))?;
+        let chart = self.path.join(CHART_FILE);
+        replace(&chart, &confusion_chart(record)).map_err(error(&chart))?;
+        Ok(self.write_event(record)?)
+    }
+
+    fn write_event(&mut self, record: &ScoreRecord) -> Result<(), EventFileError> {
+        let now = Duration::from_micros(record.at_micros);
+        let step = record.score.global_step.0;
+        let mut events = match self.events.take() {
+            Some(events) => events,
+            None => EventFile::create(&self.path, now, &self.host)?,
+        };
+        let mut summary = Summary::default();
+        summary.scalar(
+            PRECISION_TAG,
+            record.score.confusion.precision_at_1() as f32,
+        );
+        // One that could not be written whole is of no more use.
+        events.write(now, step, summary)?;
+        self.events = Some(events);
+        Ok(())
     }
 }
 
@@ -161,13 +211,19 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let eval_dir = EvalDir::of_train_dir(folder.path());
         assert_eq!(eval_dir.scores().unwrap(), []);
-        eval_dir.keep(&example(5)).unwrap();
-        eval_dir.keep(&example(10)).unwrap();
+        let mut writer = eval_dir.clone().writer("node7");
+        writer.keep(&example(5)).unwrap();
+        writer.keep(&example(10)).unwrap();
         assert_eq!(eval_dir.scores().unwrap(), [example(5), example(10)]);
         let names = fs::read_dir(folder.path().join("eval")).unwrap();
         let mut names: Vec<_> = names.map(|entry| entry.unwrap().file_name()).collect();
         names.sort();
-        assert_eq!(names, [CHART_FILE, SCORES_FILE]);
+        let events = "events.out.tfevents.1700000000.node7";
+        assert_eq!(names, [CHART_FILE, events, SCORES_FILE]);
+        let events = fs::read(folder.path().join("eval").join(events)).unwrap();
+        let tag = PRECISION_TAG.as_bytes();
+        let tags = events.windows(tag.len()).filter(|bytes| *bytes == tag);
+        assert_eq!(tags.count(), 2);
         let chart = fs::read_to_string(folder.path().join("eval/confusion.svg")).unwrap();
         assert!(chart.contains("step 10"), "{chart}");
     }
@@ -176,11 +232,12 @@ mod tests {
     fn a_line_that_a_kill_cut_short_costs_no_other_line() {
         let folder = tempfile::tempdir().unwrap();
         let eval_dir = EvalDir::new(folder.path());
-        eval_dir.keep(&example(5)).unwrap();
+        let mut writer = eval_dir.clone().writer("node7");
+        writer.keep(&example(5)).unwrap();
         let scores = folder.path().join(SCORES_FILE);
         let whole = fs::read(&scores).unwrap();
         fs::write(&scores, [&whole[..], &whole[..100]].concat()).unwrap();
-        eval_dir.keep(&example(10)).unwrap();
+        writer.keep(&example(10)).unwrap();
         assert_eq!(eval_dir.scores().unwrap(), [example(5), example(10)]);
     }
 
@@ -189,7 +246,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("file");
         fs::write(&file, "in the way").unwrap();
-        let error = EvalDir::new(&file.join("eval")).keep(&example(5));
+        let error = EvalDir::new(&file.join("eval"))
+            .writer("node7")
+            .keep(&example(5));
         let error = error.unwrap_err().to_string();
         assert!(error.contains("file/eval"), "{error}");
     }

@@ -4,7 +4,7 @@
 //! what it writes first. [`tail`] reads a ledger while it grows; [`history`] is a whole ledger read
 //! again. From a history [`verify()`] proves that every example was used exactly once, [`diff()`]
 //! finds where two runs part, and [`explain()`] and [`explain_step()`] tell people where the time went
-//! and who did what.
+//! and who did what, and a [`summary`] does so in a few lines.
 //!
 //! Beside the ledger lie the scores of the run's checkpoints: a [`score_record`] of each in the
 //! [`eval_dir`], with a [`confusion_chart()`] of the newest.
@@ -45,6 +45,8 @@ pub mod explain;
 
 pub mod explain_step;
 
+pub mod summary;
+
 pub mod score_record;
 
 pub mod confusion_chart;
@@ -55,7 +57,7 @@ mod units;
 
 pub use confusion_chart::confusion_chart;
 pub use diff::{Difference, diff};
-pub use eval_dir::{EvalDir, EvalDirError, read_scores};
+pub use eval_dir::{EvalDir, EvalDirError, EvalWriter, read_scores};
 pub use explain::{Explanation, explain};
 pub use explain_step::{StepExplanation, explain_step};
 pub use finding::{Finding, Findings};
@@ -65,8 +67,9 @@ pub use opening::opening_lines;
 pub use proof::Proof;
 pub use record::{Commit, Line, Record};
 pub use score_record::ScoreRecord;
+pub use summary::Summary;
 pub use tail::{LedgerTail, News};
-pub use units::median;
+pub use units::{count, duration, median};
 pub use verify::verify;
 
 /// Records for the tests of this crate.

@@ -9,7 +9,8 @@ use jiff::Timestamp;
 pub(crate) const MAX_LINES: usize = 20;
 
 /// A number with its thousands apart: `100,000`.
-pub(crate) fn count(number: u64) -> String {
+#[must_use]
+pub fn count(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();
     for (index, digit) in digits.chars().enumerate() {
@@ -49,7 +50,8 @@ pub(crate) fn percent(part: u64, whole: u64) -> String {
 }
 
 /// A time in the units that fit it: `1 h 02 min`, `3 min 05 s`, `12.3 s`.
-pub(crate) fn duration(micros: u64) -> String {
+#[must_use]
+pub fn duration(micros: u64) -> String {
     let tenths = micros / 100_000;
     let seconds = tenths / 10;
     let (minutes, hours) = (seconds / 60, seconds / 3600);

@@ -5,7 +5,7 @@
 //! scalar; and, as JSON in the metadata under `cifar-ps`, the run's configuration and the digest of
 //! the state. A file made by another program needs no metadata.
 //!
-//! A file of [averages alone](Averages), half as large, is what is left of a run that is over: it can be
+//! A file of [averages alone](save_averages), half as large, is what is left of a run that is over: it can be
 //! scored, but no run goes on from it.
 //!
 //! A checkpoint is written beside its final name and renamed when it is on disk whole, so a name
@@ -23,6 +23,7 @@ use twox_hash::XxHash3_128;
 
 use crate::layout::Layout;
 use crate::run::RunConfig;
+use crate::score::ScoredVariables;
 use crate::state::{StateDigest, TrainingState};
 use crate::values::Values;
 
@@ -45,19 +46,37 @@ pub struct Checkpoint {
     pub run: Option<RunConfig>,
 }
 
-/// The moving averages of a state, which are what is scored, and the run they belong to.
+/// What the network takes to be scored: the half of a state that was chosen.
 #[derive(Clone, Debug)]
-pub struct Averages {
-    /// Updates that made them.
+pub struct Scorable {
+    /// Updates that made it.
     pub global_step: GlobalStep,
-    /// All of them end to end.
+    /// Which half it is.
+    pub variables: ScoredVariables,
+    /// All variables end to end.
     pub values: Values,
     /// The run's configuration; `None` in a file that another program made.
     pub run: Option<RunConfig>,
 }
 
-impl Averages {
-    /// As [`TrainingState::digest`], of a state that has nothing but averages.
+impl Checkpoint {
+    /// The half of the state that is to be scored.
+    #[must_use]
+    pub fn scorable(self, variables: ScoredVariables) -> Scorable {
+        Scorable {
+            global_step: self.state.global_step,
+            variables,
+            values: match variables {
+                ScoredVariables::Averages => self.state.averages,
+                ScoredVariables::Raw => self.state.variables,
+            },
+            run: self.run,
+        }
+    }
+}
+
+impl Scorable {
+    /// As [`TrainingState::digest`], of a state that has nothing else.
     fn digest(&self) -> StateDigest {
         let mut hash = XxHash3_128::new();
         hash.write(&self.global_step.0.to_le_bytes());
@@ -135,7 +154,7 @@ pub enum CheckpointError {
         expected: String,
     },
     /// The file holds averages and nothing else.
-    #[error("{path} holds moving averages alone: it can be scored, but no run can go on from it")]
+    #[error("{path} holds moving averages alone: they can be scored, but no run can go on from it")]
     AveragesAlone {
         /// The file.
         path: PathBuf,
@@ -235,8 +254,7 @@ pub fn save(
     write_whole(dir, state.global_step, || encode(layout, state, run))
 }
 
-/// Writes what there is to score in `checkpoint` into `dir`, under the name of a checkpoint, and returns
-/// its path.
+/// Writes averages alone into `dir`, under the name of their checkpoint, and returns the path.
 ///
 /// # Errors
 ///
@@ -244,12 +262,13 @@ pub fn save(
 ///
 /// # Panics
 ///
-/// If the averages are not of `layout`.
+/// If these are no averages, or not of `layout`.
 pub fn save_averages(
     dir: &Path,
     layout: &Layout,
-    averages: &Averages,
+    averages: &Scorable,
 ) -> Result<PathBuf, CheckpointError> {
+    assert_eq!(averages.variables, ScoredVariables::Averages);
     write_whole(dir, averages.global_step, || {
         encode_averages(layout, averages)
     })
@@ -301,7 +320,7 @@ fn encode(layout: &Layout, state: &TrainingState, run: &RunConfig) -> io::Result
     serialized(state.global_step, &tensors, Some(&metadata))
 }
 
-fn encode_averages(layout: &Layout, averages: &Averages) -> io::Result<Vec<u8>> {
+fn encode_averages(layout: &Layout, averages: &Scorable) -> io::Result<Vec<u8>> {
     let tensors = layout.iter().map(|(spec, range)| {
         let name = format!("{}{AVERAGE_SUFFIX}", spec.name);
         (name, spec.shape.as_slice(), &averages.values[range])
@@ -345,34 +364,48 @@ pub fn load(path: &Path, layout: &Layout) -> Result<Checkpoint, CheckpointError>
     decode(&reader, layout)
 }
 
-/// Reads what there is to score in a checkpoint, or in a file of averages alone, and checks it as
-/// [`load`] does.
+/// Reads what is to be scored in a checkpoint, or in a file of averages alone, and checks it as [`load`]
+/// does.
 ///
 /// # Errors
 ///
 /// As [`load`].
-pub fn load_averages(path: &Path, layout: &Layout) -> Result<Averages, CheckpointError> {
+pub fn load_scorable(
+    path: &Path,
+    layout: &Layout,
+    variables: ScoredVariables,
+) -> Result<Scorable, CheckpointError> {
     let bytes = read(path)?;
     let reader = Reader::new(path, &bytes)?;
     if let Some(Metadata {
         run,
         digest: DigestOf::Averages(expected),
     }) = reader.metadata()?
+        && variables == ScoredVariables::Averages
     {
-        let averages = Averages {
+        let averages = Scorable {
             global_step: reader.global_step()?,
+            variables,
             values: reader.values(layout, AVERAGE_SUFFIX)?,
             run: Some(run),
         };
         reader.check(averages.digest(), expected)?;
         return Ok(averages);
     }
-    let Checkpoint { state, run } = decode(&reader, layout)?;
-    Ok(Averages {
-        global_step: state.global_step,
-        values: state.averages,
-        run,
-    })
+    Ok(decode(&reader, layout)?.scorable(variables))
+}
+
+/// Reads a checkpoint that is in memory, as [`load`] does. `path` is what errors call it.
+///
+/// # Errors
+///
+/// As [`load`], but for `Read`.
+pub fn load_bytes(
+    path: &Path,
+    bytes: &[u8],
+    layout: &Layout,
+) -> Result<Checkpoint, CheckpointError> {
+    decode(&Reader::new(path, bytes)?, layout)
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, CheckpointError> {
@@ -559,11 +592,11 @@ mod tests {
     fn averages_alone_can_be_scored_and_nothing_else() {
         let (whole, alone) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let path = save(whole.path(), &layout(), &state(12), &run()).unwrap();
-        let averages = load_averages(&path, &layout()).unwrap();
+        let averages = load_scorable(&path, &layout(), ScoredVariables::Averages).unwrap();
         assert_eq!(averages.values, state(12).averages);
 
         let path = save_averages(alone.path(), &layout(), &averages).unwrap();
-        let again = load_averages(&path, &layout()).unwrap();
+        let again = load_scorable(&path, &layout(), ScoredVariables::Averages).unwrap();
         assert_eq!(again.values, averages.values);
         assert_eq!(again.global_step, GlobalStep(12));
         assert_eq!(again.run, Some(run()));
@@ -576,7 +609,7 @@ mod tests {
         let mut bytes = fs::read(&path).unwrap();
         *bytes.last_mut().unwrap() ^= 1;
         fs::write(&path, bytes).unwrap();
-        let error = load_averages(&path, &layout()).unwrap_err();
+        let error = load_scorable(&path, &layout(), ScoredVariables::Averages).unwrap_err();
         assert!(matches!(error, CheckpointError::Damaged { .. }), "{error}");
     }
 

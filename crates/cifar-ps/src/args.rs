@@ -14,6 +14,8 @@ use crate::commit_path::{CommitPoint, UnknownPoint};
 
 const DEFAULT_TRAIN_DIR: &str = "runs/default";
 
+const DEFAULT_ADDRESS: &str = "127.0.0.1:2222";
+
 /// The parameter server of a training run: holds the variables, averages the gradients that
 /// cifar-worker processes push, and writes checkpoints.
 ///
@@ -27,7 +29,7 @@ pub struct Args {
     pub verb: Option<Verb>,
 
     /// Address to listen on, HOST:PORT; port 0 takes a free one, printed as `listening ADDR`
-    #[arg(long, default_value = "127.0.0.1:2222", value_name = "ADDR")]
+    #[arg(long, default_value = DEFAULT_ADDRESS, value_name = "ADDR")]
     pub listen: String,
 
     /// Folder of the run's checkpoints; made if it is not there, never wiped
@@ -125,9 +127,23 @@ impl FromStr for AbortAt {
     }
 }
 
-/// What can be asked about a run, also while its server runs.
+/// What can be done instead of serving a run, also while its server runs.
 #[derive(Clone, Debug, Subcommand)]
 pub enum Verb {
+    /// A question, which is answered on stdout.
+    #[command(flatten)]
+    Ask(Question),
+    /// Show the run of a server on the terminal: what each worker does, loss, speed, events
+    Top {
+        /// Address of the server, HOST:PORT
+        #[arg(long, default_value = DEFAULT_ADDRESS, value_name = "ADDR")]
+        server: String,
+    },
+}
+
+/// What can be asked about a run.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Question {
     /// Tell how a run went: where the time goes, who is slow, what was dropped and why
     Explain {
         /// Folder of the run
@@ -288,10 +304,13 @@ mod tests {
         };
         assert!(verb("cifar-ps --listen 127.0.0.1:0").unwrap().is_none());
         let explain = verb("cifar-ps explain --train-dir d --step 7").unwrap();
-        assert!(matches!(explain, Some(Verb::Explain { step: Some(7), .. })));
+        assert!(matches!(
+            explain,
+            Some(Verb::Ask(Question::Explain { step: Some(7), .. }))
+        ));
         let verify = verb("cifar-ps verify").unwrap();
         assert!(
-            matches!(verify, Some(Verb::Verify { train_dir }) if train_dir.ends_with("default"))
+            matches!(verify, Some(Verb::Ask(Question::Verify { train_dir })) if train_dir.ends_with("default"))
         );
         for wrong in [
             "cifar-ps --train-dir d verify",

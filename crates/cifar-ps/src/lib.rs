@@ -3,16 +3,17 @@
 //! The arithmetic and the decisions are pure: [`schedule`], [`optimizer`], [`averages`] and
 //! [`commit`] turn one state and its gradients into the next; [`membership`], [`assignment`],
 //! [`pace`], [`patience`], [`scrutiny`], [`serials`] and [`aggregator`] know who works on what, how
-//! fast, what to believe and what has come in; [`loss_averages`] and [`summaries`] are what people look
-//! at; [`training`] puts them together, answers every request, tells of every [`event`] and makes each
-//! [`update`]. None of them reads a clock, takes a lock or waits.
+//! fast, what to believe and what has come in, and [`followers`] who looks on; [`loss_averages`] and
+//! [`summaries`] are what people look at; [`training`] puts them together, answers every request,
+//! tells of every [`event`] and makes each [`update`]. None of them reads a clock, takes a lock or
+//! waits.
 //!
-//! Around them is a thin shell: [`service`] answers the wire and looks into [`shared_memory`],
-//! [`commit_path`] takes an update into the files, with a [`note`] beside the state and through the
-//! [`recorder`] into the ledger; [`serve`] runs until the end, [`train_dir`] keeps the files, [`start`]
-//! goes on with them, [`step_log`] writes the tutorial's lines, [`summary_writer`] what TensorBoard
-//! shows, [`args`] and [`config`] are the command line, and [`program`] is `main`. [`inquiry`] is what
-//! the program says about a run instead of serving it.
+//! Around them is a thin shell: [`service`] answers the wire and looks into [`shared_memory`] and
+//! [`follower_files`], [`commit_path`] takes an update into the files, with a [`note`] beside the state
+//! and through the [`recorder`] into the ledger; [`serve`] runs until the end, [`train_dir`] keeps the
+//! files, [`start`] goes on with them, [`step_log`] writes the tutorial's lines, [`summary_writer`] what
+//! TensorBoard shows, [`args`] and [`config`] are the command line, and [`program`] is `main`.
+//! [`inquiry`] is what the program says about a run instead of serving it.
 
 pub mod schedule;
 
@@ -38,6 +39,8 @@ pub mod loss_averages;
 
 pub mod summaries;
 
+pub mod followers;
+
 pub mod event;
 
 pub mod update;
@@ -53,6 +56,8 @@ pub mod recorder;
 pub mod commit_path;
 
 pub mod shared_memory;
+
+pub mod follower_files;
 
 pub mod service;
 

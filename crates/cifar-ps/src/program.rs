@@ -15,9 +15,10 @@ use clap::Parser;
 use tokio::net::TcpListener;
 use tracing::info;
 
-use crate::args::{AbortAt, Args};
+use crate::args::{AbortAt, Args, Verb};
 use crate::commit_path::{AtPoint, CommitPath};
 use crate::config;
+use crate::follower_files::FollowerFiles;
 use crate::inquiry::answer;
 use crate::recorder::{Calendar, Recorder};
 use crate::serve::{Keeper, serve};
@@ -36,7 +37,8 @@ const RUNTIME_THREADS: usize = 2;
 pub fn main() -> ExitCode {
     let args = Args::parse();
     let result = match &args.verb {
-        Some(verb) => answer(verb),
+        Some(Verb::Top { server }) => cifar_top::run(server),
+        Some(Verb::Ask(question)) => answer(question),
         None => run(&args),
     };
     report("cifar-ps", result)
@@ -121,7 +123,7 @@ async fn train(
         layout: Arc::clone(&layout),
     };
     let commit_path = CommitPath::new(state_file, Recorder::new(ledger, calendar));
-    let training = Training::new(
+    let mut training = Training::new(
         calendar.moment,
         new_session(),
         start.run,
@@ -129,8 +131,13 @@ async fn train(
         start.state,
         start.applied,
     );
+    if let Some(step) = start.saved_step {
+        training.checkpoint_saved(step);
+    }
+    let files = FollowerFiles::new(&args.train_dir, calendar);
     let at_point = abort_at(args.abort_at);
-    let service = Arc::new(Service::new(training, commit_path, &layout, at_point));
+    let service = Service::new(training, commit_path, &layout, at_point, files);
+    let service = Arc::new(service);
     serve(service, listener, leave, keeper, step_log).await
 }
 
@@ -172,7 +179,7 @@ fn announce(line: &str) -> io::Result<()> {
 fn log_header(args: &Args, run: &RunConfig, address: &str) {
     info!(
         version = cifar_cli::VERSION,
-        address,
+        server = address,
         train_dir = %args.train_dir.display(),
         data = %run.data,
         input = %run.input,

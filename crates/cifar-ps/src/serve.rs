@@ -96,7 +96,7 @@ async fn answer(
     tokio::spawn(async move {
         let incoming = incoming(listener);
         if let Err(error) = router.serve_with_incoming_shutdown(incoming, drained).await {
-            error!("the server stops answering: {error}");
+            error!(%error, "server stops answering");
         }
     })
 }
@@ -164,8 +164,8 @@ impl Supervisor {
                     slow,
                     also_given_to,
                 } => {
-                    let (slow, also_given_to) = (slow.0, also_given_to.0);
-                    info!(%tower_step, slow, also_given_to, "tower step is overdue, an idle worker computes it too");
+                    let (worker, other) = (slow.0, also_given_to.0);
+                    info!(%tower_step, worker, other, "tower step is overdue, an idle worker computes it too");
                 }
                 Event::Dropped {
                     tower_step,
@@ -185,8 +185,8 @@ impl Supervisor {
                     workers: [a, b],
                     equal: true,
                 } => {
-                    let (a, b) = (a.worker.0, b.worker.0);
-                    debug!(%tower_step, a, b, "two workers agree");
+                    let (worker, other) = (a.worker.0, b.worker.0);
+                    debug!(%tower_step, worker, other, "two workers agree");
                 }
                 Event::Audited {
                     tower_step,
@@ -238,7 +238,7 @@ impl Supervisor {
                     } else {
                         python_float(loss)
                     };
-                    error!(%tower_step, worker, loss, "Model diverged with loss = {shown}");
+                    error!(%tower_step, name = worker, loss, "Model diverged with loss = {shown}");
                 }
             }
         }
@@ -301,6 +301,8 @@ impl Supervisor {
             .or_exit(Exit::Disk)?;
         info!(global_step = global_step.0, path = %path.display(), "checkpoint is written");
         self.keeper.saved_step = Some(global_step);
+        self.service
+            .change(|training, _| training.checkpoint_saved(global_step));
         Ok(())
     }
 }

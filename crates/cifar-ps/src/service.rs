@@ -3,24 +3,29 @@
 
 use std::fmt;
 use std::sync::{Mutex, MutexGuard};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use cifar_params::{Layout, RunConfig, Values};
+use cifar_params::{EvalData, Layout, RunConfig, Score, Values};
 use cifar_sequence::GlobalStep;
 use cifar_wire::client::PULL_HOLD;
 use cifar_wire::gradient_slot::{Generation, Nonce};
 use cifar_wire::messages::{
-    self, Assignment, Attachment, Goodbye, Gradients, Member, Pull, Push, Pushed as PushAnswer,
+    self, Assignment, Attachment, CheckpointReply, CheckpointRequest, FollowerId, Goodbye,
+    Gradients, LedgerPart, LedgerPosition, Member, Pull, Push, Pushed as PushAnswer,
     ReceivedGradients, Refusal, Registered, Registration, Status, TowerSummary, Variables, Verdict,
 };
 use cifar_wire::server::{ParameterServer, RequestError};
 use tokio::sync::broadcast;
-use tracing::error;
+use tracing::{error, info, warn};
 
 use crate::commit_path::{AtPoint, CommitPart, CommitPath, CommitPoint, KeepError};
 use crate::event::Event;
+use crate::follower_files::FollowerFiles;
 use crate::shared_memory::SharedMemory;
-use crate::training::{Gradient, Pushed, Training};
+use crate::training::{ForFollower, Gradient, Phase, Pushed, Training};
+
+/// How often somebody who follows the ledger gets what is new.
+const LOOK_AGAIN: Duration = Duration::from_millis(200);
 
 /// How a program ends that panics.
 const BUG: i32 = 101;
@@ -34,6 +39,7 @@ pub struct Service {
     num_values: usize,
     num_towers: u32,
     at_point: AtPoint,
+    follower_files: FollowerFiles,
 }
 
 /// The run, the way into its files, and what is to be told of it.
@@ -81,13 +87,15 @@ impl fmt::Debug for Service {
 
 impl Service {
     /// A service for `training`, whose gradients are of `layout` and whose commits take
-    /// `commit_path`. `at_point` is called at every point of every commit.
+    /// `commit_path`. `at_point` is called at every point of every commit; followers get and give
+    /// `follower_files`.
     #[must_use]
     pub fn new(
         training: Training,
         commit_path: CommitPath,
         layout: &Layout,
         at_point: AtPoint,
+        follower_files: FollowerFiles,
     ) -> Self {
         // One is enough: to have missed changes is to see that there was one.
         let (changed, _) = broadcast::channel(1);
@@ -107,6 +115,7 @@ impl Service {
             num_values: layout.num_values(),
             num_towers,
             at_point,
+            follower_files,
         }
     }
 
@@ -386,6 +395,94 @@ impl ParameterServer for Service {
 
     async fn status(&self) -> Result<Status, RequestError> {
         Ok(self.ask(|training, _| training.status()))
+    }
+
+    async fn follower_heartbeat(&self, follower: FollowerId) -> Result<(), RequestError> {
+        self.ask(|training, now| training.follower_seen(now, follower));
+        Ok(())
+    }
+
+    async fn checkpoint(
+        &self,
+        request: CheckpointRequest,
+    ) -> Result<CheckpointReply, RequestError> {
+        let mut changes = self.changes();
+        let answer = async {
+            loop {
+                let found = self.ask(|training, now| training.checkpoint_for(now, request));
+                if let Some(found) = found {
+                    return found;
+                }
+                let _ = changes.recv().await;
+            }
+        };
+        let global_step = match tokio::time::timeout(PULL_HOLD, answer).await {
+            Err(_) => return Ok(CheckpointReply::Wait),
+            Ok(ForFollower::Goodbye(goodbye)) => return Ok(CheckpointReply::Goodbye(goodbye)),
+            Ok(ForFollower::Checkpoint(global_step)) => global_step,
+        };
+        let file = self.follower_files.checkpoint(global_step).await;
+        let file = file.map_err(|error| {
+            warn!(global_step = global_step.0, %error, "checkpoint is not sent");
+            RequestError::NotNow(error.to_string())
+        })?;
+        Ok(CheckpointReply::Checkpoint { global_step, file })
+    }
+
+    async fn ledger(&self, from: LedgerPosition) -> Result<Option<LedgerPart>, RequestError> {
+        let began = tokio::time::Instant::now();
+        loop {
+            // Asked first: what was written before the run was over is in the file by then.
+            let is_over = self.ask(|training, _| matches!(training.phase(), Phase::Closed(_)));
+            let part = self.follower_files.ledger(from).await.map_err(|error| {
+                warn!(%error, "ledger is not sent");
+                RequestError::NotNow(error.to_string())
+            })?;
+            if !part.bytes.is_empty() {
+                return Ok(Some(part));
+            }
+            if is_over {
+                return Ok(None);
+            }
+            if began.elapsed() >= PULL_HOLD {
+                return Ok(Some(part));
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    }
+
+    async fn report_score(&self, follower: FollowerId, score: Score) -> Result<(), RequestError> {
+        let (data, newest) = self.ask(|training, now| {
+            training.follower_seen(now, follower);
+            (training.run().data, training.snapshot().state.global_step)
+        });
+        let num_examples = match score.eval_data {
+            EvalData::Test => data.num_test_examples(),
+            EvalData::TrainEval => data.num_train_examples(),
+        };
+        let counted = score.confusion.num_examples();
+        if score.global_step > newest || !(1..=u64::from(num_examples)).contains(&counted) {
+            return Err(RequestError::Invalid(format!(
+                "no score of this run: step {}, the run is at {newest}; {counted} examples, {data} has {num_examples}",
+                score.global_step
+            )));
+        }
+        match self.follower_files.keep_score(now(), data, score) {
+            Ok(None) => Ok(()),
+            Ok(Some(record)) => {
+                info!(
+                    global_step = record.score.global_step.0,
+                    precision_at_1 = record.score.confusion.precision_at_1(),
+                    num_examples = counted,
+                    "checkpoint is scored"
+                );
+                Ok(())
+            }
+            Err(error) => {
+                warn!(%error, "score is not kept");
+                Err(RequestError::NotNow(error.to_string()))
+            }
+        }
     }
 }
 

@@ -74,7 +74,10 @@ pub fn resume_or_begin(
         .and_then(|path| match load_initial(path, layout) {
             Ok(state) => Some(state.digest()),
             Err(error) => {
-                warn!("cannot compare --init-from with the run in the train dir: {error:#}");
+                warn!(
+                    error = format!("{error:#}"),
+                    "cannot compare --init-from with the run in the train dir"
+                );
                 None
             }
         });

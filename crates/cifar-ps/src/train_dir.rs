@@ -115,7 +115,7 @@ impl TrainDir {
             match checkpoint::load(&path, layout) {
                 Ok(checkpoint) => return Ok(Some(checkpoint)),
                 Err(error) => {
-                    warn!("passes over a checkpoint: {error}");
+                    warn!(%error, "passes over a checkpoint");
                     first_error.get_or_insert(error);
                 }
             }
@@ -133,12 +133,12 @@ impl TrainDir {
             Ok(Some((_, stored))) => match serde_json::from_slice(&stored.note) {
                 Ok(note) => Some((stored.state, note)),
                 Err(error) => {
-                    warn!(path = %path.display(), "passes over a state of another release: {error}");
+                    warn!(path = %path.display(), %error, "passes over a state of another release");
                     None
                 }
             },
             Err(error) => {
-                warn!("passes over the state file: {error}");
+                warn!(%error, "passes over the state file");
                 None
             }
         }
@@ -186,7 +186,7 @@ impl TrainDir {
             .skip(self.keep_checkpoints)
         {
             if let Err(error) = fs::remove_file(&old) {
-                warn!(path = %old.display(), "cannot remove an old checkpoint: {error}");
+                warn!(path = %old.display(), %error, "cannot remove an old checkpoint");
             }
         }
         Ok(path)

@@ -20,13 +20,14 @@ use cifar_params::{Layout, Mode, Numerics, RunConfig, StateDigest, TrainingState
 use cifar_sequence::{ExamplesDigest, GlobalStep, SampleSequence, TowerStep};
 use cifar_wire::client::PULL_HOLD;
 use cifar_wire::messages::{
-    Assignment, Goodbye, Member, Pull, Push, Refusal, Registered, Registration, Session,
-    TowerSummary, Variables, Verdict, Work, WorkerId,
+    Assignment, CheckpointRequest, FollowerId, Goodbye, Member, Pull, Push, Refusal, Registered,
+    Registration, Session, TowerSummary, Variables, Verdict, Work, WorkerId,
 };
 
 use crate::aggregator::{Aggregator, TowerGradient};
 use crate::assignment::{Assigned, Assignments};
 use crate::event::{Event, Who};
+use crate::followers::Followers;
 use crate::loss_averages::LossAverages;
 use crate::membership::{Members, Worker};
 use crate::pace::Pace;
@@ -128,6 +129,15 @@ pub enum Phase {
     Closed(Goodbye),
 }
 
+/// What a follower that asks for a checkpoint gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ForFollower {
+    /// The checkpoint of this step.
+    Checkpoint(GlobalStep),
+    /// There will be no newer one.
+    Goodbye(Goodbye),
+}
+
 /// The run.
 #[derive(Debug)]
 pub struct Training {
@@ -141,6 +151,9 @@ pub struct Training {
     /// Nobody is waited for after this, once the run is over.
     told_until: Option<Instant>,
     members: Members,
+    followers: Followers,
+    /// Step of the newest checkpoint, if there is one.
+    saved_step: Option<GlobalStep>,
     towers: Assignments,
     questions: Questions,
     norms: Norms,
@@ -200,6 +213,8 @@ impl Training {
             linger_until: complete.then(|| now + limits.worker_lease),
             told_until: None,
             members: Members::new(session, limits.worker_lease),
+            followers: Followers::default(),
+            saved_step: None,
             towers: Assignments::default(),
             questions: Questions::default(),
             norms: Norms::default(),
@@ -650,6 +665,38 @@ impl Training {
         }
     }
 
+    /// Notes a sign of life of a follower.
+    pub fn follower_seen(&mut self, now: Instant, follower: FollowerId) {
+        self.followers.seen(now, follower);
+    }
+
+    /// Answers a follower that asks for a checkpoint; `None` if the caller should ask again when
+    /// something has changed.
+    pub fn checkpoint_for(
+        &mut self,
+        now: Instant,
+        request: CheckpointRequest,
+    ) -> Option<ForFollower> {
+        self.followers.seen(now, request.follower);
+        // `None` is less than any step.
+        if let Some(step) = self
+            .saved_step
+            .filter(|step| Some(*step) > request.newer_than)
+        {
+            return Some(ForFollower::Checkpoint(step));
+        }
+        let Phase::Closed(goodbye) = self.phase else {
+            return None;
+        };
+        self.followers.told(request.follower);
+        Some(ForFollower::Goodbye(goodbye))
+    }
+
+    /// A checkpoint of this step is there for followers.
+    pub fn checkpoint_saved(&mut self, step: GlobalStep) {
+        self.saved_step = Some(step);
+    }
+
     /// Lets time pass: gives up the workers whose lease is over, says when the run stands still, and
     /// stops it when it has for too long. Called a few times a second.
     pub fn tick(&mut self, now: Instant) {
@@ -696,11 +743,12 @@ impl Training {
         if let Phase::Closing(goodbye) = self.phase {
             self.phase = Phase::Closed(goodbye);
             self.told_until = Some(now + self.limits.worker_lease);
+            self.followers.close(now);
         }
     }
 
-    /// Whether nobody is left to be told that the run is over. Who does not ask for as long as a
-    /// lease, though it may give signs of life, is not waited for.
+    /// Whether nobody is left to be told that the run is over. A worker that does not ask for as long as
+    /// a lease, though it may give signs of life, is not waited for.
     #[must_use]
     pub fn everyone_told(&self, now: Instant) -> bool {
         let is_late = |until: Instant| now >= until;
@@ -708,6 +756,7 @@ impl Training {
         matches!(self.phase, Phase::Closed(_))
             && self.linger_until.is_none_or(is_late)
             && (self.told_until.is_some_and(is_late) || all_told())
+            && self.followers.everyone_told(now)
     }
 }
 

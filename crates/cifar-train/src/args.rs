@@ -39,6 +39,10 @@ pub struct Launch {
     #[arg(long, default_value_t, value_name = "WAY")]
     pub data_plane: DataPlane,
 
+    /// Score checkpoints beside the training, as they are written, and not only the last one
+    #[arg(long, conflicts_with = "no_eval")]
+    pub eval: bool,
+
     /// Do not score the last checkpoint
     #[arg(long)]
     pub no_eval: bool,

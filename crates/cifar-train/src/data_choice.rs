@@ -77,10 +77,10 @@ fn cifar10_or_synthetic(args: &DataArgs) -> Result<DataSet, Failure> {
         Ok(_) => Ok(DataSet::Cifar10),
         Err(error) if error.exit() == Exit::TryAgain => {
             warn!(
-                "CIFAR-10 cannot be had ({:#}); trains on the SYNTHETIC set instead, whose precision \
-                 says nothing about CIFAR-10. Put CIFAR-10 into {} for the real thing",
-                anyhow::Error::from(error),
-                args.data_dir.display()
+                error = format!("{:#}", anyhow::Error::from(error)),
+                path = %args.data_dir.display(),
+                "CIFAR-10 cannot be had; trains on the SYNTHETIC set instead, whose precision says nothing \
+                 about CIFAR-10. Put it into this folder for the real thing"
             );
             Ok("synthetic".parse().expect("there is a set of this name"))
         }

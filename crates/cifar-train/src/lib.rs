@@ -3,7 +3,8 @@
 //!
 //! [`args`] is the command line, most of which is the server's; [`data_choice`] decides what is
 //! trained on; [`processes`] starts and ends the programs; [`supervise`] watches them until the run
-//! is over; [`progress`] shows it on a terminal; [`program`] is `main`.
+//! is over, and [`evaluator`] the one that scores meanwhile; [`progress`] shows the run on a terminal,
+//! [`summary`] tells how it went; [`program`] is `main`.
 
 pub mod args;
 
@@ -13,7 +14,11 @@ pub mod processes;
 
 pub mod progress;
 
+pub mod evaluator;
+
 pub mod supervise;
+
+pub mod summary;
 
 pub mod program;
 

@@ -10,7 +10,10 @@ use anyhow::{Context, anyhow};
 use cifar_cli::exit::{Exit, Failure, OrExit};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::process::{Child, ChildStderr, Command};
+
+use tokio::process::{Child, ChildStderr, ChildStdout, Command};
+
+use crate::args::Launch;
 
 /// How long the server may take until it listens: it reads a checkpoint before.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
@@ -25,17 +28,42 @@ pub struct Program {
     child: Child,
 }
 
-/// The file of a program: the one given, or `name` beside the program that runs.
-///
-/// # Errors
-///
-/// A sentence that names the file, if it is not there.
-pub fn find(given: Option<&PathBuf>, name: &str) -> Result<PathBuf, Failure> {
+/// The files of the programs.
+#[derive(Clone, Debug)]
+pub struct Programs {
+    /// This one.
+    pub launcher: PathBuf,
+    /// cifar-ps.
+    pub server: PathBuf,
+    /// cifar-worker.
+    pub worker: PathBuf,
+    /// cifar-eval.
+    pub eval: PathBuf,
+}
+
+impl Programs {
+    /// Those that were given, or else lie beside this program.
+    ///
+    /// # Errors
+    ///
+    /// A sentence that names the file, if one is not there.
+    pub fn find(launch: &Launch) -> Result<Self, Failure> {
+        let launcher = env::current_exe().context("cannot tell where this program lies")?;
+        let find = |given: &Option<PathBuf>, name| find(given.as_ref(), name, &launcher);
+        Ok(Programs {
+            server: find(&launch.ps_program, "cifar-ps")?,
+            worker: find(&launch.worker_program, "cifar-worker")?,
+            eval: find(&launch.eval_program, "cifar-eval")?,
+            launcher: launcher.clone(),
+        })
+    }
+}
+
+/// The file of a program: the one given, or `name` beside the launcher.
+fn find(given: Option<&PathBuf>, name: &str, launcher: &Path) -> Result<PathBuf, Failure> {
     let path = match given {
         Some(path) => path.clone(),
-        None => env::current_exe()
-            .context("cannot tell where this program lies")?
-            .with_file_name(name),
+        None => launcher.with_file_name(name),
     };
     if path.is_file() {
         return Ok(path);
@@ -90,6 +118,11 @@ impl Program {
     /// What it writes to stderr, once.
     pub fn take_stderr(&mut self) -> Option<ChildStderr> {
         self.child.stderr.take()
+    }
+
+    /// What it writes to stdout, once.
+    pub fn take_stdout(&mut self) -> Option<ChildStdout> {
+        self.child.stdout.take()
     }
 
     /// The address it listens on, which a server writes first.

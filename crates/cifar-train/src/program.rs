@@ -8,7 +8,8 @@ use std::thread;
 
 use anyhow::Context;
 use cifar_cli::exit::{Exit, Failure, OrExit, report};
-use cifar_cli::{logging, signals};
+use cifar_cli::logging::{self, LogFormat};
+use cifar_cli::signals;
 use cifar_params::checkpoint;
 use cifar_sequence::GlobalStep;
 use tokio::process::Command;
@@ -17,8 +18,10 @@ use tokio::task::LocalSet;
 
 use crate::args::Args;
 use crate::data_choice;
-use crate::processes::{Program, ended, find};
+use crate::evaluator::Evaluator;
+use crate::processes::{Program, Programs, ended};
 use crate::progress::Progress;
+use crate::summary;
 use crate::supervise::{Server, WorkerPlan, supervise};
 
 /// A free port of this machine, which the server names in its first line.
@@ -43,16 +46,14 @@ fn run(args: &Args) -> Result<Exit, Failure> {
 async fn launch(args: &Args) -> Result<Exit, Failure> {
     let mut leave = pin!(signals::asked_to_leave()?);
     let launch = &args.launch;
-    let server_program = find(launch.ps_program.as_ref(), "cifar-ps")?;
-    let worker_program = find(launch.worker_program.as_ref(), "cifar-worker")?;
-    let eval_program = find(launch.eval_program.as_ref(), "cifar-eval")?;
+    let programs = Programs::find(launch)?;
     if let Some(step) = complete_run(args)? {
         let train_dir = args.train_dir.display();
         eprintln!(
             "the run in {train_dir} is complete at step {step}; a higher --max-steps goes on with it, \
              --fresh begins a new one"
         );
-        return finish(args, &eval_program, leave).await;
+        return finish(args, &programs, IsScored::NotYet, leave).await;
     }
     let data = tokio::select! {
         data = choose_data(args) => data?,
@@ -64,7 +65,7 @@ async fn launch(args: &Args) -> Result<Exit, Failure> {
     let server_flags = server_flags(args, data, num_workers, progress.is_shown());
     let mut server = Program::start(
         "cifar-ps",
-        &server_program,
+        &programs.server,
         &server_flags,
         progress.is_shown(),
     )?;
@@ -74,38 +75,65 @@ async fn launch(args: &Args) -> Result<Exit, Failure> {
     let plans = (0..num_workers)
         .map(|number| WorkerPlan {
             name: format!("cifar-worker {number}"),
-            file: worker_program.clone(),
+            file: programs.worker.clone(),
             flags: worker_flags(args, &address, number),
         })
         .collect();
+    let evaluator = match launch.eval {
+        true => {
+            let flags = evaluator_flags(args, &address);
+            Some(Evaluator::start(&programs.eval, &flags, &progress)?)
+        }
+        false => None,
+    };
     let server = Server {
         program: server,
         flags: flags_of_restart(&server_flags, &address),
-        file: server_program,
+        file: programs.server.clone(),
     };
     let drawing = tokio::task::spawn_local(progress.clone().follow(address));
     let result = supervise(server, plans, &progress, leave.as_mut()).await;
     drawing.abort();
     progress.clear();
     match result? {
-        Exit::Complete => finish(args, &eval_program, leave).await,
-        exit => Ok(exit),
+        Exit::Complete => {}
+        exit => return Ok(exit),
     }
+    let is_scored = match evaluator {
+        None => IsScored::NotYet,
+        Some(evaluator) => tokio::select! {
+            is_done = evaluator.finish() => if is_done { IsScored::Already } else { IsScored::NotYet },
+            exit = &mut leave => return Ok(exit),
+        },
+    };
+    finish(args, &programs, is_scored, leave).await
 }
 
-/// Scores the complete run, if that is wanted.
+/// Whether the last checkpoint was scored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum IsScored {
+    Already,
+    NotYet,
+}
+
+/// Scores the complete run, if that is wanted and was not done meanwhile, and tells how it went.
 async fn finish(
     args: &Args,
-    eval_program: &Path,
+    programs: &Programs,
+    is_scored: IsScored,
     leave: impl Future<Output = Exit>,
 ) -> Result<Exit, Failure> {
-    if args.launch.no_eval {
-        return Ok(Exit::Complete);
+    if is_scored == IsScored::NotYet && !args.launch.no_eval {
+        tokio::select! {
+            scored = score(args, &programs.eval) => scored?,
+            exit = leave => return Ok(exit),
+        }
     }
-    tokio::select! {
-        scored = score(args, eval_program) => scored.map(|()| Exit::Complete),
-        exit = leave => Ok(exit),
+    match args.launch.log.log_format {
+        LogFormat::Text => eprint!("\n{}", summary::text(&args.train_dir, programs)),
+        LogFormat::Json => summary::log(&args.train_dir),
     }
+    Ok(Exit::Complete)
 }
 
 /// The newest step in the train dir, if that completes the run that is asked for.
@@ -192,6 +220,15 @@ fn worker_flags(args: &Args, address: &str, number: u32) -> Vec<OsString> {
     if let Some(gpus) = args.launch.gpus {
         flags.extend(["--gpu".into(), (number % gpus).to_string().into()]);
     }
+    flags.extend(args.data_flags.iter().chain(&args.log_flags).cloned());
+    flags.extend(quiet(args));
+    flags
+}
+
+/// Flags of an evaluator beside the workers, which leaves them the machine but for one thread.
+fn evaluator_flags(args: &Args, address: &str) -> Vec<OsString> {
+    let mut flags: Vec<OsString> = vec!["--server".into(), address.into()];
+    flags.extend(["--threads".into(), "1".into()]);
     flags.extend(args.data_flags.iter().chain(&args.log_flags).cloned());
     flags.extend(quiet(args));
     flags

@@ -1,14 +1,14 @@
-//! The run on a terminal: a bar for all of it and a line for each worker.
+//! The run on a terminal: a bar for all of it, with the time left, and a line for each worker.
 //!
 //! Where stderr is no terminal nothing is drawn, and the programs' own lines appear as they are.
 
-use std::io::IsTerminal;
+use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
 use cifar_params::Layout;
 use cifar_wire::client::Client;
 use cifar_wire::messages::{Status, WorkerStatus};
-use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use indicatif::{HumanDuration, MultiProgress, ProgressBar, ProgressStyle};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::ChildStderr;
 
@@ -32,10 +32,8 @@ impl Progress {
             return Progress { drawn: None };
         }
         let all = MultiProgress::new();
-        let run = all.add(
-            ProgressBar::new(max_steps)
-                .with_style(style("{bar:30} step {pos}/{len}  {msg}  {eta} left")),
-        );
+        let run = all
+            .add(ProgressBar::new(max_steps).with_style(style("{bar:30} step {pos}/{len}  {msg}")));
         Progress {
             drawn: Some((all, run)),
         }
@@ -56,7 +54,20 @@ impl Progress {
         }
     }
 
-    /// Writes what a program writes above what is drawn.
+    /// Writes a result to stdout, beside what is drawn.
+    ///
+    /// # Errors
+    ///
+    /// If nobody takes it.
+    pub fn result(&self, line: &str) -> io::Result<()> {
+        let write = || writeln!(io::stdout(), "{line}");
+        match &self.drawn {
+            Some((all, _)) => all.suspend(write),
+            None => write(),
+        }
+    }
+
+    /// Writes what a program writes to stderr above what is drawn.
     pub fn pass_on(&self, stderr: Option<ChildStderr>) {
         let Some(stderr) = stderr else { return };
         let progress = self.clone();
@@ -107,10 +118,21 @@ fn style(template: &str) -> ProgressStyle {
 }
 
 fn run_line(status: &Status) -> String {
-    match status.loss {
-        Some(loss) => format!("loss {loss:.2}  {:.0} examples/s", status.examples_per_sec),
-        None => status.activity.clone(),
-    }
+    let Some(loss) = status.loss else {
+        return status.activity.clone();
+    };
+    let rate = status.examples_per_sec;
+    let left = time_left(status).map_or(String::new(), |left| format!("  {left} left"));
+    format!("loss {loss:.2}  {rate:.0} examples/s{left}")
+}
+
+/// How long the run takes from here at the speed of its last steps.
+fn time_left(status: &Status) -> Option<HumanDuration> {
+    let steps = status.max_steps.0.saturating_sub(status.global_step.0);
+    let examples = steps as f64 * status.run.examples_per_update() as f64;
+    let seconds = examples / status.examples_per_sec;
+    let left = Duration::try_from_secs_f64(seconds).ok()?;
+    Some(HumanDuration(Duration::from_secs(left.as_secs())))
 }
 
 fn worker_line(worker: &WorkerStatus) -> String {

@@ -78,7 +78,7 @@ pub async fn supervise(
                     break code;
                 }
                 restarts += 1;
-                warn!(code, "server ended suddenly; is started again and goes on from its last step");
+                warn!(exit_code = code, "server ended suddenly; is started again and goes on from its last step");
                 server = Program::start(server.name(), &file, &flags, progress.is_shown())?;
                 progress.pass_on(server.take_stderr());
                 server.listening().await?;
@@ -91,7 +91,7 @@ pub async fn supervise(
             Some(failed) = workers.join_next() => {
                 if let Ok(Err(failure)) = failed {
                     if !workers.is_empty() {
-                        warn!("goes on without a worker: {failure}");
+                        warn!(error = %failure, "goes on without a worker");
                         continue;
                     }
                     server.signal(Signal::TERM);
@@ -126,8 +126,9 @@ async fn keep_running(plan: WorkerPlan, progress: Progress) -> Result<(), Failur
             code if code == Exit::Diverged as i32 => return Ok(()),
             code if is_final(code) => return Err(ended(&plan.name, code)),
             code => warn!(
-                worker = plan.name,
-                code, "ended though the run goes on; is started again"
+                program = plan.name,
+                exit_code = code,
+                "ended though the run goes on; is started again"
             ),
         }
         sleep(RESTART_PAUSE).await;

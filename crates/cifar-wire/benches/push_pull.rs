@@ -10,14 +10,14 @@
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use cifar_params::{Layout, RunConfig, StateDigest, Values};
+use cifar_params::{Layout, RunConfig, Score, StateDigest, Values};
 use cifar_sequence::{GlobalStep, Tower, TowerStep};
 use cifar_wire::client::Client;
 use cifar_wire::gradient_slot::Nonce;
 use cifar_wire::messages::{
-    Assignment, Attachment, Gradients, Losses, Member, Pull, Push, Pushed, ReceivedGradients,
-    Refusal, Registered, Registration, Session, SharedMemory, Status, TowerSummary, Variables,
-    Verdict, Work, WorkerId,
+    Assignment, Attachment, CheckpointReply, CheckpointRequest, FollowerId, Gradients, LedgerPart,
+    LedgerPosition, Losses, Member, Pull, Push, Pushed, ReceivedGradients, Refusal, Registered,
+    Registration, Session, SharedMemory, Status, TowerSummary, Variables, Verdict, Work, WorkerId,
 };
 use cifar_wire::server::{ParameterServer, RequestError, service};
 use cifar_wire::transport::{incoming, server_builder};
@@ -110,6 +110,22 @@ impl ParameterServer for Agreeable {
     }
 
     async fn status(&self) -> Result<Status, RequestError> {
+        Err(RequestError::ShuttingDown)
+    }
+
+    async fn follower_heartbeat(&self, _: FollowerId) -> Result<(), RequestError> {
+        Err(RequestError::ShuttingDown)
+    }
+
+    async fn checkpoint(&self, _: CheckpointRequest) -> Result<CheckpointReply, RequestError> {
+        Err(RequestError::ShuttingDown)
+    }
+
+    async fn ledger(&self, _: LedgerPosition) -> Result<Option<LedgerPart>, RequestError> {
+        Err(RequestError::ShuttingDown)
+    }
+
+    async fn report_score(&self, _: FollowerId, _: Score) -> Result<(), RequestError> {
         Err(RequestError::ShuttingDown)
     }
 }

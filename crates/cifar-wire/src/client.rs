@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use cifar_params::{Layout, RunConfig};
+use cifar_params::{Layout, RunConfig, Score};
 use tokio::sync::mpsc;
 use tokio::task::{JoinError, JoinHandle};
 use tokio_stream::Stream;
@@ -15,10 +15,12 @@ use tonic::transport::Channel;
 use tonic::{Code, Request, Streaming};
 
 use crate::convert::{self, Then};
+use crate::follower;
 use crate::gradient_slot::Nonce;
 use crate::messages::{
-    Assignment, Attachment, GradientsToSend, Malformed, Member, Pull, Push, Pushed, Registered,
-    Registration, SharedMemory, Status, TowerSummary, Variables, Verdict, Work,
+    Assignment, Attachment, CheckpointReply, CheckpointRequest, FollowerId, GradientsToSend,
+    LedgerPart, LedgerPosition, Malformed, Member, Pull, Push, Pushed, Registered, Registration,
+    SharedMemory, Status, TowerSummary, Variables, Verdict, Work,
 };
 use crate::pb;
 use crate::pb::parameter_server_client::ParameterServerClient;
@@ -30,6 +32,9 @@ pub const PULL_HOLD: Duration = Duration::from_secs(5);
 /// Longest wait for the answer to a request, besides the time the server may hold it.
 pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
 
+/// A follower that gives no sign of life for this long is not waited for.
+pub const FOLLOWER_LEASE: Duration = Duration::from_secs(15);
+
 /// Messages of a push besides as many as its tensor fills: a part may be cut where two layers meet, and
 /// the last message may have none.
 const MORE_PARTS: usize = 4;
@@ -39,6 +44,7 @@ const MORE_PARTS: usize = 4;
 pub struct Client {
     inner: ParameterServerClient<Channel>,
     tensor_bytes: usize,
+    max_checkpoint_bytes: usize,
 }
 
 /// A request that failed.
@@ -116,6 +122,7 @@ impl Client {
         Client {
             inner,
             tensor_bytes: layout.size_bytes(),
+            max_checkpoint_bytes: transport::max_checkpoint_bytes(layout),
         }
     }
 
@@ -310,9 +317,78 @@ impl Client {
             REQUEST_TIMEOUT,
             pb::HeartbeatRequest {
                 member: Some(member.into()),
+                follower: None,
             },
         );
         Ok(self.inner.heartbeat(request).await?.into_inner().registered)
+    }
+
+    /// Gives a sign of life of a follower, which has a lease of [`FOLLOWER_LEASE`].
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError`], as all requests.
+    pub async fn follower_heartbeat(&mut self, follower: FollowerId) -> Result<(), ClientError> {
+        let request = pb::HeartbeatRequest {
+            member: None,
+            follower: Some(follower.0),
+        };
+        self.inner
+            .heartbeat(within(REQUEST_TIMEOUT, request))
+            .await?;
+        Ok(())
+    }
+
+    /// Asks for a newer checkpoint; the server may hold the answer for [`PULL_HOLD`].
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError`], as all requests; each part of the file has the deadline of a request.
+    pub async fn checkpoint(
+        &mut self,
+        request: CheckpointRequest,
+    ) -> Result<CheckpointReply, ClientError> {
+        let request = within(PULL_HOLD + REQUEST_TIMEOUT, request.into());
+        let mut messages = self.inner.get_checkpoint(request).await?.into_inner();
+        let first = next_of(&mut messages)
+            .await?
+            .ok_or(Malformed::Missing("part"))?;
+        let mut under_way = match follower::first_of_checkpoint(first, self.max_checkpoint_bytes)? {
+            Ok(reply) => return Ok(reply),
+            Err(under_way) => under_way,
+        };
+        while let Some(message) = next_of(&mut messages).await? {
+            under_way.add(message)?;
+        }
+        Ok(under_way.finish()?)
+    }
+
+    /// Follows the ledger from a place on.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError`], as all requests.
+    pub async fn follow(&mut self, from: LedgerPosition) -> Result<LedgerParts, ClientError> {
+        let request = self.inner.follow(within(REQUEST_TIMEOUT, from.into()));
+        let messages = request.await?.into_inner();
+        Ok(LedgerParts { messages })
+    }
+
+    /// Tells the score of a checkpoint. To tell it twice is to tell it once.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError::Refused`] if it is no score of this run.
+    pub async fn report_score(
+        &mut self,
+        follower: FollowerId,
+        score: &Score,
+    ) -> Result<(), ClientError> {
+        let request = follower::report_score(follower, score);
+        self.inner
+            .report_score(within(REQUEST_TIMEOUT, request))
+            .await?;
+        Ok(())
     }
 
     /// Ends the membership.
@@ -395,6 +471,29 @@ async fn in_time<T>(
         reason: format!("no answer within {} s", limit.as_secs()),
     };
     tokio::time::timeout(limit, answer).await.map_err(late)?
+}
+
+/// A ledger that is followed.
+#[derive(Debug)]
+pub struct LedgerParts {
+    messages: Streaming<pb::FollowReply>,
+}
+
+impl LedgerParts {
+    /// The next part; `None` when the run is over and all has come.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError`], as all requests: a server that has nothing new says so every few seconds.
+    pub async fn next(&mut self) -> Result<Option<LedgerPart>, ClientError> {
+        Ok(next_of(&mut self.messages).await?.map(Into::into))
+    }
+}
+
+/// The next message of a stream, within the deadline of a request.
+async fn next_of<T>(messages: &mut Streaming<T>) -> Result<Option<T>, ClientError> {
+    let message = async { Ok(messages.message().await?) };
+    in_time(REQUEST_TIMEOUT, message).await
 }
 
 fn within<T>(timeout: Duration, message: T) -> Request<T> {

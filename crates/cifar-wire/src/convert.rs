@@ -27,7 +27,7 @@ impl From<Malformed> for tonic::Status {
     }
 }
 
-fn present<T>(field: &'static str, value: Option<T>) -> Result<T, Malformed> {
+pub(crate) fn present<T>(field: &'static str, value: Option<T>) -> Result<T, Malformed> {
     value.ok_or(Malformed::Missing(field))
 }
 

@@ -2,7 +2,7 @@
 //!
 //! [`messages`] are plain types; the rest of the workspace knows only these. The code generated
 //! from `proto/cifar/ps/v1/parameter_server.proto` stays inside this crate: `convert` checks what
-//! arrives and turns it into messages, [`server`] and [`client`] are the two ends, and
+//! arrives and turns it into messages, `follower` those of an evaluator, [`server`] and [`client`] are the two ends, and
 //! [`transport`] sets both ends of a connection alike. A worker on the server's host hands its
 //! gradients over in a [`gradient_slot`] instead.
 
@@ -13,6 +13,8 @@ pub mod data_plane;
 pub mod gradient_slot;
 
 mod convert;
+
+mod follower;
 
 pub mod transport;
 

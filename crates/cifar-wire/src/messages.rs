@@ -224,6 +224,68 @@ pub enum Goodbye {
     Quarantined,
 }
 
+/// Number of a follower, which it draws at its start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct FollowerId(pub u64);
+
+/// A follower's request for a checkpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CheckpointRequest {
+    /// Who asks.
+    pub follower: FollowerId,
+    /// Step of the newest that it has, if any: only a newer one is wanted.
+    pub newer_than: Option<GlobalStep>,
+}
+
+/// The answer to a [`CheckpointRequest`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CheckpointReply {
+    /// This is the newest.
+    Checkpoint {
+        /// Its step.
+        global_step: GlobalStep,
+        /// The file.
+        file: Bytes,
+    },
+    /// There is none yet: ask again.
+    Wait,
+    /// The run is over, and there will be none.
+    Goodbye(Goodbye),
+}
+
+/// A place in a ledger.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LedgerPosition {
+    /// Number of the ledger, if one is known.
+    pub ledger: Option<u64>,
+    /// Bytes before the place.
+    pub offset: u64,
+}
+
+/// A part of a ledger.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LedgerPart {
+    /// Number of the ledger.
+    pub ledger: u64,
+    /// Bytes before the part.
+    pub offset: u64,
+    /// The part, which may begin and end inside a line; empty if nothing new was written for a while.
+    pub bytes: Bytes,
+    /// Bytes of the ledger so far.
+    pub size_bytes: u64,
+}
+
+impl LedgerPart {
+    /// Where the part ends.
+    #[must_use]
+    pub fn end(&self) -> LedgerPosition {
+        LedgerPosition {
+            ledger: Some(self.ledger),
+            offset: self.offset.saturating_add(self.bytes.len() as u64),
+        }
+    }
+}
+
 /// The losses of one tower step: three terms and their sum.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Losses {

@@ -2,16 +2,19 @@
 
 use std::sync::Arc;
 
-use cifar_params::{Layout, RunConfig, Values};
+use cifar_params::{Layout, RunConfig, Score, Values};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status as RpcStatus, Streaming};
 
 use crate::client::REQUEST_TIMEOUT;
 use crate::convert::{self, Then};
+use crate::follower;
 use crate::gradient_slot::Nonce;
 use crate::messages::{
-    Assignment, Attachment, Gradients, Member, PROTOCOL_VERSION, Pull, Push, Pushed,
-    ReceivedGradients, Refusal, Registered, Registration, SharedMemory, Status, TowerSummary,
-    Verdict,
+    Assignment, Attachment, CheckpointReply, CheckpointRequest, FollowerId, Gradients, LedgerPart,
+    LedgerPosition, Member, PROTOCOL_VERSION, Pull, Push, Pushed, ReceivedGradients, Refusal,
+    Registered, Registration, SharedMemory, Status, TowerSummary, Verdict,
 };
 use crate::pb;
 use crate::pb::parameter_server_server::{
@@ -78,14 +81,43 @@ pub trait ParameterServer: Send + Sync + 'static {
 
     /// How the run stands.
     fn status(&self) -> impl Future<Output = Result<Status, RequestError>> + Send;
+
+    /// Notes a sign of life of a follower.
+    fn follower_heartbeat(
+        &self,
+        follower: FollowerId,
+    ) -> impl Future<Output = Result<(), RequestError>> + Send;
+
+    /// Gives the newest checkpoint, waiting a while for one.
+    fn checkpoint(
+        &self,
+        request: CheckpointRequest,
+    ) -> impl Future<Output = Result<CheckpointReply, RequestError>> + Send;
+
+    /// Whatever there is of the ledger from a place on, waiting a while for it; `None` if the run is over
+    /// and there is no more.
+    fn ledger(
+        &self,
+        from: LedgerPosition,
+    ) -> impl Future<Output = Result<Option<LedgerPart>, RequestError>> + Send;
+
+    /// Keeps a score.
+    fn report_score(
+        &self,
+        follower: FollowerId,
+        score: Score,
+    ) -> impl Future<Output = Result<(), RequestError>> + Send;
 }
 
 /// A request that has no answer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RequestError {
-    /// The one failure that a client should try again.
+    /// A client should try again.
     #[error("the server is shutting down")]
     ShuttingDown,
+    /// A client should try again.
+    #[error("{0}")]
+    NotNow(String),
     /// The request makes no sense in this run.
     #[error("{0}")]
     Invalid(String),
@@ -94,7 +126,9 @@ pub enum RequestError {
 impl From<RequestError> for RpcStatus {
     fn from(error: RequestError) -> Self {
         match error {
-            RequestError::ShuttingDown => RpcStatus::unavailable(error.to_string()),
+            RequestError::ShuttingDown | RequestError::NotNow(_) => {
+                RpcStatus::unavailable(error.to_string())
+            }
             RequestError::Invalid(reason) => RpcStatus::invalid_argument(reason),
         }
     }
@@ -109,6 +143,7 @@ pub fn service<S: ParameterServer>(
         server,
         layout_fingerprint: layout.fingerprint(),
         gradient_bytes: layout.size_bytes(),
+        following: Arc::new(Semaphore::new(MAX_FOLLOWING)),
     };
     ParameterServerServer::new(adapter)
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
@@ -119,7 +154,11 @@ struct Adapter<S> {
     server: Arc<S>,
     layout_fingerprint: u64,
     gradient_bytes: usize,
+    following: Arc<Semaphore>,
 }
+
+/// Ledgers that are being followed at a time.
+const MAX_FOLLOWING: usize = 32;
 
 type Reply<T> = Result<Response<T>, RpcStatus>;
 
@@ -135,6 +174,8 @@ fn replies<T>(messages: Vec<T>) -> Response<Replies<T>> {
 impl<S: ParameterServer> GeneratedService for Adapter<S> {
     type PullStream = Replies<pb::PullReply>;
     type PushStream = Replies<pb::PushReply>;
+    type GetCheckpointStream = Replies<pb::GetCheckpointReply>;
+    type FollowStream = ReceiverStream<Result<pb::FollowReply, RpcStatus>>;
 
     async fn get_run(&self, _: Request<pb::GetRunRequest>) -> Reply<pb::GetRunReply> {
         let run = self.server.run().await?;
@@ -197,8 +238,18 @@ impl<S: ParameterServer> GeneratedService for Adapter<S> {
     }
 
     async fn heartbeat(&self, request: Request<pb::HeartbeatRequest>) -> Reply<pb::HeartbeatReply> {
-        let member = convert::member(request.into_inner().member)?;
-        let registered = self.server.heartbeat(member).await?;
+        let request = request.into_inner();
+        let registered = match request.follower {
+            Some(follower) => {
+                let follower = FollowerId(follower);
+                self.server.follower_heartbeat(follower).await?;
+                true
+            }
+            None => {
+                let member = convert::member(request.member)?;
+                self.server.heartbeat(member).await?
+            }
+        };
         Ok(Response::new(pb::HeartbeatReply { registered }))
     }
 
@@ -210,6 +261,37 @@ impl<S: ParameterServer> GeneratedService for Adapter<S> {
 
     async fn get_status(&self, _: Request<pb::GetStatusRequest>) -> Reply<pb::GetStatusReply> {
         Ok(Response::new(self.server.status().await?.into()))
+    }
+
+    async fn get_checkpoint(
+        &self,
+        request: Request<pb::GetCheckpointRequest>,
+    ) -> Reply<Self::GetCheckpointStream> {
+        let request = CheckpointRequest::from(request.into_inner());
+        let reply = self.server.checkpoint(request).await?;
+        Ok(replies(follower::checkpoint_messages(reply)))
+    }
+
+    async fn follow(&self, request: Request<pb::FollowRequest>) -> Reply<Self::FollowStream> {
+        let from = LedgerPosition::from(request.into_inner());
+        let permit = Arc::clone(&self.following).try_acquire_owned();
+        let permit = permit.map_err(|_| {
+            RpcStatus::unavailable(format!("{MAX_FOLLOWING} follow the ledger already"))
+        })?;
+        let (parts, stream) = mpsc::channel(1);
+        tokio::spawn(send_ledger(Arc::clone(&self.server), from, parts, permit));
+        Ok(Response::new(ReceiverStream::new(stream)))
+    }
+
+    async fn report_score(
+        &self,
+        request: Request<pb::ReportScoreRequest>,
+    ) -> Reply<pb::ReportScoreReply> {
+        let request = request.into_inner();
+        let follower = FollowerId(request.follower);
+        let score = Score::try_from(request)?;
+        self.server.report_score(follower, score).await?;
+        Ok(Response::new(pb::ReportScoreReply {}))
     }
 }
 
@@ -267,6 +349,35 @@ impl<S: ParameterServer> Adapter<S> {
             }
         }
         Err(RpcStatus::invalid_argument("a push without its last part"))
+    }
+}
+
+/// Sends the ledger until it is over, the client is gone, or takes nothing for as long as a request may
+/// take.
+async fn send_ledger<S: ParameterServer>(
+    server: Arc<S>,
+    mut from: LedgerPosition,
+    parts: mpsc::Sender<Result<pb::FollowReply, RpcStatus>>,
+    _permit: OwnedSemaphorePermit,
+) {
+    loop {
+        let part = tokio::select! {
+            part = server.ledger(from) => part,
+            () = parts.closed() => return,
+        };
+        let part = match part {
+            Ok(None) => return,
+            Ok(Some(part)) => {
+                from = part.end();
+                Ok(part.into())
+            }
+            Err(error) => Err(error.into()),
+        };
+        let is_last = part.is_err();
+        let sent = tokio::time::timeout(REQUEST_TIMEOUT, parts.send(part)).await;
+        if is_last || !matches!(sent, Ok(Ok(()))) {
+            return;
+        }
     }
 }
 

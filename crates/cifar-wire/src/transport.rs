@@ -16,7 +16,7 @@ const FRAME_BYTES: u32 = 256 * 1024;
 
 /// Largest part of a tensor in a message. Both ends buffer a few of them for each connection; smaller ones
 /// cost more time.
-pub(crate) const PART_BYTES: usize = 128 * 1024;
+pub const PART_BYTES: usize = 128 * 1024;
 
 /// The largest message that is taken: far more than a part, and enough for the status of thousands of
 /// workers.
@@ -29,6 +29,14 @@ const OVERHEAD_BYTES: usize = 64 * 1024;
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The largest checkpoint of a model of this layout: variables and averages, and a header of which no
+/// part is anywhere near as large as this.
+#[must_use]
+pub fn max_checkpoint_bytes(layout: &Layout) -> usize {
+    const HEADER_BYTES: usize = 1 << 20;
+    2 * layout.size_bytes() + HEADER_BYTES
+}
 
 /// A window that a whole push fits through without waiting to be let on.
 fn window_bytes(layout: &Layout) -> u32 {

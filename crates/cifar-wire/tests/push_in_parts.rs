@@ -9,12 +9,13 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use cifar_params::{Initializer, Layout, RunConfig, StateDigest, Values, VariableSpec};
+use cifar_params::{Initializer, Layout, RunConfig, Score, StateDigest, Values, VariableSpec};
 use cifar_sequence::{GlobalStep, Tower, TowerStep};
 use cifar_wire::client::{Client, ClientError};
 use cifar_wire::gradient_slot::Nonce;
 use cifar_wire::messages::{
-    Assignment, Attachment, Gradients, GradientsToSend, Losses, Member, Pull, Push, Pushed,
+    Assignment, Attachment, CheckpointReply, CheckpointRequest, FollowerId, Gradients,
+    GradientsToSend, LedgerPart, LedgerPosition, Losses, Member, Pull, Push, Pushed,
     ReceivedGradients, Refusal, Registered, Registration, Session, SharedMemory, Status,
     TowerSummary, Verdict, WorkerId,
 };
@@ -102,6 +103,22 @@ impl ParameterServer for Recorder {
     }
 
     async fn status(&self) -> Result<Status, RequestError> {
+        Err(RequestError::ShuttingDown)
+    }
+
+    async fn follower_heartbeat(&self, _: FollowerId) -> Result<(), RequestError> {
+        Err(RequestError::ShuttingDown)
+    }
+
+    async fn checkpoint(&self, _: CheckpointRequest) -> Result<CheckpointReply, RequestError> {
+        Err(RequestError::ShuttingDown)
+    }
+
+    async fn ledger(&self, _: LedgerPosition) -> Result<Option<LedgerPart>, RequestError> {
+        Err(RequestError::ShuttingDown)
+    }
+
+    async fn report_score(&self, _: FollowerId, _: Score) -> Result<(), RequestError> {
         Err(RequestError::ShuttingDown)
     }
 }

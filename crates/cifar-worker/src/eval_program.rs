@@ -9,25 +9,36 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::Context;
 use cifar_cli::args::seconds;
 use cifar_cli::exit::{Exit, Failure, OrExit, report};
-use cifar_cli::logging::{self, LogArgs};
+use cifar_cli::host::host_name;
+use cifar_cli::logging::LogArgs;
+use cifar_cli::{logging, signals};
 use cifar_data::args::DataArgs;
-use cifar_ledger::eval_dir::EVAL_DIR;
 use cifar_ledger::{EvalDir, ScoreRecord};
-use cifar_params::{Checkpoint, EvalData, Layout, Score, ScoredVariables, checkpoint};
+use cifar_params::checkpoint::{self, Scorable};
+use cifar_params::{EvalData, Layout, Score, ScoredVariables};
 use cifar_sequence::{DataSet, GlobalStep};
-use clap::{Parser, ValueEnum};
+use cifar_wire::messages::Goodbye;
+use clap::{Parser, Subcommand, ValueEnum};
 use tracing::warn;
 
 use crate::evaluator::{Evaluator, Settings};
+use crate::follower_link::{FollowError, Followed, FollowerLink};
+use crate::predict::{PredictArgs, predict};
 use crate::score_text::{class_table, text_lines};
+use crate::training_loop::or_exit;
 
 /// Scores the newest checkpoint of a run on the test examples: precision @ 1, by the moving
 /// averages of the variables.
 ///
-/// Without --run-once it waits for further checkpoints and scores each.
+/// Without --run-once it waits for further checkpoints and scores each. With --server it ends after the
+/// last one of a run that is complete.
 #[derive(Clone, Debug, Parser)]
-#[command(name = "cifar-eval", version = cifar_cli::VERSION)]
+#[command(name = "cifar-eval", version = cifar_cli::VERSION, args_conflicts_with_subcommands = true)]
 pub struct Args {
+    /// What to do instead of scoring.
+    #[command(subcommand)]
+    pub verb: Option<Verb>,
+
     /// Folder of the checkpoints: the train dir of the run
     #[arg(long, default_value = "runs/default", value_name = "DIR")]
     pub checkpoint_dir: PathBuf,
@@ -35,6 +46,15 @@ pub struct Args {
     /// Folder that scores are kept in [default: eval in the folder of the checkpoints]
     #[arg(long, value_name = "DIR")]
     pub eval_dir: Option<PathBuf>,
+
+    /// Get the checkpoints from the server at this address, HOST:PORT, instead of a folder, and tell it
+    /// the scores: it keeps them in its train dir
+    #[arg(long, value_name = "ADDR", conflicts_with_all = ["checkpoint_dir", "eval_dir", "eval_interval_secs"])]
+    pub server: Option<String>,
+
+    /// Give up when the server stays away for this long
+    #[arg(long, default_value = "300", value_name = "SECS", value_parser = seconds, requires = "server")]
+    pub retry_window_secs: Duration,
 
     /// Which examples to score: those kept for testing, or the training examples without distortion
     #[arg(long, value_enum, default_value_t)]
@@ -83,6 +103,17 @@ pub struct Args {
     /// Where logs go and what is in them.
     #[command(flatten)]
     pub log: LogArgs,
+
+    /// Leave when the process that started this one ends.
+    #[arg(long, hide = true)]
+    pub leave_with_parent: bool,
+}
+
+/// What a trained model can be used for.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Verb {
+    /// Classify PNG or JPEG files: the three likeliest classes of each, and how likely they are
+    Predict(PredictArgs),
 }
 
 /// Which examples are scored.
@@ -108,20 +139,30 @@ impl From<EvalDataArg> for EvalData {
 /// Runs the program with the arguments of this process.
 #[must_use]
 pub fn main() -> ExitCode {
-    report("cifar-eval", run(&Args::parse()))
+    let args = Args::parse();
+    let result = match &args.verb {
+        Some(Verb::Predict(args)) => predict(args),
+        None => run(&args),
+    };
+    report("cifar-eval", result)
 }
 
 fn run(args: &Args) -> Result<Exit, Failure> {
     logging::init(&args.log).or_exit(Exit::Usage)?;
+    if args.leave_with_parent {
+        signals::leave_with_parent()?;
+    }
     set_threads(args.threads);
     let settings = Settings {
         eval_data: args.eval_data.into(),
         num_examples: args.num_examples,
-        variables: scored_variables(args.raw),
         data: args.data.unwrap_or(DataSet::Cifar10),
     };
     let evaluator = Evaluator::new(settings, args.data_args.clone(), args.gpu)?;
-    follow_folder(args, evaluator)
+    match &args.server {
+        Some(server) => follow_server(args, server, evaluator),
+        None => follow_folder(args, evaluator),
+    }
 }
 
 /// Has libtorch compute with these threads, or with one for each core.
@@ -143,16 +184,18 @@ pub(crate) fn scored_variables(raw: bool) -> ScoredVariables {
 fn follow_folder(args: &Args, mut evaluator: Evaluator) -> Result<Exit, Failure> {
     let eval_dir = match &args.eval_dir {
         Some(path) => EvalDir::new(path),
-        None => EvalDir::new(&args.checkpoint_dir.join(EVAL_DIR)),
+        None => EvalDir::of_train_dir(&args.checkpoint_dir),
     };
+    let mut writer = eval_dir.writer(&host_name());
     let mut scored = None;
     loop {
-        let found = newest(&args.checkpoint_dir, evaluator.layout(), scored);
-        if let Some((step, checkpoint)) = found.or_exit(Exit::Permanent)? {
-            let (data, score) = evaluator.score(&checkpoint)?;
+        let choice = scored_variables(args.raw);
+        let found = newest(&args.checkpoint_dir, evaluator.layout(), choice, scored);
+        if let Some((step, scorable)) = found.or_exit(Exit::Permanent)? {
+            let (data, score) = evaluator.score(&scorable)?;
             let record = record_of(step, data, score);
             show(args, &record)?;
-            eval_dir
+            writer
                 .keep(&record)
                 .context("--eval-dir names another folder for scores")
                 .or_exit(Exit::Disk)?;
@@ -171,6 +214,33 @@ fn follow_folder(args: &Args, mut evaluator: Evaluator) -> Result<Exit, Failure>
     }
 }
 
+/// Scores the checkpoints that a server has, and tells it the scores.
+fn follow_server(args: &Args, server: &str, mut evaluator: Evaluator) -> Result<Exit, Failure> {
+    let link = FollowerLink::new(server, evaluator.layout(), args.retry_window_secs);
+    let mut link = link.map_err(or_exit)?;
+    let mut scored = None;
+    loop {
+        let followed = link.next(scored).map_err(|error| match error {
+            FollowError::Link(error) => or_exit(error),
+            FollowError::Checkpoint(error) => Failure::new(Exit::Permanent, error),
+        })?;
+        let (step, checkpoint) = match followed {
+            Followed::Checkpoint(step, checkpoint) => (step, checkpoint),
+            Followed::Over(Goodbye::Diverged) => return Ok(Exit::Diverged),
+            Followed::Over(_) => return Ok(Exit::Complete),
+        };
+        let scorable = checkpoint.scorable(scored_variables(args.raw));
+        let (data, score) = evaluator.score(&scorable)?;
+        let record = record_of(step, data, score);
+        show(args, &record)?;
+        link.report(&record.score).map_err(or_exit)?;
+        scored = Some(step);
+        if args.run_once {
+            return Ok(Exit::Complete);
+        }
+    }
+}
+
 /// The newest checkpoint that can be read, if it is newer than what was scored. The server may
 /// remove an old one between listing and reading; then there is a newer one.
 ///
@@ -180,17 +250,18 @@ fn follow_folder(args: &Args, mut evaluator: Evaluator) -> Result<Exit, Failure>
 pub(crate) fn newest(
     dir: &Path,
     layout: &Layout,
+    variables: ScoredVariables,
     scored: Option<GlobalStep>,
-) -> anyhow::Result<Option<(GlobalStep, Checkpoint)>> {
+) -> anyhow::Result<Option<(GlobalStep, Scorable)>> {
     let mut first_error = None;
     for (step, path) in checkpoint::list(dir)? {
         if scored.is_some_and(|scored| step <= scored) {
             break;
         }
-        match checkpoint::load(&path, layout) {
-            Ok(checkpoint) => return Ok(Some((step, checkpoint))),
+        match checkpoint::load_scorable(&path, layout, variables) {
+            Ok(scorable) => return Ok(Some((step, scorable))),
             Err(error) => {
-                warn!("passes over a checkpoint: {error}");
+                warn!(%error, "passes over a checkpoint");
                 first_error.get_or_insert(error);
             }
         }

@@ -4,7 +4,8 @@ use anyhow::Context;
 use cifar_cli::exit::{Exit, Failure, OrExit};
 use cifar_data::args::DataArgs;
 use cifar_data::{Dataset, Split};
-use cifar_params::{Checkpoint, EvalData, Layout, Score, ScoredVariables};
+use cifar_params::checkpoint::Scorable;
+use cifar_params::{EvalData, Layout, Score};
 use cifar_sequence::DataSet;
 
 use crate::device;
@@ -18,8 +19,6 @@ pub struct Settings {
     pub eval_data: EvalData,
     /// How many of them.
     pub num_examples: u32,
-    /// Which numbers of a checkpoint.
-    pub variables: ScoredVariables,
     /// Data set of a checkpoint that does not name its own.
     pub data: DataSet,
 }
@@ -60,20 +59,15 @@ impl Evaluator {
         &self.layout
     }
 
-    /// Scores a checkpoint on the data set of its run.
+    /// Scores what a checkpoint holds on the data set of its run.
     ///
     /// # Errors
     ///
     /// A [`Failure`] if the data set cannot be had, or libtorch fails.
-    pub fn score(&mut self, checkpoint: &Checkpoint) -> Result<(DataSet, Score), Failure> {
-        let of_run = checkpoint.run.as_ref().map(|run| run.data);
+    pub fn score(&mut self, scorable: &Scorable) -> Result<(DataSet, Score), Failure> {
+        let of_run = scorable.run.as_ref().map(|run| run.data);
         let data = of_run.unwrap_or(self.settings.data);
-        let variables = chosen_variables(
-            &self.layout,
-            checkpoint,
-            self.settings.variables,
-            &self.model,
-        )?;
+        let variables = variables_of(&self.layout, scorable, &self.model)?;
         let split = match self.settings.eval_data {
             EvalData::Test => Split::Test,
             EvalData::TrainEval => Split::Train,
@@ -84,9 +78,9 @@ impl Evaluator {
         let confusion =
             score(&self.model, &variables, dataset, split, num_examples).context("cannot score")?;
         let score = Score {
-            global_step: checkpoint.state.global_step,
+            global_step: scorable.global_step,
             eval_data: self.settings.eval_data,
-            variables: self.settings.variables,
+            variables: scorable.variables,
             confusion,
         };
         Ok((data, score))
@@ -103,22 +97,18 @@ pub(crate) fn model_on(gpu: Option<usize>) -> Result<Model, Failure> {
     Ok(Model::new(device).with_context(|| format!("cannot set up the model on {device:?}"))?)
 }
 
-/// The numbers of a checkpoint that the network is to take, where the network is.
+/// What the network is to take, where the network is.
 ///
 /// # Errors
 ///
-/// If there is no memory for them.
-pub(crate) fn chosen_variables(
+/// If there is no memory for it.
+pub(crate) fn variables_of(
     layout: &Layout,
-    checkpoint: &Checkpoint,
-    choice: ScoredVariables,
+    scorable: &Scorable,
     model: &Model,
 ) -> anyhow::Result<Variables> {
-    let values = match choice {
-        ScoredVariables::Averages => &checkpoint.state.averages,
-        ScoredVariables::Raw => &checkpoint.state.variables,
-    };
-    Variables::new(layout, values, model.device()).context("cannot hold the variables")
+    let variables = Variables::new(layout, &scorable.values, model.device());
+    variables.context("cannot hold the variables")
 }
 
 fn open_if_another(

@@ -4,10 +4,10 @@
 //! [`device`] and [`numerics`] say what is computed with, [`engine`] computes with it: on a CPU with
 //! the kernels of `cifar-kernels`, else with libtorch. There [`model`] is the network, [`gradients`]
 //! its training, [`eval`] its scoring, which [`evaluator`] does for whole checkpoints and
-//! [`score_text`] shows. [`server_link`] is the worker's side of the protocol, with
-//! retries and heartbeats ([`backoff`]), [`summarizer`] makes what people look at, and [`training_loop`]
-//! puts them together in one glance.
-//! [`worker_program`] and [`eval_program`] are the command lines.
+//! [`score_text`] shows; [`predict`] shows it a [`picture`]. [`server_link`] is the worker's side of the
+//! protocol and [`follower_link`] the evaluator's, with heartbeats and retries (`persistence`,
+//! [`backoff`]), [`summarizer`] makes what people look at, and [`training_loop`] puts them together in one
+//! glance. [`worker_program`] and [`eval_program`] are the command lines.
 
 pub mod device;
 
@@ -25,13 +25,21 @@ pub mod evaluator;
 
 pub mod score_text;
 
+pub mod picture;
+
+pub mod predict;
+
 pub mod backoff;
+
+mod persistence;
 
 pub mod shared_memory;
 
 pub mod server_link;
 
 pub mod summarizer;
+
+pub mod follower_link;
 
 pub mod training_loop;
 

@@ -8,13 +8,13 @@
 //! Variables and gradients take the way that the [`DataPlane`] says, which is agreed with the server
 //! at each registration; whoever pulls and pushes sees no difference.
 
-use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use cifar_cli::exit::Exit;
+use cifar_cli::host::host_name;
 use cifar_cli::signals;
 use cifar_params::{Copied, Layout, Numerics, RunConfig, StateDigest, StateFileError, Values};
 use cifar_wire::client::{Client, ClientError, PushUnderWay};
@@ -29,6 +29,7 @@ use tokio::sync::{oneshot, watch};
 use tracing::{debug, info, warn};
 
 use crate::backoff;
+use crate::persistence::{Jitter, persist};
 use crate::shared_memory::{NotShared, SharedMemory};
 
 /// Heartbeats per lease: two may be lost before the worker is.
@@ -56,8 +57,8 @@ pub enum LinkError {
         /// The last failure.
         last: ClientError,
     },
-    /// The server refuses this worker.
-    #[error("the server at {address} refuses this worker")]
+    /// The server refuses this program.
+    #[error("the server at {address} refuses this program")]
     Refused {
         /// Where it is.
         address: String,
@@ -67,7 +68,7 @@ pub enum LinkError {
     },
     /// Another run is served at the address now.
     #[error(
-        "the server at {address} now serves another run ({differences}); start the worker anew for it"
+        "the server at {address} now serves another run ({differences}); start this program anew for it"
     )]
     AnotherRun {
         /// Where it is.
@@ -445,7 +446,7 @@ impl Conversation {
                     source: reason,
                 });
             }
-            Err(reason) => info!("variables and gradients travel over the wire: {reason}"),
+            Err(reason) => info!(%reason, "variables and gradients travel over the wire"),
         }
         Ok(())
     }
@@ -600,7 +601,7 @@ impl Conversation {
             let rest = all.slice(..all.len() - bytes);
             match under_way.finish(push, Gradients::Sent(vec![rest])).await {
                 Ok(pushed) => return Ok(pushed),
-                Err(error) => debug!("a push in parts got no answer: {error}"),
+                Err(error) => debug!(%error, "a push in parts got no answer"),
             }
         }
         self.persist(async |client| client.push_and_pull(push, gradients.clone()).await)
@@ -634,33 +635,14 @@ impl Conversation {
         &mut self,
         request: impl AsyncFn(&mut Client) -> Result<T, ClientError>,
     ) -> Result<T, LinkError> {
-        let started = Instant::now();
-        let mut attempt = 0;
-        loop {
-            let error = match request(&mut self.client).await {
-                Ok(answer) => return Ok(answer),
-                Err(error) => error,
-            };
-            let address = || self.address.clone();
-            if !error.is_transient() {
-                return Err(LinkError::Refused {
-                    address: address(),
-                    source: error,
-                });
-            }
-            if started.elapsed() >= self.retry_window {
-                return Err(LinkError::Away {
-                    address: address(),
-                    window: self.retry_window,
-                    last: error,
-                });
-            }
-            if attempt == 0 {
-                info!(server = self.address, "waits for the server: {error}");
-            }
-            tokio::time::sleep(backoff::delay(attempt, self.jitter.next())).await;
-            attempt += 1;
-        }
+        let Conversation {
+            client,
+            address,
+            retry_window,
+            jitter,
+            ..
+        } = self;
+        persist(client, address, *retry_window, jitter, request).await
     }
 }
 
@@ -706,29 +688,8 @@ async fn keep_alive(mut client: Client, mut member: watch::Receiver<Option<(Memb
             continue;
         };
         if let Err(error) = client.heartbeat(current).await {
-            debug!("a heartbeat got no answer: {error}");
+            debug!(%error, "a heartbeat got no answer");
         }
         tokio::time::sleep(lease / HEARTBEATS_PER_LEASE).await;
     }
-}
-
-/// Numbers in `0..1` that differ from process to process. They spread retries and touch no result.
-#[derive(Debug, Default)]
-struct Jitter {
-    state: RandomState,
-    drawn: u64,
-}
-
-impl Jitter {
-    fn next(&mut self) -> f64 {
-        self.drawn += 1;
-        (self.state.hash_one(self.drawn) >> 11) as f64 / (1_u64 << 53) as f64
-    }
-}
-
-fn host_name() -> String {
-    rustix::system::uname()
-        .nodename()
-        .to_string_lossy()
-        .into_owned()
 }

@@ -1,7 +1,9 @@
-//! A service whose workers share memory with it.
+//! A service whose workers share memory with it, and its followers.
 
+use bytes::Bytes;
 use cifar_params::{
-    Copied, Initializer, StateFile, StateReader, Stored, TrainingState, VariableSpec,
+    Confusion, Copied, Initializer, ScoredVariables, StateFile, StateReader, Stored, TrainingState,
+    VariableSpec,
 };
 use cifar_sequence::{ExamplesDigest, SampleSequence};
 use cifar_wire::gradient_slot::WorkerSlot;
@@ -18,7 +20,7 @@ use crate::training::fixtures::{numerics, run_config, some_time};
 struct Bench {
     service: Service,
     layout: Layout,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl Bench {
@@ -52,11 +54,12 @@ impl Bench {
             state,
             AppliedSerials::default(),
         );
-        let service = Service::new(training, commit_path, &layout, Box::new(|_, _| {}));
+        let files = FollowerFiles::new(folder.path(), calendar);
+        let service = Service::new(training, commit_path, &layout, Box::new(|_, _| {}), files);
         Bench {
             service,
             layout,
-            _folder: folder,
+            folder,
         }
     }
 
@@ -233,4 +236,79 @@ async fn memory_is_shared_from_attaching_to_leaving_and_with_nobody_else() {
     assert_eq!(offer, messages::SharedMemory::Unregistered);
     let attachment = bench.service.attach(member, slot.nonce()).await.unwrap();
     assert_eq!(attachment, Attachment::Unregistered);
+}
+
+/// A score of the state at `step`, as if each of `num_examples` had been recognised.
+fn score(step: u64, num_examples: u32) -> Score {
+    let mut confusion = Confusion::default();
+    confusion.0[3][3] = num_examples;
+    Score {
+        global_step: GlobalStep(step),
+        eval_data: EvalData::Test,
+        variables: ScoredVariables::Averages,
+        confusion,
+    }
+}
+
+#[tokio::test]
+async fn a_score_is_kept_once_and_one_that_is_none_of_this_run_is_refused() {
+    let bench = Bench::new();
+    let follower = FollowerId(1);
+    let num_examples = run_config().data.num_test_examples();
+    for (step, num_examples) in [(1, num_examples), (0, 0), (0, num_examples + 1)] {
+        let report = bench
+            .service
+            .report_score(follower, score(step, num_examples));
+        let refused = report.await;
+        assert!(
+            matches!(refused, Err(RequestError::Invalid(_))),
+            "{refused:?}"
+        );
+    }
+    for _ in 0..2 {
+        let report = bench.service.report_score(follower, score(0, num_examples));
+        assert_eq!(report.await, Ok(()));
+    }
+    let kept = cifar_ledger::EvalDir::of_train_dir(bench.folder.path()).scores();
+    let [record] = kept.unwrap().try_into().unwrap();
+    assert_eq!(record.score, score(0, num_examples));
+    assert_eq!(record.data, run_config().data);
+}
+
+#[tokio::test]
+async fn a_follower_gets_the_newest_checkpoint_and_then_hears_that_the_run_is_over() {
+    let bench = Bench::new();
+    let path = bench.folder.path().join("model.ckpt-0.safetensors");
+    std::fs::write(path, "a checkpoint").unwrap();
+    let ask = |newer_than| {
+        let follower = FollowerId(1);
+        bench.service.checkpoint(CheckpointRequest {
+            follower,
+            newer_than,
+        })
+    };
+    let saved = |training: &mut Training, _| training.checkpoint_saved(GlobalStep(0));
+    let (reply, ()) = tokio::join!(ask(None), async { bench.service.change(saved) });
+    let checkpoint = CheckpointReply::Checkpoint {
+        global_step: GlobalStep(0),
+        file: Bytes::from_static(b"a checkpoint"),
+    };
+    assert_eq!(reply, Ok(checkpoint));
+
+    let end = |training: &mut Training, now| {
+        training.stop();
+        training.saved(now);
+    };
+    let everyone_told = || {
+        bench
+            .service
+            .ask(|training, now| training.everyone_told(now))
+    };
+    let (reply, was_told) = tokio::join!(ask(Some(GlobalStep(0))), async {
+        bench.service.change(end);
+        everyone_told()
+    });
+    assert!(!was_told);
+    assert_eq!(reply, Ok(CheckpointReply::Goodbye(Goodbye::Stopping)));
+    assert!(everyone_told());
 }

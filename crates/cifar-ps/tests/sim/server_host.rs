@@ -10,6 +10,7 @@ use cifar_cli::exit::Failure;
 use cifar_params::TrainingState;
 use cifar_ps::commit_path::{AtPoint, CommitPath};
 use cifar_ps::event::Event;
+use cifar_ps::follower_files::FollowerFiles;
 use cifar_ps::recorder::{Calendar, Recorder};
 use cifar_ps::service::Service;
 use cifar_ps::start::{open_files, resume_or_begin};
@@ -85,7 +86,8 @@ fn open(shared: &Shared, life: Arc<Life>) -> turmoil::Result<(Service, TrainDir)
         start.applied,
     );
     let at_point: AtPoint = Box::new(move |_, _| life.moment());
-    let service = Service::new(training, commit_path, &layout(), at_point);
+    let files = FollowerFiles::new(&shared.train_dir, calendar);
+    let service = Service::new(training, commit_path, &layout(), at_point, files);
     Ok((service, train_dir))
 }
 

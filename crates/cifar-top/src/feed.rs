@@ -1,0 +1,217 @@
+//! The lines of a server's ledger, as they are written.
+
+use std::time::Duration;
+
+use cifar_ledger::Line;
+use cifar_wire::client::{Client, ClientError};
+use cifar_wire::messages::{LedgerPart, LedgerPosition};
+use tokio::sync::mpsc;
+
+/// The pause before the server is looked for again.
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
+
+/// A line that is longer is none: that of a step with 4,096 towers has a megabyte.
+const MAX_LINE_BYTES: usize = 16 << 20;
+
+/// What there is to be seen.
+#[derive(Clone, Debug, PartialEq)]
+pub enum News {
+    /// Lines that were written since the last ones.
+    Lines {
+        /// The lines.
+        lines: Vec<Line>,
+        /// Whether they are the first of another ledger.
+        begins_anew: bool,
+        /// Bytes that were read, of how many.
+        read: (u64, u64),
+    },
+    /// The server does not answer.
+    Away(String),
+    /// It answers with what cannot be understood: there is no use in asking again.
+    Over(String),
+}
+
+/// Follows the ledger of the server behind `client` until nobody listens any more, across connections
+/// and starts of the server.
+pub async fn follow(mut client: Client, news: mpsc::Sender<News>) {
+    let mut lines = Lines::default();
+    loop {
+        let error = match follow_once(&mut client, &mut lines, &news).await {
+            Ok(()) => "it has left".to_owned(),
+            Err(FeedError::NobodyListens) => return,
+            Err(FeedError::Client(error)) if error.is_transient() => error.to_string(),
+            Err(error) => {
+                let _ = news.send(News::Over(error.to_string())).await;
+                return;
+            }
+        };
+        if news.send(News::Away(error)).await.is_err() {
+            return;
+        }
+        tokio::time::sleep(RETRY_PAUSE).await;
+    }
+}
+
+/// Why a connection is of no more use.
+#[derive(Debug, thiserror::Error)]
+enum FeedError {
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    #[error("line at byte {offset} of the ledger is no record of this release")]
+    Line {
+        offset: u64,
+        #[source]
+        source: serde_json::Error,
+    },
+    #[error("line at byte {offset} of the ledger has no end")]
+    TooLong { offset: u64 },
+    #[error("nobody listens")]
+    NobodyListens,
+}
+
+async fn follow_once(
+    client: &mut Client,
+    lines: &mut Lines,
+    news: &mpsc::Sender<News>,
+) -> Result<(), FeedError> {
+    let mut parts = client.follow(lines.position()).await?;
+    while let Some(part) = parts.next().await? {
+        let told = lines.add(&part)?;
+        if news.send(told).await.is_err() {
+            return Err(FeedError::NobodyListens);
+        }
+    }
+    Ok(())
+}
+
+/// Puts the parts of a ledger together again.
+#[derive(Debug, Default)]
+struct Lines {
+    ledger: Option<u64>,
+    /// Where the next line begins.
+    offset: u64,
+    /// What there is of it.
+    begun: Vec<u8>,
+}
+
+impl Lines {
+    /// Where to go on: at the beginning of a line, since the server may have been killed in it.
+    fn position(&mut self) -> LedgerPosition {
+        self.begun.clear();
+        LedgerPosition {
+            ledger: self.ledger,
+            offset: self.offset,
+        }
+    }
+
+    fn add(&mut self, part: &LedgerPart) -> Result<News, FeedError> {
+        let begins_anew = self.ledger.is_some_and(|ledger| ledger != part.ledger);
+        if self.ledger != Some(part.ledger) {
+            *self = Lines {
+                ledger: Some(part.ledger),
+                offset: part.offset,
+                begun: Vec::new(),
+            };
+        }
+        self.begun.extend_from_slice(&part.bytes);
+        let whole = self.begun.iter().rposition(|byte| *byte == b'\n');
+        let whole = whole.map_or(0, |end| end + 1);
+        let mut lines = Vec::new();
+        for text in self.begun[..whole].split_inclusive(|byte| *byte == b'\n') {
+            let offset = self.offset;
+            let line = serde_json::from_slice(text);
+            lines.push(line.map_err(|source| FeedError::Line { offset, source })?);
+            self.offset += text.len() as u64;
+        }
+        self.begun.drain(..whole);
+        if self.begun.len() > MAX_LINE_BYTES {
+            return Err(FeedError::TooLong {
+                offset: self.offset,
+            });
+        }
+        Ok(News::Lines {
+            lines,
+            begins_anew,
+            read: (self.offset, part.size_bytes.max(self.offset)),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use cifar_ledger::Record;
+
+    use super::*;
+
+    fn text(worker: u32) -> String {
+        let record = Record::Left { worker };
+        let line = Line {
+            at_micros: 5,
+            record,
+        };
+        serde_json::to_string(&line).expect("a record is numbers and names") + "\n"
+    }
+
+    fn part(ledger: u64, offset: u64, bytes: &str) -> LedgerPart {
+        LedgerPart {
+            ledger,
+            offset,
+            bytes: bytes.to_owned().into(),
+            size_bytes: 1000,
+        }
+    }
+
+    fn workers(news: News) -> (Vec<u32>, bool) {
+        let News::Lines {
+            lines, begins_anew, ..
+        } = news
+        else {
+            panic!("{news:?}");
+        };
+        let workers = lines.into_iter().map(|line| match line.record {
+            Record::Left { worker } => worker,
+            other => panic!("{other:?}"),
+        });
+        (workers.collect(), begins_anew)
+    }
+
+    #[test]
+    fn lines_are_put_together_wherever_they_were_cut() {
+        let all: String = [1, 2, 3].map(text).concat();
+        for cut in 0..=all.len() {
+            let mut lines = Lines::default();
+            let (mut found, _) = workers(lines.add(&part(7, 0, &all[..cut])).unwrap());
+            let rest = part(7, cut as u64, &all[cut..]);
+            found.extend(workers(lines.add(&rest).unwrap()).0);
+            assert_eq!(found, [1, 2, 3]);
+            assert_eq!(lines.position().offset, all.len() as u64);
+        }
+    }
+
+    #[test]
+    fn a_line_that_was_begun_is_asked_for_again_and_another_ledger_begins_anew() {
+        let mut lines = Lines::default();
+        let begun = text(1) + &text(2)[..5];
+        assert_eq!(workers(lines.add(&part(7, 0, &begun)).unwrap()).0, [1]);
+        let position = lines.position();
+        assert_eq!(
+            (position.ledger, position.offset),
+            (Some(7), text(1).len() as u64)
+        );
+        let again = part(7, position.offset, &text(3));
+        assert_eq!(workers(lines.add(&again).unwrap()), (vec![3], false));
+        let other = part(8, 0, &text(4));
+        assert_eq!(workers(lines.add(&other).unwrap()), (vec![4], true));
+    }
+
+    #[test]
+    fn what_is_no_record_is_named_by_its_place() {
+        let mut lines = Lines::default();
+        let wrong = text(1) + "no record\n";
+        let error = lines.add(&part(7, 0, &wrong)).unwrap_err().to_string();
+        assert!(
+            error.contains(&format!("byte {}", text(1).len())),
+            "{error}"
+        );
+    }
+}

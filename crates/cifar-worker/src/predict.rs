@@ -1,0 +1,197 @@
+//! `cifar-eval predict`: what a trained model takes a person's pictures for.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, anyhow};
+use cifar_cli::exit::{Exit, Failure, OrExit};
+use cifar_cli::logging::{self, LogArgs};
+use cifar_data::distort::IMAGE_VALUES;
+use cifar_params::Layout;
+use cifar_params::checkpoint::Scorable;
+use cifar_sequence::data_set::NUM_CLASSES;
+use cifar_sequence::{DataSet, GlobalStep};
+use clap::Args;
+use serde::Serialize;
+use tch::{Kind, TchError, Tensor};
+
+use crate::eval_program::{newest, scored_variables, set_threads, write_result};
+use crate::evaluator::{model_on, variables_of};
+use crate::model::{IMAGE_SIZE, Model, Variables};
+use crate::picture;
+
+/// Classes that are told of each picture.
+const NUM_TOLD: usize = 3;
+
+/// The command line of `cifar-eval predict`.
+#[derive(Clone, Debug, Args)]
+pub struct PredictArgs {
+    /// PNG or JPEG files of any size; the largest square in the middle is looked at
+    #[arg(required = true, value_name = "IMAGE")]
+    pub images: Vec<PathBuf>,
+
+    /// Folder of the checkpoints, of which the newest is taken: the train dir of a run
+    #[arg(long, default_value = "runs/default", value_name = "DIR")]
+    pub checkpoint_dir: PathBuf,
+
+    /// Predict by the variables themselves instead of their moving averages
+    #[arg(long)]
+    pub raw: bool,
+
+    /// Write one JSON object per picture instead of text
+    #[arg(long)]
+    pub json: bool,
+
+    /// Compute on this GPU, counted from 0; without this flag, on the CPU
+    #[arg(long, value_name = "K")]
+    pub gpu: Option<usize>,
+
+    /// Threads on a CPU [default: one for each core]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub threads: Option<u32>,
+
+    /// Where logs go and what is in them.
+    #[command(flatten)]
+    pub log: LogArgs,
+}
+
+/// What a picture was taken for, as other programs read it.
+#[derive(Debug, Serialize)]
+struct Prediction<'a> {
+    image: &'a Path,
+    /// The likeliest first.
+    classes: Vec<Class>,
+    global_step: GlobalStep,
+    data: DataSet,
+}
+
+#[derive(Debug, Serialize)]
+struct Class {
+    name: String,
+    label: usize,
+    /// From 0 to 1; those of all classes come to 1.
+    probability: f32,
+}
+
+/// A checkpoint that pictures are shown to.
+struct Predictor {
+    model: Model,
+    variables: Variables,
+    global_step: GlobalStep,
+    data: DataSet,
+}
+
+/// Tells of each picture what it was taken for. One that cannot be read is named on stderr, and the
+/// others are told all the same; then the exit is [`Exit::Usage`].
+///
+/// # Errors
+///
+/// A [`Failure`] if there is no checkpoint, or libtorch fails.
+pub fn predict(args: &PredictArgs) -> Result<Exit, Failure> {
+    logging::init(&args.log).or_exit(Exit::Usage)?;
+    set_threads(args.threads);
+    let predictor = Predictor::new(args)?;
+    let mut exit = Exit::Complete;
+    for path in &args.images {
+        match picture::read(path) {
+            Ok(image) => {
+                let prediction = predictor.prediction(path, &image)?;
+                write_result(&prediction.told(args.json)?)?;
+            }
+            Err(error) => {
+                eprintln!("cifar-eval: {:#}", anyhow::Error::from(error));
+                exit = Exit::Usage;
+            }
+        }
+    }
+    Ok(exit)
+}
+
+impl Predictor {
+    fn new(args: &PredictArgs) -> Result<Self, Failure> {
+        let layout = Layout::cifar10();
+        let (global_step, scorable) = newest_scorable(args, &layout)?;
+        let model = model_on(args.gpu)?;
+        Ok(Predictor {
+            variables: variables_of(&layout, &scorable, &model)?,
+            model,
+            global_step,
+            data: scorable.run.map_or(DataSet::Cifar10, |run| run.data),
+        })
+    }
+
+    fn prediction<'a>(
+        &self,
+        image: &'a Path,
+        pixels: &[f32; IMAGE_VALUES],
+    ) -> anyhow::Result<Prediction<'a>> {
+        let probabilities = probabilities(&self.model, &self.variables, pixels)
+            .with_context(|| format!("cannot classify {}", image.display()))?;
+        let names = self.data.class_names();
+        let mut classes: Vec<Class> = names
+            .into_iter()
+            .zip(probabilities)
+            .enumerate()
+            .map(|(label, (name, probability))| Class {
+                name,
+                label,
+                probability,
+            })
+            .collect();
+        classes.sort_by(|a, b| b.probability.total_cmp(&a.probability));
+        classes.truncate(NUM_TOLD);
+        Ok(Prediction {
+            image,
+            classes,
+            global_step: self.global_step,
+            data: self.data,
+        })
+    }
+}
+
+impl Prediction<'_> {
+    fn told(&self, json: bool) -> anyhow::Result<String> {
+        if json {
+            return Ok(serde_json::to_string(self)? + "\n");
+        }
+        let told = |class: &Class| format!("{} {:.1} %", class.name, 100.0 * class.probability);
+        let classes: Vec<String> = self.classes.iter().map(told).collect();
+        Ok(format!(
+            "{}: {}\n",
+            self.image.display(),
+            classes.join(", ")
+        ))
+    }
+}
+
+fn newest_scorable(args: &PredictArgs, layout: &Layout) -> Result<(GlobalStep, Scorable), Failure> {
+    let dir = &args.checkpoint_dir;
+    let found = newest(dir, layout, scored_variables(args.raw), None).or_exit(Exit::Permanent)?;
+    found
+        .ok_or_else(|| {
+            anyhow!(
+                "{} holds no checkpoint; name the train dir of a run with --checkpoint-dir",
+                dir.display()
+            )
+        })
+        .or_exit(Exit::Usage)
+}
+
+/// How likely each class is, of one image: softmax over the logits.
+fn probabilities(
+    model: &Model,
+    variables: &Variables,
+    pixels: &[f32; IMAGE_VALUES],
+) -> Result<[f32; NUM_CLASSES], TchError> {
+    let images = Tensor::f_from_slice(pixels.as_slice())?
+        .f_reshape([1, IMAGE_SIZE, IMAGE_SIZE, 3])?
+        .f_to_device(model.device())?;
+    let logits = tch::no_grad(|| model.inference(variables, &images))?;
+    let softmax = logits
+        .f_softmax(1, Kind::Float)?
+        .f_to_device(tch::Device::Cpu)?;
+    let mut probabilities = [0.0; NUM_CLASSES];
+    softmax
+        .f_view([-1])?
+        .f_copy_data(&mut probabilities, NUM_CLASSES)?;
+    Ok(probabilities)
+}
