@@ -9,6 +9,7 @@ use cifar_ledger::EvalDir;
 use cifar_params::{Layout, checkpoint};
 use cifar_sequence::GlobalStep;
 use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
 
 use crate::cluster::undisturbed;
 use crate::files::names_in;
@@ -110,6 +111,24 @@ fn a_run_ends_with_a_summary_and_a_pipe_gets_no_control_characters() {
     let written = said + &launcher.stdout();
     let control = written.chars().find(|c| c.is_control() && *c != '\n');
     assert_eq!(control, None, "{written}");
+}
+
+#[test]
+fn machines_get_json_alone_and_the_summary_as_one_line_of_it() {
+    let train_dir = tempfile::tempdir().unwrap();
+    let flags = [&WITH_SCORES[..], &["--log-format", "json"]].concat();
+    let mut launcher = Program::start(&mut launcher(train_dir.path(), &flags));
+    assert_eq!(launcher.wait(), Exit::Complete);
+    let said = launcher.stderr();
+    let lines = said.lines().map(serde_json::from_str::<Value>);
+    let lines: Result<Vec<Value>, _> = lines.collect();
+    let lines = lines.unwrap();
+    let last = lines.last().unwrap();
+    assert_eq!(last["message"], "run is complete");
+    assert_eq!(last["global_step"], 40);
+    for number in ["precision_at_1", "examples_per_sec", "wall_secs", "loss"] {
+        assert!(last[number].is_f64(), "{number} of {last}");
+    }
 }
 
 #[test]

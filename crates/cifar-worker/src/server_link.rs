@@ -663,7 +663,7 @@ impl SummarySender {
         });
         match answer {
             Ok(Ok(is_taken)) => debug!(global_step, is_taken, "summary is sent"),
-            Ok(Err(error)) => debug!(global_step, "summary is lost: {error}"),
+            Ok(Err(error)) => debug!(global_step, %error, "summary is lost"),
             Err(_) => debug!(global_step, "summary is lost: no answer in time"),
         }
     }

@@ -103,7 +103,7 @@ fn make_all(layout: &Layout, sender: &SummarySender, jobs: &Receiver<Job>) {
         match make(&mut model, layout, &job) {
             Ok(summary) => sender.send(job.member, summary),
             Err(error) => {
-                warn!("cannot summarise a tower step, and makes no more summaries: {error}");
+                warn!(%error, "cannot summarise a tower step, and makes no more summaries");
                 return;
             }
         }
