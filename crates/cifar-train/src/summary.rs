@@ -5,7 +5,7 @@ use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
 use cifar_ledger::ledger_file::LEDGER_FILE;
-use cifar_ledger::{EvalDir, History, ScoreRecord, Summary};
+use cifar_ledger::{EvalDir, History, ScoreRecord, Summary, count};
 use cifar_params::{EvalData, ScoredVariables};
 use tracing::info;
 
@@ -101,7 +101,7 @@ fn score_line(record: &ScoreRecord) -> String {
     format!(
         "precision @ 1 = {:.4} on {} test examples of {}.\n",
         confusion.precision_at_1(),
-        confusion.num_examples(),
+        count(confusion.num_examples()),
         record.data
     )
 }
