@@ -5,11 +5,12 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+use cifar_cli::exit::Exit;
 use serde_json::Value;
 
 use crate::cluster::Cluster;
-use crate::files::names_in;
-use crate::program::eventually;
+use crate::files::{names_in, write_opinionated_checkpoint};
+use crate::program::{EVAL, Program, command, eventually};
 use crate::python::{python, run};
 
 /// Tags of the tutorial's scalars; `docs/tensorboard/README.md` says where it writes them.
@@ -135,6 +136,31 @@ fn tensorboard_finds_every_tag_of_the_tutorial() {
         batch_size * 24.0 * 24.0 * 64.0
     );
     assert_eq!(pictures["images/image/0"][0].1, serde_json::json!([24, 24]));
+}
+
+#[test]
+fn tensorboard_finds_the_scores_of_an_eval_dir() {
+    let python = match python() {
+        Ok(python) => python,
+        Err(reason) => return eprintln!("skipped: there is no TensorBoard: {reason}"),
+    };
+    let folder = tempfile::tempdir().unwrap();
+    write_opinionated_checkpoint(folder.path(), 7, 3, 5);
+    let mut eval = Program::start(
+        command(EVAL)
+            .args(["--run-once", "--json", "--data", "synthetic:512"])
+            .arg("--checkpoint-dir")
+            .arg(folder.path()),
+    );
+    assert_eq!(eval.wait(), Exit::Complete);
+    let told: Value = serde_json::from_str(&eval.stdout()).unwrap();
+    let found = read(&folder.path().join("eval"), &python);
+    let [(step, precision)] = &found["scalars"]["Precision @ 1"][..] else {
+        panic!("{found:?}");
+    };
+    let told = told["precision_at_1"].as_f64().unwrap();
+    assert_eq!(*step, 7);
+    assert!((precision.as_f64().unwrap() - told).abs() < 1e-6);
 }
 
 #[test]
