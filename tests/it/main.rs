@@ -6,6 +6,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may stop where it fails")]
 
+mod browser;
 mod cluster;
 mod files;
 mod http;
@@ -32,6 +33,8 @@ mod evaluation;
 mod gpu;
 mod launcher;
 mod ledger;
+mod metrics;
+mod page;
 mod real_data;
 
 mod bench;

@@ -30,6 +30,11 @@ pub struct Args {
     #[arg(long, default_value = "127.0.0.1:2222", value_name = "ADDR")]
     pub listen: String,
 
+    /// Show the run as it goes on a page at this address, HOST:PORT, with metrics at /metrics; port 0
+    /// takes a free one, printed as `http ADDR`
+    #[arg(long, value_name = "ADDR")]
+    pub http: Option<String>,
+
     /// Folder of the run's checkpoints; made if it is not there, never wiped
     #[arg(long, default_value = DEFAULT_TRAIN_DIR, value_name = "DIR")]
     pub train_dir: PathBuf,
@@ -121,9 +126,27 @@ impl FromStr for AbortAt {
     }
 }
 
-/// What can be asked about a run, also while its server runs.
+/// What can be done instead of serving a run, also while its server runs.
 #[derive(Clone, Debug, Subcommand)]
 pub enum Verb {
+    /// A question, which is answered on stdout.
+    #[command(flatten)]
+    Ask(Question),
+    /// Show a run on a page, also one that is over: its curves, workers, events and pictures
+    View {
+        /// Folder of the run
+        #[arg(long, default_value = DEFAULT_TRAIN_DIR, value_name = "DIR")]
+        train_dir: PathBuf,
+
+        /// Address of the page, HOST:PORT; port 0 takes a free one, printed as `http ADDR`
+        #[arg(long, default_value = "127.0.0.1:0", value_name = "ADDR")]
+        http: String,
+    },
+}
+
+/// What can be asked about a run.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Question {
     /// Tell how a run went: where the time goes, who is slow, what was dropped and why
     Explain {
         /// Folder of the run
@@ -284,11 +307,16 @@ mod tests {
         };
         assert!(verb("cifar-ps --listen 127.0.0.1:0").unwrap().is_none());
         let explain = verb("cifar-ps explain --train-dir d --step 7").unwrap();
-        assert!(matches!(explain, Some(Verb::Explain { step: Some(7), .. })));
+        assert!(matches!(
+            explain,
+            Some(Verb::Ask(Question::Explain { step: Some(7), .. }))
+        ));
         let verify = verb("cifar-ps verify").unwrap();
         assert!(
-            matches!(verify, Some(Verb::Verify { train_dir }) if train_dir.ends_with("default"))
+            matches!(verify, Some(Verb::Ask(Question::Verify { train_dir })) if train_dir.ends_with("default"))
         );
+        let view = verb("cifar-ps view --http 127.0.0.1:8080").unwrap();
+        assert!(matches!(view, Some(Verb::View { .. })));
         for wrong in [
             "cifar-ps --train-dir d verify",
             "cifar-ps verify --seed 1",

@@ -11,7 +11,7 @@ use cifar_ledger::ledger_file::LEDGER_FILE;
 use cifar_ledger::{History, LedgerError, diff, explain, explain_step, verify};
 use cifar_sequence::GlobalStep;
 
-use crate::args::Verb;
+use crate::args::Question;
 
 /// Answers a question about a run on stdout.
 ///
@@ -20,15 +20,15 @@ use crate::args::Verb;
 /// # Errors
 ///
 /// [`Failure`] if a ledger cannot be read, or stdout not be written.
-pub fn answer(verb: &Verb) -> Result<Exit, Failure> {
-    let (text, exit) = text_and_exit(verb)?;
+pub fn answer(question: &Question) -> Result<Exit, Failure> {
+    let (text, exit) = text_and_exit(question)?;
     print(&text)?;
     Ok(exit)
 }
 
-fn text_and_exit(verb: &Verb) -> Result<(String, Exit), Failure> {
-    let text_and_exit = match verb {
-        Verb::Explain { train_dir, step } => {
+fn text_and_exit(question: &Question) -> Result<(String, Exit), Failure> {
+    let text_and_exit = match question {
+        Question::Explain { train_dir, step } => {
             let history = history_of(train_dir)?;
             let text = match step {
                 Some(step) => explain_step(&history, GlobalStep(*step))
@@ -38,11 +38,11 @@ fn text_and_exit(verb: &Verb) -> Result<(String, Exit), Failure> {
             };
             (text, Exit::Complete)
         }
-        Verb::Verify { train_dir } => match verify(&history_of(train_dir)?) {
+        Question::Verify { train_dir } => match verify(&history_of(train_dir)?) {
             Ok(proof) => (proof.to_string(), Exit::Complete),
             Err(findings) => (findings.to_string(), Exit::Unexpected),
         },
-        Verb::Diff {
+        Question::Diff {
             train_dir_a,
             train_dir_b,
         } => {
@@ -129,15 +129,15 @@ mod tests {
         dir
     }
 
-    fn diff_of(a: &Path, b: &Path) -> Verb {
-        Verb::Diff {
+    fn diff_of(a: &Path, b: &Path) -> Question {
+        Question::Diff {
             train_dir_a: a.to_owned(),
             train_dir_b: b.to_owned(),
         }
     }
 
-    fn explain_of(train_dir: &Path, step: Option<u64>) -> Verb {
-        Verb::Explain {
+    fn explain_of(train_dir: &Path, step: Option<u64>) -> Question {
+        Question::Explain {
             train_dir: train_dir.to_owned(),
             step,
         }
@@ -146,12 +146,12 @@ mod tests {
     #[test]
     fn the_exit_code_tells_what_was_found() {
         let (one, same, other) = (begun(1), begun(1), begun(2));
-        let exit = |verb| text_and_exit(&verb).unwrap().1;
+        let exit = |question| text_and_exit(&question).unwrap().1;
         assert_eq!(exit(diff_of(one.path(), same.path())), Exit::Complete);
         assert_eq!(exit(diff_of(one.path(), other.path())), Exit::Unexpected);
         assert_eq!(exit(explain_of(one.path(), None)), Exit::Complete);
         let train_dir = one.path().to_owned();
-        assert_eq!(exit(Verb::Verify { train_dir }), Exit::Complete);
+        assert_eq!(exit(Question::Verify { train_dir }), Exit::Complete);
         let no_step = text_and_exit(&explain_of(one.path(), Some(3)));
         assert_eq!(no_step.unwrap_err().exit(), Exit::Usage);
     }
