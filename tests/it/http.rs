@@ -1,9 +1,12 @@
-//! Mirrors of the data set, on this machine, that do not have it.
+//! HTTP in its plainest form: mirrors of the data set, on this machine, that do not have it, and
+//! requests.
 
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::mpsc::{self, Receiver};
 use std::thread;
+
+use crate::program::DEADLINE;
 
 /// Answers every request with `status` and `body`, for as long as the tests run; gives its address.
 pub(crate) fn serve(status: &'static str, body: &'static [u8]) -> String {
@@ -33,6 +36,24 @@ pub(crate) fn silence() -> (String, Receiver<()>) {
         }
     });
     (format!("http://{address}/cifar-10-binary.tar.gz"), clients)
+}
+
+/// What a server answers when it is asked for a URL: head and body.
+pub(crate) fn get(url: &str) -> String {
+    let rest = url.strip_prefix("http://").expect("a URL of HTTP");
+    let (address, path) = rest.split_once('/').expect("a URL has a path");
+    let ask = || -> io::Result<String> {
+        let mut stream = TcpStream::connect(address)?;
+        stream.set_read_timeout(Some(DEADLINE))?;
+        write!(
+            stream,
+            "GET /{path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n"
+        )?;
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer)?;
+        Ok(String::from_utf8_lossy(&answer).into_owned())
+    };
+    ask().unwrap_or_else(|error| panic!("cannot get {url}: {error}"))
 }
 
 fn answer(mut stream: TcpStream, status: &str, body: &[u8]) -> io::Result<()> {

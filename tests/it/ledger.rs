@@ -88,7 +88,7 @@ fn a_train_dir_without_a_ledger_is_named() {
 }
 
 /// Lets a process run for a third of the time, until told to let it go.
-fn slow_down(process: Pid, is_over: &AtomicBool) {
+pub(crate) fn slow_down(process: Pid, is_over: &AtomicBool) {
     const SLICE: Duration = Duration::from_millis(10);
     while !is_over.load(Ordering::Relaxed) {
         for (signal, time) in [(Signal::STOP, 2 * SLICE), (Signal::CONT, SLICE)] {

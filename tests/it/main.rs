@@ -6,6 +6,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may stop where it fails")]
 
+mod browser;
 mod cluster;
 mod files;
 mod http;
@@ -35,6 +36,8 @@ mod evaluation;
 mod gpu;
 mod launcher;
 mod ledger;
+mod metrics;
+mod page;
 mod predict;
 mod real_data;
 mod tensorboard;

@@ -32,6 +32,11 @@ pub struct Args {
     #[arg(long, default_value = DEFAULT_ADDRESS, value_name = "ADDR")]
     pub listen: String,
 
+    /// Show the run as it goes on a page at this address, HOST:PORT, with metrics at /metrics; port 0
+    /// takes a free one, printed as `http ADDR`
+    #[arg(long, value_name = "ADDR")]
+    pub http: Option<String>,
+
     /// Folder of the run's checkpoints; made if it is not there, never wiped
     #[arg(long, default_value = DEFAULT_TRAIN_DIR, value_name = "DIR")]
     pub train_dir: PathBuf,
@@ -138,6 +143,17 @@ pub enum Verb {
         /// Address of the server, HOST:PORT
         #[arg(long, default_value = DEFAULT_ADDRESS, value_name = "ADDR")]
         server: String,
+    },
+
+    /// Show a run on a page, also one that is over: its curves, workers, events and pictures
+    View {
+        /// Folder of the run
+        #[arg(long, default_value = DEFAULT_TRAIN_DIR, value_name = "DIR")]
+        train_dir: PathBuf,
+
+        /// Address of the page, HOST:PORT; port 0 takes a free one, printed as `http ADDR`
+        #[arg(long, default_value = "127.0.0.1:0", value_name = "ADDR")]
+        http: String,
     },
 }
 
@@ -312,6 +328,8 @@ mod tests {
         assert!(
             matches!(verify, Some(Verb::Ask(Question::Verify { train_dir })) if train_dir.ends_with("default"))
         );
+        let view = verb("cifar-ps view --http 127.0.0.1:8080").unwrap();
+        assert!(matches!(view, Some(Verb::View { .. })));
         for wrong in [
             "cifar-ps --train-dir d verify",
             "cifar-ps verify --seed 1",

@@ -220,6 +220,15 @@ impl CommitPath {
         Ok(())
     }
 
+    /// Keeps that a checkpoint was written.
+    ///
+    /// # Errors
+    ///
+    /// [`KeepError::Ledger`].
+    pub fn checkpoint(&mut self, now: Instant, global_step: GlobalStep) -> Result<(), KeepError> {
+        Ok(self.recorder.checkpoint(now, global_step)?)
+    }
+
     /// Keeps that the server leaves.
     ///
     /// # Errors

@@ -13,7 +13,8 @@
 //! and through the [`recorder`] into the ledger; [`serve`] runs until the end, [`train_dir`] keeps the
 //! files, [`start`] goes on with them, [`step_log`] writes the tutorial's lines, [`summary_writer`] what
 //! TensorBoard shows, [`args`] and [`config`] are the command line, and [`program`] is `main`.
-//! [`inquiry`] is what the program says about a run instead of serving it.
+//! [`page`] shows the run in a browser and to Prometheus, and [`inquiry`] is what the program says about
+//! a run instead of serving it.
 
 pub mod schedule;
 
@@ -74,6 +75,8 @@ pub mod start;
 pub mod args;
 
 pub mod config;
+
+pub mod page;
 
 pub mod inquiry;
 

@@ -1,6 +1,7 @@
 //! `main` of cifar-ps: from the command line to the end of the run.
 
 use std::io::{self, Write};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -8,9 +9,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use anyhow::{Context, anyhow};
 use cifar_cli::exit::{Exit, Failure, OrExit, report};
 use cifar_cli::{logging, signals};
+use cifar_ledger::ledger_file::LEDGER_FILE;
 use cifar_params::{Layout, RunConfig, StateDigest};
 use cifar_sequence::GlobalStep;
-use cifar_wire::messages::Session;
+use cifar_wire::messages::{Session, Status};
+use cifar_wire::traffic::Traffic;
 use clap::Parser;
 use tokio::net::TcpListener;
 use tracing::info;
@@ -20,6 +23,7 @@ use crate::commit_path::{AtPoint, CommitPath};
 use crate::config;
 use crate::follower_files::FollowerFiles;
 use crate::inquiry::answer;
+use crate::page::{Page, Source};
 use crate::recorder::{Calendar, Recorder};
 use crate::serve::{Keeper, serve};
 use crate::service::Service;
@@ -38,6 +42,7 @@ pub fn main() -> ExitCode {
     let args = Args::parse();
     let result = match &args.verb {
         Some(Verb::Top { server }) => cifar_top::run(server),
+        Some(Verb::View { train_dir, http }) => view(train_dir, http),
         Some(Verb::Ask(question)) => answer(question),
         None => run(&args),
     };
@@ -52,6 +57,7 @@ fn run(args: &Args) -> Result<Exit, Failure> {
     let layout = Arc::new(Layout::cifar10());
     // What can be wrong with the command line shows before anything is moved or written.
     let listener = bind(&args.listen)?;
+    let page_listener = args.http.as_deref().map(bind).transpose()?;
     if args.fresh {
         config::new_run(&args.run, StateDigest(0)).or_exit(Exit::Usage)?;
         if let Some(path) = &args.run.init_from {
@@ -66,7 +72,69 @@ fn run(args: &Args) -> Result<Exit, Failure> {
         .enable_all()
         .build()
         .context("cannot start the threads of the server")?;
-    runtime.block_on(train(args, listener, Arc::new(train_dir), layout, start))
+    let listeners = Listeners {
+        workers: listener,
+        page: page_listener,
+    };
+    runtime.block_on(train(args, listeners, Arc::new(train_dir), layout, start))
+}
+
+/// Where the server listens.
+struct Listeners {
+    workers: std::net::TcpListener,
+    page: Option<std::net::TcpListener>,
+}
+
+impl Listeners {
+    /// Says where, in lines for programs; the address for the workers.
+    fn announce(&self) -> anyhow::Result<String> {
+        let address = address_of(&self.workers)?;
+        let mut lines = format!("listening {address}\n");
+        if let Some(page) = &self.page {
+            let address = address_of(page)?;
+            info!(address, "page is shown");
+            lines.push_str(&format!("http {address}\n"));
+        }
+        announce(&lines).context("cannot write to stdout")?;
+        Ok(address)
+    }
+}
+
+fn address_of(listener: &std::net::TcpListener) -> anyhow::Result<String> {
+    let address = listener.local_addr();
+    let address = address.context("cannot learn the address listened on")?;
+    Ok(address.to_string())
+}
+
+/// Shows the page of a run until it is told to leave.
+fn view(train_dir: &Path, address: &str) -> Result<Exit, Failure> {
+    let listener = bind(address)?;
+    if !train_dir.join(LEDGER_FILE).is_file() {
+        let train_dir = train_dir.display();
+        let error = anyhow!("{train_dir} holds no ledger; name the train dir of a run");
+        return Err(Failure::new(Exit::Permanent, error));
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the event loop of the page")?;
+    runtime.block_on(async {
+        let leave = signals::asked_to_leave()?;
+        let address = address_of(&listener)?;
+        let source = Source {
+            train_dir: train_dir.to_owned(),
+            calendar: calendar(),
+            status: None,
+            traffic: None,
+        };
+        let page = Page::start(listener, source)?;
+        announce(&format!("http {address}\n")).context("cannot write to stdout")?;
+        let train_dir = train_dir.display();
+        eprintln!("the page of {train_dir} is at http://{address}/ until Ctrl-C");
+        let exit = leave.await;
+        page.finish().await;
+        Ok(exit)
+    })
 }
 
 fn bind(address: &str) -> Result<std::net::TcpListener, Failure> {
@@ -85,18 +153,15 @@ fn bind(address: &str) -> Result<std::net::TcpListener, Failure> {
 
 async fn train(
     args: &Args,
-    listener: std::net::TcpListener,
+    listeners: Listeners,
     train_dir: Arc<TrainDir>,
     layout: Arc<Layout>,
     start: Start,
 ) -> Result<Exit, Failure> {
     let leave = signals::asked_to_leave()?;
-    let listener = TcpListener::from_std(listener).context("cannot listen")?;
-    let address = listener
-        .local_addr()
-        .context("cannot learn the address listened on")?;
-    announce(&format!("listening {address}")).context("cannot write to stdout")?;
-    log_header(args, &start.run, &address.to_string());
+    let address = listeners.announce()?;
+    log_header(args, &start.run, &address);
+    let listener = TcpListener::from_std(listeners.workers).context("cannot listen")?;
 
     let step_log = StepLog::new(args.log_frequency, args.log.log_format, &start.run);
     let limits = Limits {
@@ -138,7 +203,24 @@ async fn train(
     let at_point = abort_at(args.abort_at);
     let service = Service::new(training, commit_path, &layout, at_point, files);
     let service = Arc::new(service);
-    serve(service, listener, leave, keeper, step_log).await
+    let traffic = Arc::new(Traffic::default());
+    let source = Source {
+        train_dir: args.train_dir.clone(),
+        calendar,
+        status: Some(status_of(Arc::clone(&service))),
+        traffic: Some(Arc::clone(&traffic)),
+    };
+    let page = listeners.page.map(|listener| Page::start(listener, source));
+    let page = page.transpose()?;
+    let result = serve(service, listener, leave, keeper, step_log, traffic).await;
+    if let Some(page) = page {
+        page.finish().await;
+    }
+    result
+}
+
+fn status_of(service: Arc<Service>) -> Box<dyn Fn() -> Status + Send + Sync> {
+    Box::new(move || service.ask(|training, _| training.status()))
 }
 
 #[expect(
@@ -168,10 +250,10 @@ fn new_session() -> Session {
     Session(RandomState::new().hash_one(std::process::id()))
 }
 
-/// Writes a line that programs read to stdout.
-fn announce(line: &str) -> io::Result<()> {
+/// Writes lines that programs read to stdout, all at once: who has read the first may go.
+fn announce(lines: &str) -> io::Result<()> {
     let mut stdout = io::stdout().lock();
-    writeln!(stdout, "{line}")?;
+    stdout.write_all(lines.as_bytes())?;
     stdout.flush()
 }
 

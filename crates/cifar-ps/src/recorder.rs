@@ -73,6 +73,16 @@ impl Recorder {
         self.append(&line)
     }
 
+    /// Appends that a checkpoint was written.
+    ///
+    /// # Errors
+    ///
+    /// [`LedgerError::Write`] if the disk is full or cannot be written.
+    pub fn checkpoint(&mut self, now: Instant, global_step: GlobalStep) -> Result<(), LedgerError> {
+        let line = self.line(now, Record::Checkpoint { global_step });
+        self.append(&line)
+    }
+
     /// Appends that the server leaves.
     ///
     /// # Errors

@@ -1,5 +1,6 @@
 //! Runs the server until the run is over: answers, ticks, logs, saves.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +9,9 @@ use cifar_cli::exit::{Exit, Failure, OrExit};
 use cifar_params::Layout;
 use cifar_sequence::GlobalStep;
 use cifar_wire::messages::Goodbye;
+use cifar_wire::traffic::{CountedStream, Traffic, counted};
 use cifar_wire::transport::{incoming, server_builder};
+use futures_util::Stream;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -45,7 +48,7 @@ pub struct Keeper {
 
 /// Serves the run on `listener` until it is over or `leave` resolves.
 ///
-/// Returns how the program ends. The last state is saved before any worker is told that the run is
+/// What travels is counted in `traffic`. Returns how the program ends. The last state is saved before any worker is told that the run is
 /// over.
 ///
 /// # Errors
@@ -57,9 +60,11 @@ pub async fn serve(
     leave: impl Future<Output = Exit>,
     keeper: Keeper,
     step_log: StepLog,
+    traffic: Arc<Traffic>,
 ) -> Result<Exit, Failure> {
     let (drain, drained) = oneshot::channel::<()>();
-    let answering = answer(Arc::clone(&service), listener, &keeper.layout, async {
+    let incoming = counted(incoming(listener), traffic);
+    let answering = answer(Arc::clone(&service), incoming, &keeper.layout, async {
         let _ = drained.await;
     })
     .await;
@@ -82,7 +87,7 @@ pub async fn serve(
 
 async fn answer(
     service: Arc<Service>,
-    listener: TcpListener,
+    incoming: impl Stream<Item = io::Result<CountedStream>> + Send + 'static,
     layout: &Layout,
     drained: impl Future<Output = ()> + Send + 'static,
 ) -> JoinHandle<()> {
@@ -94,7 +99,6 @@ async fn answer(
         .add_service(health_service)
         .add_service(cifar_wire::server::service(service, layout));
     tokio::spawn(async move {
-        let incoming = incoming(listener);
         if let Err(error) = router.serve_with_incoming_shutdown(incoming, drained).await {
             error!(%error, "server stops answering");
         }
@@ -300,6 +304,8 @@ impl Supervisor {
             .context("cannot save a checkpoint, and goes no further")
             .or_exit(Exit::Disk)?;
         info!(global_step = global_step.0, path = %path.display(), "checkpoint is written");
+        let kept = self.service.checkpoint_is_written(global_step);
+        kept.or_exit(Exit::Disk)?;
         self.keeper.saved_step = Some(global_step);
         self.service
             .change(|training, _| training.checkpoint_saved(global_step));

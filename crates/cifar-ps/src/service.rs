@@ -129,6 +129,15 @@ impl Service {
         std::mem::take(&mut self.lock().events)
     }
 
+    /// Keeps in the ledger that a checkpoint was written.
+    ///
+    /// # Errors
+    ///
+    /// [`KeepError`] if that cannot be written.
+    pub fn checkpoint_is_written(&self, global_step: GlobalStep) -> Result<(), KeepError> {
+        self.lock().commit_path.checkpoint(now(), global_step)
+    }
+
     /// Keeps in the ledger that the server leaves.
     ///
     /// # Errors

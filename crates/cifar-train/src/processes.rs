@@ -2,6 +2,7 @@
 
 use std::env;
 use std::ffi::OsString;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -20,6 +21,15 @@ const START_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How long a program may take to end once it was asked to: the server writes a checkpoint.
 const END_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Where a server listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listening {
+    /// For workers.
+    pub address: String,
+    /// For browsers, where it shows a page.
+    pub page: Option<String>,
+}
 
 /// A program that was started here and ends with this process at the latest.
 #[derive(Debug)]
@@ -125,30 +135,34 @@ impl Program {
         self.child.stdout.take()
     }
 
-    /// The address it listens on, which a server writes first.
+    /// Where it listens, which a server writes first; with `has_page`, for browsers too.
     ///
     /// # Errors
     ///
     /// If it ends before, with its exit code, or does not say in time.
-    pub async fn listening(&mut self) -> Result<String, Failure> {
+    pub async fn listening(&mut self, has_page: bool) -> Result<Listening, Failure> {
         let stdout = self
             .child
             .stdout
             .take()
             .context("the server's output was read before")?;
         let mut lines = BufReader::new(stdout).lines();
-        let first = tokio::time::timeout(START_TIMEOUT, lines.next_line())
+        let read = async {
+            let address = after(lines.next_line().await?, "listening ");
+            let page = match address.is_some() && has_page {
+                true => after(lines.next_line().await?, "http "),
+                false => None,
+            };
+            Ok::<_, io::Error>((address, page))
+        };
+        let read = tokio::time::timeout(START_TIMEOUT, read)
             .await
             .context("the server does not say where it listens")
-            .or_exit(Exit::TryAgain)?
-            .context("cannot read what the server writes")?;
-        match first
-            .as_deref()
-            .and_then(|line| line.strip_prefix("listening "))
-        {
-            Some(address) => Ok(address.to_owned()),
+            .or_exit(Exit::TryAgain)?;
+        match read.context("cannot read what the server writes")? {
+            (Some(address), page) if page.is_some() == has_page => Ok(Listening { address, page }),
             // It has said why on stderr.
-            None => {
+            _ => {
                 let code = self.wait().await?;
                 Err(ended(&self.name, code))
             }
@@ -205,6 +219,11 @@ impl Program {
     pub fn name(&self) -> &str {
         &self.name
     }
+}
+
+/// What comes after a word at the beginning of a line.
+fn after(line: Option<String>, word: &str) -> Option<String> {
+    Some(line?.strip_prefix(word)?.to_owned())
 }
 
 /// The failure of the launcher when a program has ended with `code`.

@@ -19,13 +19,17 @@ use tokio::task::LocalSet;
 use crate::args::Args;
 use crate::data_choice;
 use crate::evaluator::Evaluator;
-use crate::processes::{Program, Programs, ended};
+use crate::processes::{Listening, Program, Programs, ended};
 use crate::progress::Progress;
 use crate::summary;
 use crate::supervise::{Server, WorkerPlan, supervise};
 
 /// A free port of this machine, which the server names in its first line.
 const ANY_PORT: &str = "127.0.0.1:0";
+
+/// Flags of the server that say where it listens.
+const LISTEN: &str = "--listen";
+const HTTP: &str = "--http";
 
 /// Runs the program with the arguments of this process.
 #[must_use]
@@ -70,7 +74,12 @@ async fn launch(args: &Args) -> Result<Exit, Failure> {
         progress.is_shown(),
     )?;
     progress.pass_on(server.take_stderr());
-    let address = server.listening().await?;
+    let has_page = server_flags.iter().any(|flag| flag == HTTP);
+    let listening = server.listening(has_page).await?;
+    if let Some(page) = &listening.page {
+        progress.say(&format!("the page of the run is at http://{page}/"));
+    }
+    let address = listening.address.clone();
 
     let plans = (0..num_workers)
         .map(|number| WorkerPlan {
@@ -88,8 +97,9 @@ async fn launch(args: &Args) -> Result<Exit, Failure> {
     };
     let server = Server {
         program: server,
-        flags: flags_of_restart(&server_flags, &address),
+        flags: flags_of_restart(&server_flags, &listening),
         file: programs.server.clone(),
+        has_page,
     };
     let drawing = tokio::task::spawn_local(progress.clone().follow(address));
     let result = supervise(server, plans, &progress, leave.as_mut()).await;
@@ -140,8 +150,13 @@ async fn finish(
 ///
 /// Where a setting of the run was typed, the server is to say whether it is the same run.
 fn complete_run(args: &Args) -> Result<Option<GlobalStep>, Failure> {
-    const SAY_NOTHING_OF_THE_RUN: [&str; 4] =
-        ["--max-steps", "--train-dir", "--log-format", "--log-level"];
+    const SAY_NOTHING_OF_THE_RUN: [&str; 5] = [
+        "--max-steps",
+        "--train-dir",
+        "--http",
+        "--log-format",
+        "--log-level",
+    ];
     let flags = || args.server_flags.iter().filter_map(|flag| flag.to_str());
     let mut settings = flags().filter(|flag| flag.starts_with("--"));
     if settings.any(|flag| !SAY_NOTHING_OF_THE_RUN.contains(&flag)) {
@@ -193,7 +208,7 @@ fn number_of_workers(args: &Args) -> u32 {
 }
 
 fn server_flags(args: &Args, data: [String; 2], num_workers: u32, drawn: bool) -> Vec<OsString> {
-    let mut flags: Vec<OsString> = vec!["--listen".into(), ANY_PORT.into()];
+    let mut flags: Vec<OsString> = vec![LISTEN.into(), ANY_PORT.into()];
     flags.extend(data.map(OsString::from));
     flags.extend(["--default-towers".into(), num_workers.to_string().into()]);
     flags.extend(args.server_flags.iter().cloned());
@@ -204,13 +219,21 @@ fn server_flags(args: &Args, data: [String; 2], num_workers: u32, drawn: bool) -
     flags
 }
 
-/// Flags of the server when it is started again: it goes on with the run where its workers know it.
-fn flags_of_restart(flags: &[OsString], address: &str) -> Vec<OsString> {
-    let listens_anywhere = flags.iter().map(|flag| match flag.to_str() {
-        Some(ANY_PORT) => address.into(),
-        _ => flag.clone(),
-    });
-    listens_anywhere.filter(|flag| flag != "--fresh").collect()
+/// Flags of the server when it is started again: it goes on with the run where its workers and
+/// browsers know it.
+fn flags_of_restart(flags: &[OsString], listening: &Listening) -> Vec<OsString> {
+    let mut before: Option<&OsString> = None;
+    let mut again: Vec<OsString> = Vec::new();
+    for flag in flags.iter().filter(|flag| *flag != "--fresh") {
+        let place = match before {
+            Some(before) if before == LISTEN => Some(&listening.address),
+            Some(before) if before == HTTP => listening.page.as_ref(),
+            _ => None,
+        };
+        again.push(place.map_or_else(|| flag.clone(), OsString::from));
+        before = Some(flag);
+    }
+    again
 }
 
 fn worker_flags(args: &Args, address: &str, number: u32) -> Vec<OsString> {

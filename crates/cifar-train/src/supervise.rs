@@ -42,6 +42,8 @@ pub struct Server {
     pub file: PathBuf,
     /// Its flags at another start.
     pub flags: Vec<OsString>,
+    /// Whether it shows a page.
+    pub has_page: bool,
 }
 
 /// Runs the workers beside `server` until it ends or `leave` resolves; returns how the run ended.
@@ -69,6 +71,7 @@ pub async fn supervise(
         program: mut server,
         file,
         flags,
+        has_page,
     } = server;
     let code = loop {
         tokio::select! {
@@ -81,7 +84,7 @@ pub async fn supervise(
                 warn!(exit_code = code, "server ended suddenly; is started again and goes on from its last step");
                 server = Program::start(server.name(), &file, &flags, progress.is_shown())?;
                 progress.pass_on(server.take_stderr());
-                server.listening().await?;
+                server.listening(has_page).await?;
             }
             exit = &mut leave, if left.is_none() => {
                 left = Some(exit);

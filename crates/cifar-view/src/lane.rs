@@ -13,6 +13,9 @@ use cifar_ledger::record::{Commit, Record, TowerRecord, Unit};
 use cifar_ledger::straggler::{MIN_TOWER_STEPS, SLOW_TENTHS};
 use serde::{Serialize, Serializer};
 
+/// Gradients that did not count since the last commit of which the times are kept.
+const MAX_UNPLACED: usize = 1024;
+
 /// Tower steps that are kept of each worker.
 pub const WINDOW: usize = 60;
 
@@ -97,6 +100,8 @@ pub struct OverdueStep {
 /// A worker and what it did last.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Lane {
+    /// Stays the same as long as the lane is kept.
+    pub id: u64,
     /// Its number at the newest start of the server that it registered with.
     pub number: u32,
     /// Its name, if it is on record.
@@ -118,8 +123,9 @@ pub struct Lane {
 }
 
 impl Lane {
-    fn new(number: u32, name: Option<String>, numerics: String) -> Self {
+    fn new(id: u64, number: u32, name: Option<String>, numerics: String) -> Self {
         Lane {
+            id,
             number,
             name,
             numerics,
@@ -176,8 +182,23 @@ pub struct Lanes {
     /// Where the worker of a number at the newest start of the server is.
     by_number: BTreeMap<u32, usize>,
     last_serial: u64,
+    /// Lanes that there have been.
+    num_lanes: u64,
     /// When the last commit ended, in microseconds since 1970.
     committed_micros: u64,
+    /// What did not count since then: where it began shows when the next commit tells what else its
+    /// worker did.
+    unplaced: Vec<Unplaced>,
+}
+
+/// A gradient that did not count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Unplaced {
+    worker: u32,
+    of: Unit,
+    /// Since when its worker had it at the most.
+    since_micros: u64,
+    arrived_micros: u64,
 }
 
 impl Lanes {
@@ -203,15 +224,15 @@ impl Lanes {
         }
     }
 
-    /// How many times as long as the others a worker takes, and whether that makes it a straggler.
-    /// `None` if there are no others, or too little is known.
+    /// How many times as long as the others each worker takes, and whether that makes it a straggler:
+    /// those that take part, or in the end those that did. `None` if there are no others, or too
+    /// little is known.
     #[must_use]
     pub fn slowness(&self) -> Vec<Option<Slowness>> {
-        let held: Vec<Option<u64>> = self
-            .lanes
-            .iter()
-            .map(|lane| lane.median_held_micros().filter(|_| lane.is_active()))
-            .collect();
+        let is_over = !self.lanes.iter().any(Lane::is_active);
+        let takes_part = |lane: &Lane| lane.is_active() || is_over;
+        let held = |lane: &Lane| lane.median_held_micros().filter(|_| takes_part(lane));
+        let held: Vec<Option<u64>> = self.lanes.iter().map(held).collect();
         let slowness = |index: usize| {
             let others = held.iter().enumerate().filter(|(other, _)| *other != index);
             let mut others = others.filter_map(|(_, held)| *held).peekable();
@@ -255,6 +276,7 @@ impl Lanes {
         self.nobody_is_active();
         self.by_number.clear();
         self.committed_micros = 0;
+        self.unplaced.clear();
     }
 
     fn nobody_is_active(&mut self) {
@@ -277,7 +299,9 @@ impl Lanes {
             }
             None => {
                 self.forget_one();
-                let lane = Lane::new(number, Some(name.to_owned()), numerics.to_owned());
+                self.num_lanes += 1;
+                let id = self.num_lanes;
+                let lane = Lane::new(id, number, Some(name.to_owned()), numerics.to_owned());
                 self.lanes.push(lane);
                 self.lanes.len() - 1
             }
@@ -319,12 +343,18 @@ impl Lanes {
         let gathered_micros = at_micros.saturating_sub(since_gathered);
         let counted = |tower: &TowerRecord| (tower.worker, counted_step(gathered_micros, tower));
         let mut steps: Vec<(u32, LaneStep)> = commit.towers.iter().map(counted).collect();
+        let placed = std::mem::take(&mut self.unplaced);
+        let placed = placed
+            .into_iter()
+            .map(|unplaced| self.placed(unplaced, &steps));
+        let mut placed: Vec<(u32, LaneStep)> = placed.collect();
+        steps.append(&mut placed);
         steps.sort_by_key(|(_, step)| step.given_micros);
         for (worker, step) in steps {
             self.last_serial += 1;
             let serial = self.last_serial;
             if let Some(lane) = self.lane(worker) {
-                lane.tower_steps += 1;
+                lane.tower_steps += u64::from(step.counted);
                 lane.push(LaneStep { serial, ..step });
             }
         }
@@ -340,27 +370,49 @@ impl Lanes {
         }
     }
 
-    /// When a tower step that did not count was given out is not on record: after the one before,
-    /// and if it was overdue, after its step had begun.
-    fn dropped(&mut self, at_micros: u64, of: Unit, worker: u32) {
-        self.last_serial += 1;
-        let serial = self.last_serial;
-        if let Some(lane) = self.lane(worker) {
-            lane.dropped += 1;
-            let late = lane.late_with.filter(|late| late.of == of);
-            let since = late.map_or(lane.last_arrived(), |late| late.since_micros);
-            if since > 0 {
-                lane.push(LaneStep {
-                    serial,
-                    of,
-                    given_micros: since,
-                    compute_micros: at_micros.saturating_sub(since),
-                    push_micros: 0,
-                    wait_micros: 0,
-                    counted: false,
-                });
-            }
+    fn dropped(&mut self, arrived_micros: u64, of: Unit, worker: u32) {
+        let committed_micros = self.committed_micros;
+        let Some(lane) = self.lane(worker) else {
+            return;
+        };
+        lane.dropped += 1;
+        let late = lane.late_with.take_if(|late| late.of == of);
+        let since_micros = late.map_or(committed_micros, |late| late.since_micros);
+        if self.unplaced.len() < MAX_UNPLACED {
+            self.unplaced.push(Unplaced {
+                worker,
+                of,
+                since_micros,
+                arrived_micros,
+            });
         }
+    }
+
+    /// When a tower step that did not count was given out is not on record: after the one that its
+    /// worker did before, which may be one of `steps`.
+    fn placed(&self, unplaced: Unplaced, steps: &[(u32, LaneStep)]) -> (u32, LaneStep) {
+        let Unplaced {
+            worker,
+            of,
+            since_micros,
+            arrived_micros,
+        } = unplaced;
+        let index = self.by_number.get(&worker);
+        let before = index.map_or(0, |index| self.lanes[*index].last_arrived());
+        let own = steps.iter().filter(|(by, _)| *by == worker);
+        let own = own.map(|(_, step)| step.arrived_micros());
+        let own = own.filter(|arrived| *arrived <= arrived_micros);
+        let given_micros = own.fold(since_micros.max(before), u64::max);
+        let step = LaneStep {
+            serial: 0,
+            of,
+            given_micros: given_micros.min(arrived_micros),
+            compute_micros: arrived_micros.saturating_sub(given_micros),
+            push_micros: 0,
+            wait_micros: 0,
+            counted: false,
+        };
+        (worker, step)
     }
 }
 
@@ -454,6 +506,17 @@ mod tests {
         assert_eq!(lanes_of(alone).slowness(), [None]);
         let new = two_workers().into_iter().chain(commits(4, 3));
         assert_eq!(lanes_of(new).slowness(), [None, None]);
+        let gone = two_workers().into_iter().chain(commits(10, 3));
+        let gone = gone.chain([Record::Left { worker: 0 }]);
+        assert_eq!(lanes_of(gone).slowness(), [None, None]);
+    }
+
+    #[test]
+    fn in_the_end_it_is_still_seen_who_was_slow() {
+        let mut records = two_workers();
+        records.extend(commits(10, 3));
+        records.extend([0, 1].map(|worker| Record::Left { worker }));
+        assert!(lanes_of(records).slowness()[1].unwrap().is_straggler);
     }
 
     #[test]
@@ -477,6 +540,7 @@ mod tests {
             worker: 1,
             reason: Dropped::Stale,
         });
+        records.push(Record::Commit(commit(1, &[0, 0])));
         let lanes = lanes_of(records);
         let lane = &lanes.iter()[1];
         assert_eq!((lane.late_with, lane.overdue, lane.dropped), (None, 1, 1));
@@ -485,6 +549,31 @@ mod tests {
         assert_eq!(
             (step.given_micros, step.compute_micros),
             (4_000_000, 2_000_000)
+        );
+    }
+
+    #[test]
+    fn what_did_not_count_begins_after_what_its_worker_did_before() {
+        let mut records = two_workers();
+        records.extend(commits(1, 1));
+        // It arrives at 5 s, after a tower step that arrived at 4.9 s and is told of at 6 s.
+        records.push(Record::Dropped {
+            of: unit(1, 0),
+            worker: 1,
+            reason: Dropped::Duplicate,
+        });
+        let mut next = commit(1, &[0, 1]);
+        next.towers[1].waited_micros = 1_100_000;
+        records.push(Record::Commit(next));
+        let lanes = lanes_of(records);
+        let steps: Vec<&LaneStep> = lanes.iter()[1].steps.iter().collect();
+        let [.., counted, dropped] = steps[..] else {
+            panic!("two tower steps");
+        };
+        assert_eq!(counted.arrived_micros(), 4_900_000);
+        assert_eq!(
+            (dropped.given_micros, dropped.compute_micros),
+            (4_900_000, 100_000)
         );
     }
 

@@ -113,6 +113,8 @@ impl Serialize for Row<'_> {
 /// A worker.
 #[derive(Debug, Serialize)]
 pub struct WorkerChange<'a> {
+    /// Stays the same as long as the worker is told of.
+    pub id: u64,
     /// Its number.
     pub number: u32,
     /// Its name, if it is on record.
@@ -198,6 +200,7 @@ impl RunView {
 fn worker_change(lane: &Lane, slowness: Option<Slowness>, serial: u64) -> WorkerChange<'_> {
     let new = lane.steps.iter().filter(|step| step.serial > serial);
     WorkerChange {
+        id: lane.id,
         number: lane.number,
         name: lane.name.as_deref(),
         numerics: &lane.numerics,

@@ -2,9 +2,9 @@
 //!
 //! [`messages`] are plain types; the rest of the workspace knows only these. The code generated
 //! from `proto/cifar/ps/v1/parameter_server.proto` stays inside this crate: `convert` checks what
-//! arrives and turns it into messages, `follower` those of an evaluator, [`server`] and [`client`] are the two ends, and
-//! [`transport`] sets both ends of a connection alike. A worker on the server's host hands its
-//! gradients over in a [`gradient_slot`] instead.
+//! arrives and turns it into messages, `follower` those of an evaluator, [`server`] and [`client`] are the
+//! two ends, [`transport`] sets both ends of a connection alike, and [`traffic`] counts its bytes. A worker
+//! on the server's host hands its gradients over in a [`gradient_slot`] instead.
 
 pub mod messages;
 
@@ -17,6 +17,8 @@ mod convert;
 mod follower;
 
 pub mod transport;
+
+pub mod traffic;
 
 pub mod server;
 

@@ -1,0 +1,148 @@
+//! Pictures of a run: examples as the model sees them, and the filters of its first layer.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use cifar_params::{Layout, checkpoint};
+
+/// Sample images that a run keeps in its train dir.
+pub const NUM_SAMPLES: usize = 3;
+
+/// No sample image is as large as this.
+const MAX_SAMPLE_BYTES: u64 = 1024 * 1024;
+
+/// Variable whose filters are drawn: height, width, 3 colours, filters.
+const FILTERS: &str = "conv1/weights";
+
+/// Filters in a row of the picture.
+const FILTERS_PER_ROW: usize = 16;
+
+/// Where a sample image lies.
+#[must_use]
+pub fn sample_path(train_dir: &Path, number: usize) -> PathBuf {
+    train_dir.join("images").join(format!("{number}.png"))
+}
+
+/// Reads a sample image.
+///
+/// # Errors
+///
+/// If it is not there, or too large to be one.
+pub fn read_sample(train_dir: &Path, number: usize) -> io::Result<Vec<u8>> {
+    let file = File::open(sample_path(train_dir, number))?;
+    let mut bytes = Vec::new();
+    file.take(MAX_SAMPLE_BYTES + 1).read_to_end(&mut bytes)?;
+    match bytes.len() as u64 > MAX_SAMPLE_BYTES {
+        false => Ok(bytes),
+        true => Err(io::ErrorKind::FileTooLarge.into()),
+    }
+}
+
+/// The filters of the first layer in a checkpoint, as one PNG picture.
+///
+/// # Errors
+///
+/// If the checkpoint cannot be read.
+pub fn filters_of(path: &Path) -> anyhow::Result<Vec<u8>> {
+    let layout = Layout::cifar10();
+    let checkpoint = checkpoint::load(path, &layout)?;
+    let of_name = layout.iter().find(|(spec, _)| spec.name == FILTERS);
+    let (spec, range) = of_name.expect("the model has a first layer");
+    let values = &checkpoint.state.variables[range];
+    Ok(Picture::of_filters(values, spec.shape[0], spec.shape[3]).to_png()?)
+}
+
+/// A picture of four bytes a pixel: red, green, blue, and whether anything is there.
+#[derive(Debug, PartialEq, Eq)]
+struct Picture {
+    width: usize,
+    pixels: Vec<[u8; 4]>,
+}
+
+impl Picture {
+    /// Filters of `size` x `size` x 3, each with its zero in grey and as much contrast as fits, and
+    /// a line of nothing between them.
+    fn of_filters(values: &[f32], size: usize, num_filters: usize) -> Self {
+        let columns = FILTERS_PER_ROW.min(num_filters);
+        let rows = num_filters.div_ceil(columns);
+        let width = columns * (size + 1) - 1;
+        let mut pixels = vec![[0; 4]; width * (rows * (size + 1) - 1)];
+        for filter in 0..num_filters {
+            let value = |at: usize| values[at * num_filters + filter];
+            let largest = (0..size * size * 3).map(|at| value(at).abs());
+            let scale = 127.0 / largest.fold(f32::MIN_POSITIVE, f32::max);
+            let (row, column) = (filter / columns, filter % columns);
+            for place in 0..size * size {
+                let y = row * (size + 1) + place / size;
+                let x = column * (size + 1) + place % size;
+                let colour = |of: usize| (128.0 + scale * value(place * 3 + of)) as u8;
+                pixels[y * width + x] = [colour(0), colour(1), colour(2), 255];
+            }
+        }
+        Picture { width, pixels }
+    }
+
+    fn to_png(&self) -> Result<Vec<u8>, png::EncodingError> {
+        let mut bytes = Vec::new();
+        let height = self.pixels.len() / self.width;
+        let mut encoder = png::Encoder::new(&mut bytes, self.width as u32, height as u32);
+        encoder.set_color(png::ColorType::Rgba);
+        let mut writer = encoder.write_header()?;
+        writer.write_image_data(self.pixels.as_flattened())?;
+        writer.finish()?;
+        Ok(bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use cifar_params::TrainingState;
+    use cifar_params::initial::initial_variables;
+
+    use super::*;
+    use crate::training::fixtures::run_config;
+
+    #[test]
+    fn filters_stand_side_by_side_with_a_line_between() {
+        // Two filters of 1 x 1: pure red and dark blue, in the order of the variable.
+        let values = [0.5, 0.0, 0.0, 0.0, 0.0, -0.1];
+        let picture = Picture::of_filters(&values, 1, 2);
+        assert_eq!(picture.width, 3);
+        let [red, gap, blue] = picture.pixels[..] else {
+            panic!("three pixels");
+        };
+        assert_eq!(
+            (red, gap, blue),
+            ([255, 128, 128, 255], [0; 4], [128, 128, 1, 255])
+        );
+    }
+
+    #[test]
+    fn a_checkpoint_has_a_picture_of_its_filters() {
+        let dir = tempfile::tempdir().unwrap();
+        let layout = Layout::cifar10();
+        let state = TrainingState::initial(initial_variables(&layout, 1));
+        let path = checkpoint::save(dir.path(), &layout, &state, &run_config()).unwrap();
+        let png = filters_of(&path).unwrap();
+        let decoder = png::Decoder::new(io::Cursor::new(png));
+        let reader = decoder.read_info().unwrap();
+        assert_eq!((reader.info().width, reader.info().height), (95, 23));
+        fs::write(&path, "no checkpoint").unwrap();
+        assert!(filters_of(&path).is_err());
+    }
+
+    #[test]
+    fn a_sample_that_is_no_picture_by_its_size_is_not_read() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(read_sample(dir.path(), 0).is_err());
+        fs::create_dir(dir.path().join("images")).unwrap();
+        fs::write(sample_path(dir.path(), 0), [1, 2]).unwrap();
+        assert_eq!(read_sample(dir.path(), 0).unwrap(), [1, 2]);
+        let large = File::create(sample_path(dir.path(), 1)).unwrap();
+        large.set_len(MAX_SAMPLE_BYTES + 1).unwrap();
+        assert!(read_sample(dir.path(), 1).is_err());
+    }
+}

@@ -1,0 +1,65 @@
+//! What changes, sent to each open page as it comes.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::response::sse::{Event, KeepAlive, Sse};
+use futures_util::{Stream, stream};
+use tokio::sync::{OwnedSemaphorePermit, watch as signal};
+
+use crate::page::routes::Site;
+use crate::page::watch::PageCursor;
+
+/// A browser whose stream ended asks again after this.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
+
+/// A stream on which nothing happens shows that it is alive this often.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(10);
+
+/// One open page.
+struct OpenPage {
+    site: Arc<Site>,
+    changes: signal::Receiver<bool>,
+    cursor: PageCursor,
+    is_first: bool,
+    is_over: bool,
+    /// Its place among the open pages.
+    _place: OwnedSemaphorePermit,
+}
+
+/// The events of one page: everything first, then what changes, until the server leaves.
+pub(crate) fn events(
+    site: Arc<Site>,
+    place: OwnedSemaphorePermit,
+) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
+    let page = OpenPage {
+        changes: site.changes(),
+        site,
+        cursor: PageCursor::default(),
+        is_first: true,
+        is_over: false,
+        _place: place,
+    };
+    Sse::new(stream::unfold(page, next)).keep_alive(KeepAlive::new().interval(SIGN_OF_LIFE))
+}
+
+async fn next(mut page: OpenPage) -> Option<(Result<Event, Infallible>, OpenPage)> {
+    if page.is_over {
+        return None;
+    }
+    if page.is_first {
+        page.is_over = *page.changes.borrow_and_update();
+    } else {
+        // That nobody can tell is an end, too.
+        page.changes.changed().await.ok()?;
+        page.is_over = *page.changes.borrow_and_update();
+    }
+    let text = page.site.message(&mut page.cursor, page.is_over);
+    let mut event = Event::default().data(text);
+    if page.is_first {
+        event = event.retry(ASK_AGAIN);
+        page.is_first = false;
+    }
+    Some((Ok(event), page))
+}

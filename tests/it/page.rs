@@ -1,0 +1,411 @@
+//! The page of a run, in a real browser: while it trains, before anybody came, after its end.
+
+use std::fs::{self, File};
+use std::io::Cursor;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::{env, thread};
+
+use cifar_cli::exit::Exit;
+use cifar_ledger::ledger_file::LEDGER_FILE;
+use cifar_ledger::record::{Phases, Start, TowerRecord, Unit};
+use cifar_ledger::{Commit, LedgerFile, Line, Record};
+use cifar_params::StateDigest;
+use cifar_ps::args::RunArgs;
+use cifar_ps::config::new_run;
+use cifar_sequence::{ExamplesDigest, GlobalStep, Tower};
+use rustix::process::{Pid, Signal};
+
+use crate::browser::{Browser, Screen};
+use crate::cluster::{Cluster, NUM_STEPS};
+use crate::http;
+use crate::ledger::slow_down;
+use crate::program::{Program, SERVER, command};
+
+const SCREEN: Screen = Screen {
+    width: 1400,
+    height: 900,
+    colours: "light",
+};
+
+/// A run that goes on for as long as it is looked at.
+const WITHOUT_END: u64 = 1_000_000;
+
+/// The loss as a line through at least ten points, wide enough to be one.
+const SHOWS_CURVE: &str = "(() => {
+    const curve = document.querySelector('#loss .curve');
+    const points = curve?.getAttribute('d').match(/[ML]/g) ?? [];
+    return points.length > 10 && curve.getBBox().width > 200;
+})()";
+
+/// Where the page of a server is, which it has said in its second line.
+fn page_of(server: &Program) -> String {
+    let address = server.wait_for("http ADDR", |program| {
+        let stdout = program.stdout();
+        let line = stdout.lines().find_map(|line| line.strip_prefix("http "));
+        line.map(str::to_owned)
+    });
+    format!("http://{address}/")
+}
+
+/// `cifar-ps view` of a train dir, and where its page is.
+fn view(train_dir: &Path) -> (Program, String) {
+    let mut command = command(SERVER);
+    let program = Program::start(command.args(["view", "--train-dir"]).arg(train_dir));
+    let url = page_of(&program);
+    (program, url)
+}
+
+/// Keeps a picture of what is seen where the tests are asked to, and gives it.
+fn picture(browser: &mut Browser, name: &str) -> Picture {
+    let png = browser.screenshot();
+    if let Some(folder) = env::var_os("CIFAR_PAGE_PICTURES") {
+        fs::write(PathBuf::from(folder).join(name), &png).expect("a picture can be kept");
+    }
+    Picture::of(&png)
+}
+
+/// What a person would see.
+struct Picture {
+    width: usize,
+    pixels: Vec<[u8; 3]>,
+}
+
+impl Picture {
+    fn of(png: &[u8]) -> Self {
+        let mut decoder = png::Decoder::new(Cursor::new(png));
+        decoder.set_transformations(png::Transformations::normalize_to_color8());
+        let mut reader = decoder.read_info().unwrap();
+        let mut bytes = vec![0; reader.output_buffer_size().unwrap()];
+        let info = reader.next_frame(&mut bytes).unwrap();
+        let pixels = bytes[..info.buffer_size()].chunks(info.color_type.samples());
+        Picture {
+            width: info.width as usize,
+            pixels: pixels.map(|pixel| [pixel[0], pixel[1], pixel[2]]).collect(),
+        }
+    }
+
+    /// Columns of a part of the picture in which a colour is, or one close to it.
+    fn columns_with(
+        &self,
+        colour: [u8; 3],
+        left_top: [usize; 2],
+        right_bottom: [usize; 2],
+    ) -> usize {
+        let is_close = |pixel: &[u8; 3]| {
+            let distances = pixel
+                .iter()
+                .zip(colour)
+                .map(|(one, other)| one.abs_diff(other));
+            distances.max().is_some_and(|distance| distance < 24)
+        };
+        let column = |x: usize| {
+            (left_top[1]..right_bottom[1]).any(|y| is_close(&self.pixels[y * self.width + x]))
+        };
+        (left_top[0]..right_bottom[0])
+            .filter(|x| column(*x))
+            .count()
+    }
+}
+
+/// Where an element is on the screen: left, top, right, bottom.
+fn place_of(browser: &mut Browser, selector: &str) -> [usize; 4] {
+    let expression = format!(
+        "(() => {{ const place = document.querySelector({selector:?}).getBoundingClientRect();
+            return [place.left, place.top, place.right, place.bottom].map(Math.round); }})()"
+    );
+    let place = browser.evaluate(&expression);
+    [0, 1, 2, 3].map(|side| place[side].as_u64().expect("it is on the screen") as usize)
+}
+
+#[test]
+fn a_run_is_seen_as_it_goes_and_so_is_who_is_slow() {
+    let mut cluster = Cluster::builder()
+        .towers(4)
+        .workers(4)
+        .max_steps(WITHOUT_END)
+        .server_flags(&["--http", "127.0.0.1:0"])
+        .start();
+    let url = page_of(&cluster.server.program);
+    let Some(mut browser) = Browser::open(&url, SCREEN) else {
+        return;
+    };
+    for worker in &cluster.workers {
+        worker.wait_until_said("registered");
+    }
+    let slow = cluster.workers[2].id();
+    let process = Pid::from_raw(slow as i32).unwrap();
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let let_go = LetGo(&is_over);
+        scope.spawn(|| slow_down(process, &is_over));
+        browser.wait_until(SHOWS_CURVE);
+        let named = format!(
+            "[...document.querySelectorAll('.lane.slow')].map(lane => lane.innerText).join().includes('/{slow}')"
+        );
+        browser.wait_until(&named);
+        browser.wait_until("Number(document.body.dataset.drawnStep) >= 60");
+        let drawn = browser.evaluate("document.body.dataset.drawnStep");
+        let further = format!("document.body.dataset.drawnStep !== {drawn}");
+        browser.wait_until(&further);
+
+        let [left, top, right, bottom] = place_of(&mut browser, "#loss .plot");
+        let seen = picture(&mut browser, "training.png");
+        // Blue, as --compute in style.css: the curve crosses the plot, whose margins are 60 pixels.
+        let columns = seen.columns_with([47, 111, 222], [left, top], [right, bottom]);
+        assert!(
+            columns > (right - left - 60) * 3 / 4,
+            "{columns} columns of a curve"
+        );
+
+        browser.look_like(Screen {
+            colours: "dark",
+            ..SCREEN
+        });
+        let dark = picture(&mut browser, "dark.png");
+        assert!(
+            dark.pixels[dark.width * 890 + 5]
+                .iter()
+                .all(|part| *part < 40)
+        );
+        drop(let_go);
+    });
+    assert_eq!(browser.text("#state").trim(), "training");
+    for words in ["4", "straggler"] {
+        let tiles = browser.text("#tiles");
+        assert!(tiles.contains(words), "{words:?} is not in {tiles}");
+    }
+    cluster.stop_server();
+    browser.wait_until("document.querySelector('#state').innerText.trim() === 'stopped'");
+}
+
+/// Lets whoever slows a worker down go, also when the test fails.
+struct LetGo<'a>(&'a AtomicBool);
+
+impl Drop for LetGo<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn a_run_that_nobody_has_come_to_says_so() {
+    let cluster = Cluster::builder()
+        .workers(0)
+        .server_flags(&["--http", "127.0.0.1:0"])
+        .start();
+    let url = page_of(&cluster.server.program);
+    let Some(mut browser) = Browser::open(&url, SCREEN) else {
+        return;
+    };
+    browser.wait_until("document.querySelector('#state').innerText === 'waits for workers'");
+    assert_eq!(browser.evaluate(SHOWS_CURVE), false);
+    let page = browser.text("main");
+    for words in [
+        "The curve begins with the first step",
+        "No worker has registered yet",
+        "a server started at step 0",
+        "synthetic:512",
+    ] {
+        assert!(page.contains(words), "{words:?} is not in {page}");
+    }
+    // The checkpoint that pins the run has a first layer already.
+    browser.wait_until("document.querySelector('#filters').naturalWidth === 95");
+    picture(&mut browser, "empty.png");
+}
+
+#[test]
+fn a_run_that_is_over_is_shown_from_its_train_dir_on_any_screen() {
+    let mut cluster = Cluster::builder().workers(2).start();
+    cluster.finish();
+    let scores = cluster.train_dir().join("eval");
+    fs::create_dir(&scores).unwrap();
+    fs::write(
+        scores.join("scores.jsonl"),
+        "{\"global_step\":20,\"precision_at_1\":0.25}\n{\"global_step\":40,\"precision_at_1\":0.375}\n",
+    )
+    .unwrap();
+    let (mut program, url) = view(cluster.train_dir());
+    let Some(mut browser) = Browser::open(&url, SCREEN) else {
+        return;
+    };
+    browser.wait_until(SHOWS_CURVE);
+    assert_eq!(browser.text("#state"), "complete");
+    let page = browser.text("main");
+    for words in ["0.3750", "the server left: complete", "worker 0"] {
+        assert!(page.contains(words), "{words:?} is not in {page}");
+    }
+    assert_eq!(
+        browser.evaluate("document.body.dataset.drawnStep"),
+        NUM_STEPS.to_string()
+    );
+    picture(&mut browser, "ended.png");
+
+    browser.look_like(Screen {
+        width: 390,
+        height: 844,
+        ..SCREEN
+    });
+    browser.wait_until("document.documentElement.scrollWidth === 390");
+    browser.wait_until("document.querySelector('#loss .plot').clientWidth < 390");
+    picture(&mut browser, "narrow.png");
+
+    program.signal(Signal::TERM);
+    assert_eq!(program.wait(), Exit::Terminated);
+    browser.wait_until("document.querySelector('#activity').innerText === 'the server has left'");
+}
+
+#[test]
+fn a_page_finds_the_server_again_when_it_is_back() {
+    let mut cluster = Cluster::builder()
+        .workers(1)
+        .max_steps(WITHOUT_END)
+        .server_flags(&["--http", "127.0.0.1:0"])
+        .start();
+    let url = page_of(&cluster.server.program);
+    let Some(mut browser) = Browser::open(&url, SCREEN) else {
+        return;
+    };
+    browser.wait_until(SHOWS_CURVE);
+    cluster.server.program.kill();
+    browser.wait_until("document.querySelector('#state').innerText === 'no connection'");
+    let address = url.trim_start_matches("http://").trim_end_matches('/');
+    cluster.set_server_flags(&["--http", address]);
+    cluster.start_server_again();
+    browser.wait_until("document.querySelector('#state').innerText === 'training'");
+    let events = browser.text("#events");
+    assert_eq!(events.matches("a server started").count(), 2, "{events}");
+}
+
+/// A ledger of as many workers and towers, whose names would be markup if they were taken for it.
+fn write_crowded_ledger(train_dir: &Path, num_workers: u32) {
+    let args = RunArgs {
+        towers: Some(num_workers),
+        ..RunArgs::default()
+    };
+    let run = new_run(&args, StateDigest(1)).unwrap();
+    let start = Start {
+        format_version: cifar_ledger::record::FORMAT_VERSION,
+        version: "0.1.0".to_owned(),
+        run,
+        global_step: GlobalStep(0),
+        digest: StateDigest(1),
+    };
+    let mut records = vec![Record::Start(start)];
+    records.extend((0..num_workers).map(|worker| Record::Joined {
+        worker,
+        name: format!("<img src=x onerror=\"window.taken = true\">/{worker}"),
+        numerics: "cpu".to_owned(),
+    }));
+    records.extend((0..100).map(|step| Record::Commit(crowded_commit(step, num_workers))));
+    let (mut ledger, _) = LedgerFile::open(&train_dir.join(LEDGER_FILE)).unwrap();
+    for (index, record) in (0..).zip(records) {
+        let at_micros = 1_700_000_000_000_000 + index * 120_000;
+        ledger.append(&Line { at_micros, record }).unwrap();
+    }
+}
+
+/// A step in which the last worker takes three times as long as the others.
+fn crowded_commit(step: u64, num_workers: u32) -> Commit {
+    let tower = |tower: u32| {
+        let held_micros = match tower + 1 == num_workers {
+            true => 105_000,
+            false => 35_000 + u64::from(tower) * 50,
+        };
+        TowerRecord {
+            of: Unit {
+                step: GlobalStep(step),
+                tower: Tower(tower),
+            },
+            worker: tower,
+            examples: ExamplesDigest([0; 16]),
+            loss: 4.0,
+            norm: 1.0,
+            held_micros,
+            compute_micros: held_micros - 4_000,
+            waited_micros: 105_000 - held_micros,
+            staleness: 0,
+        }
+    };
+    Commit {
+        global_step: GlobalStep(step),
+        learning_rate: 0.1,
+        loss: 4.6 / (1.0 + step as f32 / 40.0),
+        towers: (0..num_workers).map(tower).collect(),
+        gather_micros: 110_000,
+        phases: Phases {
+            apply_micros: 4_000,
+            digest_micros: 1_000,
+            write_micros: 1_000,
+            ledger_micros: 500,
+        },
+        digest: StateDigest(u128::from(step) + 2),
+    }
+}
+
+#[test]
+fn sixty_four_workers_have_a_lane_each_and_their_names_are_only_text() {
+    let train_dir = tempfile::tempdir().unwrap();
+    write_crowded_ledger(train_dir.path(), 64);
+    let (_program, url) = view(train_dir.path());
+    let screen = Screen {
+        height: 2000,
+        ..SCREEN
+    };
+    let Some(mut browser) = Browser::open(&url, screen) else {
+        return;
+    };
+    browser.wait_until("document.querySelectorAll('.lane:not(.axis)').length === 64");
+    browser.wait_until("document.querySelectorAll('.lane.slow').length === 1");
+    assert!(browser.text(".lane.slow").contains("worker 63"));
+    assert!(browser.text("#lanes").contains("<img src=x onerror="));
+    assert_eq!(
+        browser.evaluate("document.querySelectorAll('#lanes img, #events img').length"),
+        0
+    );
+    assert_eq!(browser.evaluate("window.taken === undefined"), true);
+    picture(&mut browser, "crowded.png");
+}
+
+#[test]
+fn what_is_sent_lets_nothing_from_elsewhere_in() {
+    let train_dir = tempfile::tempdir().unwrap();
+    write_crowded_ledger(train_dir.path(), 2);
+    let (_program, url) = view(train_dir.path());
+    for path in ["", "page.js", "run.json", "no-such-file"] {
+        let answer = http::get(&format!("{url}{path}"));
+        let head = answer.split("\r\n\r\n").next().unwrap();
+        assert!(
+            head.contains("content-security-policy: default-src 'none'; script-src 'self';"),
+            "{path}: {head}"
+        );
+        assert!(
+            head.contains("x-content-type-options: nosniff"),
+            "{path}: {head}"
+        );
+    }
+    assert!(http::get(&format!("{url}healthz")).ends_with("\r\n\r\nok\n"));
+    for name in ["..%2f..%2fledger", "3.png", "0.png", "filters.png"] {
+        let answer = http::get(&format!("{url}images/{name}"));
+        assert!(answer.starts_with("HTTP/1.1 404 "), "{name}: {answer}");
+    }
+}
+
+#[test]
+fn a_folder_without_a_run_or_a_taken_port_is_named() {
+    let nothing = tempfile::tempdir().unwrap();
+    let viewed = |flags: &[&str]| {
+        let mut command = command(SERVER);
+        command.arg("view").args(flags).arg("--train-dir");
+        let mut program = Program::start(command.arg(nothing.path()));
+        (program.wait(), program)
+    };
+    let (exit, program) = viewed(&[]);
+    assert_eq!(exit, Exit::Permanent);
+    program.assert_said("holds no ledger; name the train dir of a run");
+    File::create(nothing.path().join(LEDGER_FILE)).unwrap();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let (exit, program) = viewed(&["--http", &taken.local_addr().unwrap().to_string()]);
+    assert_eq!(exit, Exit::TryAgain);
+    program.assert_said("cannot listen on 127.0.0.1:");
+}
