@@ -1,5 +1,6 @@
 //! Scores of checkpoints, as they stand in a file of one JSON object a line.
 
+use cifar_params::{EvalData, ScoredVariables};
 use serde::{Deserialize, Serialize};
 
 /// Scores that are kept; of more, every other one goes.
@@ -21,6 +22,17 @@ pub struct Score {
     /// When, in microseconds since 1970; 0 if that is not known.
     #[serde(default)]
     pub at_micros: u64,
+}
+
+/// What a line tells besides, as far as it matters here.
+#[derive(Deserialize)]
+struct Line {
+    #[serde(flatten)]
+    score: Score,
+    #[serde(default)]
+    eval_data: EvalData,
+    #[serde(default)]
+    variables: ScoredVariables,
 }
 
 /// The scores of a run, by step.
@@ -58,10 +70,14 @@ impl Scores {
         self.version
     }
 
-    /// Reads a line of a file of scores; one that is none is passed over.
+    /// Reads a line of a file of scores. One that is none is passed over, and so are scores of other
+    /// examples than the test's or of other variables than the averages: one curve is of one kind.
     pub fn add_line(&mut self, line: &str) {
-        if let Ok(score) = serde_json::from_str(line) {
-            self.add(score);
+        let Ok(line) = serde_json::from_str::<Line>(line) else {
+            return;
+        };
+        if line.eval_data == EvalData::Test && line.variables == ScoredVariables::Averages {
+            self.add(line.score);
         }
     }
 
@@ -122,6 +138,8 @@ mod tests {
             r#"{"global_step":1000,"precision_at_1":0.62,"num_examples":10000,"per_class":[1,2]}"#,
             r#"{"global_step":2000,"precision_at_1":7}"#,
             r#"{"global_step":-1}"#,
+            r#"{"global_step":3000,"precision_at_1":0.9,"eval_data":"train_eval"}"#,
+            r#"{"global_step":3000,"precision_at_1":0.9,"variables":"raw"}"#,
             "half a li",
             "",
         ] {

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 
 use cifar_params::{Layout, checkpoint};
 
+use crate::summary_writer::IMAGES_FOLDER;
+
 /// Sample images that a run keeps in its train dir.
 pub const NUM_SAMPLES: usize = 3;
 
@@ -21,7 +23,7 @@ const FILTERS_PER_ROW: usize = 16;
 /// Where a sample image lies.
 #[must_use]
 pub fn sample_path(train_dir: &Path, number: usize) -> PathBuf {
-    train_dir.join("images").join(format!("{number}.png"))
+    train_dir.join(IMAGES_FOLDER).join(format!("{number}.png"))
 }
 
 /// Reads a sample image.
@@ -138,7 +140,7 @@ mod tests {
     fn a_sample_that_is_no_picture_by_its_size_is_not_read() {
         let dir = tempfile::tempdir().unwrap();
         assert!(read_sample(dir.path(), 0).is_err());
-        fs::create_dir(dir.path().join("images")).unwrap();
+        fs::create_dir(dir.path().join(IMAGES_FOLDER)).unwrap();
         fs::write(sample_path(dir.path(), 0), [1, 2]).unwrap();
         assert_eq!(read_sample(dir.path(), 0).unwrap(), [1, 2]);
         let large = File::create(sample_path(dir.path(), 1)).unwrap();

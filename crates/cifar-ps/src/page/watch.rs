@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
 use cifar_ledger::LedgerTail;
+use cifar_ledger::eval_dir::{EVAL_DIR, SCORES_FILE};
 use cifar_ledger::ledger_file::LEDGER_FILE;
 use cifar_params::checkpoint;
 use cifar_sequence::GlobalStep;
@@ -16,9 +17,6 @@ use crate::page::live::Live;
 use crate::page::metrics::StepTimes;
 use crate::page::pictures::{NUM_SAMPLES, sample_path};
 use crate::update::micros;
-
-/// Where evaluation writes its scores, below the train dir.
-const SCORE_FILE: &str = "eval/scores.jsonl";
 
 /// Of a longer file of scores, the first lines are not read.
 const MAX_SCORE_BYTES: usize = 4 * 1024 * 1024;
@@ -162,7 +160,7 @@ impl Watch {
     }
 
     fn look_at_files(&mut self, train_dir: &Path) {
-        let path = train_dir.join(SCORE_FILE);
+        let path = train_dir.join(EVAL_DIR).join(SCORES_FILE);
         let scores = stamp_of(&path);
         if scores != self.scores {
             self.scores = scores;
