@@ -7,7 +7,7 @@ const WIDTH: f64 = 720.0;
 const PANEL: f64 = 240.0;
 /// Around the curve: numbers at the left, a title above, steps below.
 const LEFT: f64 = 56.0;
-const RIGHT: f64 = 16.0;
+const RIGHT: f64 = 32.0;
 const TOP: f64 = 36.0;
 const BOTTOM: f64 = 28.0;
 
@@ -154,7 +154,7 @@ mod tests {
         };
         let svg = curve_chart(&[panel(vec![(0.0, 4.0), (10.0, 1.0)]), panel(Vec::new())]);
         assert_eq!(svg.matches("<polyline").count(), 1);
-        assert!(svg.contains(r#"points="56.0,36.0 704.0,212.0 ""#), "{svg}");
+        assert!(svg.contains(r#"points="56.0,36.0 688.0,212.0 ""#), "{svg}");
         assert!(!svg.contains("NaN"), "{svg}");
     }
 }

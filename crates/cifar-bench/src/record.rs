@@ -258,7 +258,7 @@ impl Run<'_> {
             "\n![loss and precision over the steps](curves.svg)\n\n\
              `model.ckpt-{steps}.safetensors` holds the moving averages alone (SHA-256\n\
              `{digest}`). To score it again:\n\n    \
-             cifar-eval --checkpoint-dir {} --run-once\n\n\
+             cifar-eval --checkpoint-dir {} --eval-dir runs/score --run-once\n\n\
              `losses.csv` has the mean loss of every {}th step, `scores.jsonl` the scores by class.\n",
             self.folder.display(),
             self.stride(),
