@@ -62,13 +62,12 @@ fn the_readmes_python_snippet_reads_a_checkpoint() {
 
 #[test]
 fn every_flag_in_the_documents_exists() {
-    const OF_OTHER_PROGRAMS: [&str; 7] = [
+    const OF_OTHER_PROGRAMS: [&str; 6] = [
         "--workspace",
         "--release",
         "--seeds",
         "--minutes",
         "--peers",
-        "--only",
         "--logdir",
     ];
     let mut known: BTreeSet<String> = OF_OTHER_PROGRAMS.map(str::to_owned).into();
@@ -77,6 +76,7 @@ fn every_flag_in_the_documents_exists() {
         cifar_worker::worker_program::Args::command(),
         cifar_worker::eval_program::Args::command(),
         cifar_train::args::command(),
+        cifar_bench::program::Args::command(),
     ] {
         known.extend(flags_of(&command));
     }
