@@ -416,28 +416,29 @@ fn read(path: &Path) -> Result<Vec<u8>, CheckpointError> {
 }
 
 fn decode(reader: &Reader<'_>, layout: &Layout) -> Result<Checkpoint, CheckpointError> {
-    let metadata = reader.metadata()?;
-    if let Some(Metadata {
-        digest: DigestOf::Averages(_),
-        ..
-    }) = metadata
-    {
-        let path = reader.path.to_owned();
-        return Err(CheckpointError::AveragesAlone { path });
-    }
+    let saved = match reader.metadata()? {
+        None => None,
+        Some(Metadata {
+            run,
+            digest: DigestOf::State(digest),
+        }) => Some((run, digest)),
+        Some(Metadata {
+            digest: DigestOf::Averages(_),
+            ..
+        }) => {
+            let path = reader.path.to_owned();
+            return Err(CheckpointError::AveragesAlone { path });
+        }
+    };
     let state = TrainingState {
         global_step: reader.global_step()?,
         variables: reader.values(layout, "")?,
         averages: reader.values(layout, AVERAGE_SUFFIX)?,
     };
-    let run = match metadata {
-        Some(Metadata { run, digest }) => {
-            let (DigestOf::State(expected) | DigestOf::Averages(expected)) = digest;
-            reader.check(state.digest(), expected)?;
-            Some(run)
-        }
-        None => None,
-    };
+    if let Some((_, expected)) = &saved {
+        reader.check(state.digest(), *expected)?;
+    }
+    let run = saved.map(|(run, _)| run);
     Ok(Checkpoint { state, run })
 }
 

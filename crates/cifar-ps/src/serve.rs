@@ -48,8 +48,8 @@ pub struct Keeper {
 
 /// Serves the run on `listener` until it is over or `leave` resolves.
 ///
-/// What travels is counted in `traffic`. Returns how the program ends. The last state is saved before any worker is told that the run is
-/// over.
+/// What travels is counted in `traffic`. Returns how the program ends. The last state is saved before
+/// any worker is told that the run is over.
 ///
 /// # Errors
 ///

@@ -12,6 +12,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use cifar_cli::host::host_name;
 use cifar_events::{EventFile, Image};
 use cifar_params::Layout;
 use cifar_sequence::GlobalStep;
@@ -113,9 +114,7 @@ fn write_all(
     global_step: GlobalStep,
     parts: &Receiver<Part>,
 ) -> anyhow::Result<()> {
-    let host = rustix::system::uname();
-    let host = host.nodename().to_string_lossy();
-    let mut events = EventFile::create(train_dir, calendar.since_1970, &host)?;
+    let mut events = EventFile::create(train_dir, calendar.since_1970, &host_name())?;
     events.start_session(calendar.since_1970, global_step.0)?;
     for part in parts {
         let (at, step, values) = match part {

@@ -235,7 +235,8 @@ impl Client {
         self.send(tokio_stream::iter(messages)).await
     }
 
-    /// Begins [`push_and_pull`](Self::push_and_pull): sends the last part of some gradients ahead, while those before it are still computed.
+    /// Begins [`push_and_pull`](Self::push_and_pull): sends the last part of some gradients ahead, while
+    /// those before it are still computed.
     ///
     /// Belongs into a runtime, which sends it in the background.
     #[must_use]

@@ -1,4 +1,5 @@
-//! What followers ask and tell, from and to the generated types: a checkpoint in parts, and its score; the ledger.
+//! What followers ask and tell, from and to the generated types: a checkpoint in parts, its score, the
+//! ledger.
 
 use cifar_params::{Confusion, EvalData, Score, ScoredVariables};
 use cifar_sequence::GlobalStep;
