@@ -34,6 +34,7 @@ fn a_worker_that_is_asked_to_leave_says_goodbye() {
     let mut cluster = Cluster::builder().workers(2).start();
     cluster.wait_for_step(NUM_STEPS / 3);
     let mut leaving = cluster.workers.remove(0);
+    leaving.wait_until_said("registered");
     leaving.signal(Signal::TERM);
     assert_eq!(leaving.wait(), Exit::Terminated);
     cluster.server.program.wait_until_said("worker leaves");

@@ -10,6 +10,8 @@ compile_error!(
 
 pub mod layout;
 
+mod lent_memory;
+
 pub mod values;
 
 pub mod initial;
@@ -35,5 +37,5 @@ pub use run::{DecayBy, Kernels, Numerics, RunConfig};
 pub use score::{Confusion, EvalData, Score, ScoredVariables};
 pub use shared_path::shared_path;
 pub use state::{StateDigest, TrainingState};
-pub use state_file::{Copied, StateFile, StateFileError, StateReader, Stored};
+pub use state_file::{Copied, NextState, StateFile, StateFileError, StateReader, Stored};
 pub use values::Values;

@@ -1,40 +1,49 @@
-//! The state file: the newest state of a run, whole at every instant whatever happens to the server.
+//! The state file: where the states of a run live, the newest whole at every instant whatever happens to
+//! the server.
 //!
 //! ```text
 //!   0      header    magic, version, fingerprint and numbers of the layout | pages of a note | sequence number
 //!   4096   slot 0    sequence number, step, digest, note, checksum; variables; averages
 //!          slot 1    the same; every part begins on a page
+//!          ...
 //! ```
 //!
-//! Slot `n % 2` holds the state with sequence number `n`. A commit writes the slot that is not in
-//! use ([`StateFile::write`]) and then, as the last thing, the one number in the header that says
-//! which is ([`StateFile::flip`]). Whoever is killed before that has changed nothing.
+//! The memory of a state is a slot, mapped. A commit computes the next state in a slot that nobody uses
+//! ([`StateFile::begin`]), says in the slot's header what it is ([`StateFile::write`]) and then, as the
+//! last thing, writes the one number in the file's header that tells which slot is the newest
+//! ([`StateFile::flip`]). Whoever is killed before that has changed nothing. Two slots take turns; there
+//! are more where somebody still reads an old state, such as a checkpoint that is being written.
 //!
 //! Other processes may read along ([`StateReader`]). A slot carries its sequence number only while
 //! its data are whole: the number is taken away before the data are overwritten and
 //! comes back after them. A reader that finds the number before and after its copy has copied one
 //! state; one that was overtaken does not find it again.
 //!
-//! Written with plain `write`s at offsets: what the kernel has taken survives the death of the
-//! process, and a full disk is an error like any other, where a mapping would end the process with
-//! a signal. It need not survive a power cut; the digest in a slot tells, and then there are
+//! What is written to a mapping is the kernel's and survives the death of the process. The room is taken
+//! on the disk beforehand, because a disk that is full when a mapping is written ends the process with a
+//! signal. It need not survive a power cut; the digest in a slot tells, and then there are
 //! checkpoints.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{Ordering, fence};
 
 use cifar_sequence::GlobalStep;
 use twox_hash::XxHash3_64;
 
 use crate::layout::Layout;
+use crate::lent_memory::Place;
 use crate::shared_path::shared_path;
 use crate::state::{StateDigest, TrainingState};
 use crate::values::Values;
 
 const MAGIC: [u8; 8] = *b"cifar-ps";
-const VERSION: u64 = 2;
+const VERSION: u64 = 3;
+
+/// One is written while the other is read.
+const MIN_SLOTS: usize = 2;
 
 /// Every part begins on a page, so that it can be mapped by itself.
 const PAGE: usize = 4096;
@@ -81,7 +90,7 @@ pub enum StateFileError {
         /// The file.
         path: PathBuf,
     },
-    /// Neither slot holds what was written: the machine went down while it was.
+    /// No slot holds what was written: the machine went down while it was.
     #[error("{path} is damaged")]
     Damaged {
         /// The file.
@@ -106,7 +115,33 @@ pub struct StateFile {
     file: File,
     path: PathBuf,
     places: Places,
+    slots: Vec<Slot>,
     sequence: u64,
+}
+
+/// A slot of the file, as memory of this process.
+#[derive(Debug)]
+struct Slot {
+    variables: Place,
+    averages: Place,
+    /// Of the state that it holds whole.
+    sequence: u64,
+}
+
+impl Slot {
+    /// Whether nobody reads it, and it is not the state to go on from.
+    fn may_be_overwritten(&self, newest: u64) -> bool {
+        let is_old = self.sequence == NO_SEQUENCE || self.sequence < newest;
+        is_old && self.variables.is_free() && self.averages.is_free()
+    }
+}
+
+/// A state that is being made, in a slot of the file.
+#[derive(Debug)]
+pub struct NextState {
+    /// It begins with whatever the slot held.
+    pub state: TrainingState,
+    slot: usize,
 }
 
 /// Where the parts of a slot lie.
@@ -123,25 +158,29 @@ impl Places {
         (self.num_values * size_of::<f32>()).next_multiple_of(PAGE)
     }
 
-    fn slot(self, sequence: u64) -> u64 {
-        let slot_bytes = self.header_bytes() + 2 * self.part_bytes();
-        (PAGE + (sequence % 2) as usize * slot_bytes) as u64
-    }
-
     fn header_bytes(self) -> usize {
         self.header_pages * PAGE
     }
 
-    fn variables(self, sequence: u64) -> u64 {
-        self.slot(sequence) + self.header_bytes() as u64
+    fn slot_bytes(self) -> usize {
+        self.header_bytes() + 2 * self.part_bytes()
     }
 
-    fn averages(self, sequence: u64) -> u64 {
-        self.variables(sequence) + self.part_bytes() as u64
+    fn slot(self, slot: usize) -> u64 {
+        (PAGE + slot * self.slot_bytes()) as u64
     }
 
-    fn file_bytes(self) -> u64 {
-        self.averages(1) + self.part_bytes() as u64
+    fn variables(self, slot: usize) -> u64 {
+        self.slot(slot) + self.header_bytes() as u64
+    }
+
+    fn averages(self, slot: usize) -> u64 {
+        self.variables(slot) + self.part_bytes() as u64
+    }
+
+    /// Slots in a file of so many bytes.
+    fn num_slots(self, file_bytes: u64) -> usize {
+        (file_bytes as usize).saturating_sub(PAGE) / self.slot_bytes()
     }
 }
 
@@ -157,17 +196,13 @@ impl StateFile {
     ///
     /// # Panics
     ///
-    /// As [`write`](Self::write).
+    /// If `stored` is of another layout, or its note too long.
     pub fn create(
         path: &Path,
         layout: &Layout,
         max_note_bytes: usize,
         stored: &Stored,
     ) -> Result<Self, StateFileError> {
-        let error = |source| StateFileError::Write {
-            path: path.to_owned(),
-            source,
-        };
         let unfinished = path.with_extension("unfinished");
         let write = || {
             let mut options = OpenOptions::new();
@@ -181,13 +216,6 @@ impl StateFile {
                 num_values: layout.num_values(),
                 header_pages: (SLOT_HEADER_BYTES + max_note_bytes).div_ceil(PAGE),
             };
-            // All its room is taken now, not at some commit in the middle of the night.
-            rustix::fs::fallocate(
-                &file,
-                rustix::fs::FallocateFlags::empty(),
-                0,
-                places.file_bytes(),
-            )?;
             file.write_all_at(&header(layout), 0)?;
             let header_pages = places.header_pages as u64;
             file.write_all_at(&header_pages.to_le_bytes(), HEADER_PAGES_OFFSET)?;
@@ -195,75 +223,80 @@ impl StateFile {
                 file,
                 path: path.to_owned(),
                 places,
+                slots: Vec::new(),
                 sequence: 0,
             };
-            state_file.write_slot(&stored.state, stored.digest, &stored.note)?;
+            for _ in 0..MIN_SLOTS {
+                state_file.add_slot()?;
+            }
+            let mut first = state_file.begin_slot()?;
+            first.state.global_step = stored.state.global_step;
+            let (variables, averages) = (&stored.state.variables, &stored.state.averages);
+            first.state.variables.copy_from_slice(variables);
+            first.state.averages.copy_from_slice(averages);
+            state_file.write_header(&first, stored.digest, &stored.note)?;
             state_file.write_sequence()?;
             fs::rename(&unfinished, path)?;
             Ok(state_file)
         };
         write().map_err(|source| {
             let _ = fs::remove_file(&unfinished);
-            error(source)
+            StateFileError::Write {
+                path: path.to_owned(),
+                source,
+            }
         })
     }
 
-    /// Opens the state file at `path` and reads the newest state that is whole; `None` if there is
-    /// no such file.
+    /// The newest state that is whole in the state file at `path`; `None` if there is no such file.
     ///
     /// # Errors
     ///
     /// [`StateFileError`] if it cannot be read, is another model's, or holds no whole state.
-    pub fn open(path: &Path, layout: &Layout) -> Result<Option<(Self, Stored)>, StateFileError> {
-        let read_error = |source| StateFileError::Read {
+    pub fn read(path: &Path, layout: &Layout) -> Result<Option<Stored>, StateFileError> {
+        let (file, places) = match open_to_read(path, layout) {
+            Ok(opened) => opened,
+            Err(StateFileError::Read { source, .. }) if source.kind() == ErrorKind::NotFound => {
+                return Ok(None);
+            }
+            Err(error) => return Err(error),
+        };
+        let newest = newest_whole(&file, places).map_err(|source| StateFileError::Read {
             path: path.to_owned(),
             source,
-        };
-        let file = match OpenOptions::new().read(true).write(true).open(path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(read_error(error)),
-        };
-        let places = places_in(&file, layout)
-            .map_err(read_error)?
-            .ok_or_else(|| StateFileError::Foreign {
-                path: path.to_owned(),
-            })?;
-        let mut state_file = StateFile {
-            file,
+        })?;
+        let damaged = || StateFileError::Damaged {
             path: path.to_owned(),
-            places,
-            sequence: 0,
         };
-        let newest = read_u64(&state_file.file, SEQUENCE_OFFSET).map_err(read_error)?;
-        // After a power cut the slot before may be whole where the newest is not.
-        for sequence in [newest, newest.wrapping_sub(1)] {
-            if let Some(stored) = state_file.read_slot(sequence).map_err(read_error)? {
-                state_file.sequence = sequence;
-                return Ok(Some((state_file, stored)));
-            }
-        }
-        Err(StateFileError::Damaged {
-            path: path.to_owned(),
-        })
+        newest.ok_or_else(damaged).map(Some)
     }
 
-    /// Writes `state` beside the one that the file holds, which stays as it is.
+    /// A slot for the state that comes next. What the file holds stays as it is; a state that is begun
+    /// and dropped leaves nothing behind.
     ///
     /// # Errors
     ///
-    /// [`StateFileError::Write`]; what the file holds is what it held before.
+    /// [`StateFileError::Write`] if others read all slots and there is no room for one more.
+    pub fn begin(&mut self) -> Result<NextState, StateFileError> {
+        self.begin_slot().map_err(|source| self.write_error(source))
+    }
+
+    /// Says what the state is that was made in a slot. What the file holds is still the one before.
+    ///
+    /// # Errors
+    ///
+    /// [`StateFileError::Write`].
     ///
     /// # Panics
     ///
-    /// If `state` is of another layout, or `note` longer than what the file was made for.
+    /// If `note` is longer than what the file was made for.
     pub fn write(
         &mut self,
-        state: &TrainingState,
+        next: &NextState,
         digest: StateDigest,
         note: &[u8],
     ) -> Result<(), StateFileError> {
-        self.write_slot(state, digest, note)
+        self.write_header(next, digest, note)
             .map_err(|source| self.write_error(source))
     }
 
@@ -297,36 +330,80 @@ impl StateFile {
         }
     }
 
-    fn write_slot(
+    fn begin_slot(&mut self) -> io::Result<NextState> {
+        let newest = self.sequence;
+        let slots = self.slots.iter().enumerate();
+        // The oldest, so that readers have the longest time for the others.
+        let oldest = slots
+            .filter(|(_, slot)| slot.may_be_overwritten(newest))
+            .min_by_key(|(_, slot)| slot.sequence)
+            .map(|(index, _)| index);
+        let index = match oldest {
+            Some(index) => index,
+            None => self.add_slot()?,
+        };
+        let slot = &mut self.slots[index];
+        slot.sequence = NO_SEQUENCE;
+        // Nobody is to believe what is written over its data.
+        self.file
+            .write_all_at(&NO_SEQUENCE.to_le_bytes(), self.places.slot(index))?;
+        fence(Ordering::Release);
+        let lend = |place: &Place| {
+            let memory = place.lend().expect("it is free, and nobody else lends it");
+            Values::lent(memory, self.places.num_values)
+        };
+        Ok(NextState {
+            state: TrainingState {
+                global_step: GlobalStep(0),
+                variables: lend(&slot.variables),
+                averages: lend(&slot.averages),
+            },
+            slot: index,
+        })
+    }
+
+    /// Takes the room of a slot, all of it: not at some commit in the middle of the night.
+    fn add_slot(&mut self) -> io::Result<usize> {
+        let index = self.slots.len();
+        let (begin, bytes) = (self.places.slot(index), self.places.slot_bytes() as u64);
+        let flags = rustix::fs::FallocateFlags::empty();
+        rustix::fs::fallocate(&self.file, flags, begin, bytes)?;
+        let map = |offset| {
+            #[expect(unsafe_code, reason = "a promise about the file")]
+            // SAFETY: parts of slots do not overlap, and this one's room was just taken. The file is the
+            // run's own: its server, which alone may write to it, holds a lock on its folder, and puts
+            // another file in its place instead of cutting it.
+            unsafe {
+                Place::map(&self.file, offset, self.places.part_bytes())
+            }
+        };
+        self.slots.push(Slot {
+            variables: map(self.places.variables(index))?,
+            averages: map(self.places.averages(index))?,
+            sequence: NO_SEQUENCE,
+        });
+        Ok(index)
+    }
+
+    fn write_header(
         &mut self,
-        state: &TrainingState,
+        next: &NextState,
         digest: StateDigest,
         note: &[u8],
     ) -> io::Result<()> {
-        assert_eq!(
-            state.variables.len(),
-            self.places.num_values,
-            "the state is of this layout"
-        );
-        let next = self.sequence + 1;
-        let header = slot_header(next, state, digest, note);
+        let sequence = self.sequence + 1;
+        let header = slot_header(sequence, next.state.global_step, digest, note);
         assert!(
             header.len() <= self.places.header_bytes(),
             "a note of {} bytes is too long",
             note.len()
         );
-        self.begin_slot()?;
+        // Who sees the number sees the data that were written before it.
+        fence(Ordering::Release);
         self.file
-            .write_all_at(state.variables.as_bytes(), self.places.variables(next))?;
-        self.file
-            .write_all_at(state.averages.as_bytes(), self.places.averages(next))?;
-        self.file.write_all_at(&header, self.places.slot(next))
-    }
-
-    /// Takes the slot's number away, so that nobody believes what is written over its data.
-    fn begin_slot(&self) -> io::Result<()> {
-        let slot = self.places.slot(self.sequence + 1);
-        self.file.write_all_at(&NO_SEQUENCE.to_le_bytes(), slot)
+            .write_all_at(&header, self.places.slot(next.slot))?;
+        self.slots[next.slot].sequence = sequence;
+        Ok(())
     }
 
     fn write_sequence(&mut self) -> io::Result<()> {
@@ -336,33 +413,49 @@ impl StateFile {
         self.sequence = next;
         Ok(())
     }
+}
 
-    /// What slot `sequence` holds, if that is what was written to it.
-    fn read_slot(&self, sequence: u64) -> io::Result<Option<Stored>> {
-        let mut header = vec![0; self.places.header_bytes()];
-        self.file
-            .read_exact_at(&mut header, self.places.slot(sequence))?;
-        let Some((global_step, digest, note)) = parse_slot_header(&header, sequence) else {
-            return Ok(None);
-        };
-        let mut variables = Values::zeros(self.places.num_values);
-        let mut averages = Values::zeros(self.places.num_values);
-        self.file
-            .read_exact_at(variables.as_bytes_mut(), self.places.variables(sequence))?;
-        self.file
-            .read_exact_at(averages.as_bytes_mut(), self.places.averages(sequence))?;
-        let state = TrainingState {
-            global_step,
-            variables,
-            averages,
-        };
-        let whole = state.digest() == digest;
-        Ok(whole.then(|| Stored {
-            state,
-            digest,
-            note: note.to_vec(),
-        }))
+/// The newest state that is whole. After a power cut the one before may be where the newest is not.
+fn newest_whole(file: &File, places: Places) -> io::Result<Option<Stored>> {
+    let newest = read_u64(file, SEQUENCE_OFFSET)?;
+    let mut slots = Vec::new();
+    for slot in 0..places.num_slots(file.metadata()?.len()) {
+        let sequence = read_u64(file, places.slot(slot))?;
+        if sequence != NO_SEQUENCE && sequence <= newest {
+            slots.push((sequence, slot));
+        }
     }
+    slots.sort_unstable_by(|a, b| b.cmp(a));
+    for (_, slot) in slots {
+        if let Some(stored) = read_slot(file, places, slot)? {
+            return Ok(Some(stored));
+        }
+    }
+    Ok(None)
+}
+
+/// What a slot holds, if that is what was written to it.
+fn read_slot(file: &File, places: Places, slot: usize) -> io::Result<Option<Stored>> {
+    let mut header = vec![0; places.header_bytes()];
+    file.read_exact_at(&mut header, places.slot(slot))?;
+    let Some((global_step, digest, note)) = parse_slot_header(&header) else {
+        return Ok(None);
+    };
+    let mut variables = Values::zeros(places.num_values);
+    let mut averages = Values::zeros(places.num_values);
+    file.read_exact_at(variables.as_bytes_mut(), places.variables(slot))?;
+    file.read_exact_at(averages.as_bytes_mut(), places.averages(slot))?;
+    let state = TrainingState {
+        global_step,
+        variables,
+        averages,
+    };
+    let whole = state.digest() == digest;
+    Ok(whole.then(|| Stored {
+        state,
+        digest,
+        note: note.to_vec(),
+    }))
 }
 
 /// Reads variables out of the state file of another process while that one writes.
@@ -390,16 +483,7 @@ impl StateReader {
     ///
     /// [`StateFileError`] if it cannot be read or is another model's.
     pub fn open(path: &Path, layout: &Layout) -> Result<Self, StateFileError> {
-        let read_error = |source| StateFileError::Read {
-            path: path.to_owned(),
-            source,
-        };
-        let file = File::open(path).map_err(read_error)?;
-        let places = places_in(&file, layout)
-            .map_err(read_error)?
-            .ok_or_else(|| StateFileError::Foreign {
-                path: path.to_owned(),
-            })?;
+        let (file, places) = open_to_read(path, layout)?;
         Ok(StateReader {
             file,
             path: path.to_owned(),
@@ -431,8 +515,8 @@ impl StateReader {
 
     /// `between` is called with half of the variables copied.
     ///
-    /// The kernel lets no read see a later write of another process without the earlier ones, so
-    /// the sequence number, read last, tells about all that was read before it.
+    /// The sequence number, read last, tells about all that was read before it: the writer took it away
+    /// before it wrote over the data, and both keep that order.
     fn copy_variables(
         &self,
         sequence: u64,
@@ -441,31 +525,55 @@ impl StateReader {
         between: impl FnOnce(),
     ) -> io::Result<Copied> {
         assert_eq!(variables.len(), self.places.num_values, "of this layout");
-        if !self.holds(sequence, digest)? {
+        let Some(slot) = self.slot_of(sequence, digest)? else {
             return Ok(Copied::Overtaken);
-        }
+        };
+        fence(Ordering::Acquire);
         let bytes = variables.as_bytes_mut();
         let (first, second) = bytes.split_at_mut(bytes.len() / 2);
-        let offset = self.places.variables(sequence);
+        let offset = self.places.variables(slot);
         self.file.read_exact_at(first, offset)?;
         between();
         self.file
             .read_exact_at(second, offset + first.len() as u64)?;
-        let is_whole = self.holds(sequence, digest)?;
-        Ok(if is_whole {
+        fence(Ordering::Acquire);
+        Ok(if self.holds(slot, sequence, digest)? {
             Copied::Whole
         } else {
             Copied::Overtaken
         })
     }
 
-    fn holds(&self, sequence: u64, digest: StateDigest) -> io::Result<bool> {
+    fn slot_of(&self, sequence: u64, digest: StateDigest) -> io::Result<Option<usize>> {
+        for slot in 0..self.places.num_slots(self.file.metadata()?.len()) {
+            if self.holds(slot, sequence, digest)? {
+                return Ok(Some(slot));
+            }
+        }
+        Ok(None)
+    }
+
+    fn holds(&self, slot: usize, sequence: u64, digest: StateDigest) -> io::Result<bool> {
         let mut header = [0; SLOT_HEADER_BYTES];
         self.file
-            .read_exact_at(&mut header, self.places.slot(sequence))?;
+            .read_exact_at(&mut header, self.places.slot(slot))?;
         let found = parse_slot_numbers(&header).map(|(numbers, _)| numbers);
         Ok(found.is_some_and(|found| found.sequence == sequence && found.digest == digest))
     }
+}
+
+/// Opens a state file of this release and `layout` for reading.
+fn open_to_read(path: &Path, layout: &Layout) -> Result<(File, Places), StateFileError> {
+    let read_error = |source| StateFileError::Read {
+        path: path.to_owned(),
+        source,
+    };
+    let file = File::open(path).map_err(read_error)?;
+    let places = places_in(&file, layout).map_err(read_error)?;
+    let foreign = || StateFileError::Foreign {
+        path: path.to_owned(),
+    };
+    Ok((file, places.ok_or_else(foreign)?))
 }
 
 /// Where the parts lie in a file of this release and `layout`; `None` if it is none.
@@ -477,8 +585,8 @@ fn places_in(file: &File, layout: &Layout) -> io::Result<Option<Places>> {
         num_values: layout.num_values(),
         header_pages,
     };
-    let has_its_size = file.metadata()?.len() == places.file_bytes();
-    Ok(has_its_size.then_some(places))
+    let has_slots = places.num_slots(file.metadata()?.len()) >= MIN_SLOTS;
+    Ok(has_slots.then_some(places))
 }
 
 /// Pages of a slot's header in a file that begins as one of this release and `layout` does.
@@ -505,10 +613,15 @@ fn header(layout: &Layout) -> Vec<u8> {
         .collect()
 }
 
-fn slot_header(sequence: u64, state: &TrainingState, digest: StateDigest, note: &[u8]) -> Vec<u8> {
+fn slot_header(
+    sequence: u64,
+    global_step: GlobalStep,
+    digest: StateDigest,
+    note: &[u8],
+) -> Vec<u8> {
     let mut header = Vec::with_capacity(SLOT_HEADER_BYTES + note.len());
     header.extend(sequence.to_le_bytes());
-    header.extend(state.global_step.0.to_le_bytes());
+    header.extend(global_step.0.to_le_bytes());
     header.extend(digest.0.to_le_bytes());
     header.extend((note.len() as u64).to_le_bytes());
     header.extend(note);
@@ -539,17 +652,13 @@ fn parse_slot_numbers(header: &[u8]) -> Option<(SlotNumbers, &[u8])> {
     Some((numbers, rest))
 }
 
-fn parse_slot_header(
-    header: &[u8],
-    expected_sequence: u64,
-) -> Option<(GlobalStep, StateDigest, &[u8])> {
+fn parse_slot_header(header: &[u8]) -> Option<(GlobalStep, StateDigest, &[u8])> {
     let (numbers, rest) = parse_slot_numbers(header)?;
     let note_bytes = usize::try_from(numbers.note_bytes).ok()?;
     let (note, rest) = rest.split_at_checked(note_bytes)?;
     let (checksum, _) = rest.split_first_chunk()?;
     let summed = &header[..SLOT_HEADER_BYTES - size_of::<u64>() + note_bytes];
-    let is_whole = numbers.sequence == expected_sequence
-        && u64::from_le_bytes(*checksum) == XxHash3_64::oneshot(summed);
+    let is_whole = u64::from_le_bytes(*checksum) == XxHash3_64::oneshot(summed);
     is_whole.then_some((numbers.global_step, numbers.digest, note))
 }
 
@@ -580,35 +689,79 @@ mod tests {
         }
     }
 
-    fn commit(file: &mut StateFile, step: u64) {
-        let Stored {
-            state,
-            digest,
-            note,
-        } = stored(step);
-        file.write(&state, digest, &note).unwrap();
+    /// The state after `step` commits, as it stands in the slot.
+    fn begin(file: &mut StateFile, step: u64) -> NextState {
+        let mut next = file.begin().unwrap();
+        let state = stored(step).state;
+        next.state.global_step = state.global_step;
+        next.state.variables.copy_from_slice(&state.variables);
+        next.state.averages.copy_from_slice(&state.averages);
+        next
+    }
+
+    fn commit(file: &mut StateFile, step: u64) -> TrainingState {
+        let next = begin(file, step);
+        let Stored { digest, note, .. } = stored(step);
+        file.write(&next, digest, &note).unwrap();
         file.flip().unwrap();
+        next.state
     }
 
     fn open(path: &Path) -> Result<Stored, StateFileError> {
-        StateFile::open(path, &layout()).map(|opened| opened.unwrap().1)
+        StateFile::read(path, &layout()).map(Option::unwrap)
     }
 
     #[test]
     fn the_last_commit_is_what_is_read() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("state");
-        assert!(StateFile::open(&path, &layout()).unwrap().is_none());
+        assert!(StateFile::read(&path, &layout()).unwrap().is_none());
         let mut file = StateFile::create(&path, &layout(), 100, &stored(0)).unwrap();
         for step in 1..5 {
             commit(&mut file, step);
             assert_eq!(open(&path).unwrap(), stored(step));
         }
-        drop(file);
-        let (mut file, _) = StateFile::open(&path, &layout()).unwrap().unwrap();
-        commit(&mut file, 5);
-        assert_eq!(open(&path).unwrap(), stored(5));
+        assert_eq!(file.slots.len(), MIN_SLOTS);
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_state_that_somebody_reads_is_not_overwritten() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state");
+        let mut file = StateFile::create(&path, &layout(), 100, &stored(0)).unwrap();
+        let kept = [1, 2, 3].map(|step| commit(&mut file, step));
+        for (state, step) in kept.iter().zip(1..) {
+            assert_eq!(*state, stored(step).state);
+        }
+        // One of the three did not fit.
+        assert_eq!(file.slots.len(), 3);
+        drop(kept);
+        let reader = StateReader::open(&path, &layout()).unwrap();
+        for step in 4..10 {
+            commit(&mut file, step);
+            assert_eq!(open(&path).unwrap(), stored(step));
+            assert_eq!(
+                read(&reader, file.sequence(), step),
+                Some(variables_of(step))
+            );
+        }
+        assert_eq!(file.slots.len(), 3);
+    }
+
+    #[test]
+    fn a_state_that_is_begun_and_dropped_changes_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state");
+        let mut file = StateFile::create(&path, &layout(), 100, &stored(0)).unwrap();
+        commit(&mut file, 1);
+        for _ in 0..3 {
+            begin(&mut file, 7);
+            assert_eq!(open(&path).unwrap(), stored(1));
+        }
+        commit(&mut file, 2);
+        assert_eq!(open(&path).unwrap(), stored(2));
+        assert_eq!(file.slots.len(), MIN_SLOTS);
     }
 
     #[test]
@@ -616,7 +769,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("state");
         StateFile::create(&path, &layout(), 100, &stored(0)).unwrap();
-        let other = StateFile::open(&path, &Layout::cifar10()).unwrap_err();
+        let other = StateFile::read(&path, &Layout::cifar10()).unwrap_err();
         assert!(matches!(other, StateFileError::Foreign { .. }));
         fs::write(&path, "no state").unwrap();
         assert!(matches!(
@@ -664,7 +817,7 @@ mod tests {
         let sequence = file.sequence();
         let copy = |file: &mut StateFile, commits: std::ops::Range<u64>| {
             let mut variables = Values::zeros(1500);
-            let overtake = || commits.for_each(|step| commit(file, step));
+            let overtake = || commits.for_each(|step| drop(commit(file, step)));
             let copied = reader
                 .copy_variables(sequence, stored(0).digest, &mut variables, overtake)
                 .unwrap();
@@ -694,10 +847,9 @@ mod tests {
         let reader = StateReader::open(&path, &layout()).unwrap();
         let sequence = file.sequence();
         commit(&mut file, 1);
-        let next = stored(2);
-        file.begin_slot().unwrap();
+        let next = begin(&mut file, 2);
         assert_eq!(read(&reader, sequence, 0), None);
-        file.write(&next.state, next.digest, &next.note).unwrap();
+        file.write(&next, stored(2).digest, b"").unwrap();
         assert_eq!(read(&reader, sequence, 0), None);
         assert_eq!(read(&reader, sequence + 1, 1), Some(variables_of(1)));
     }
@@ -715,14 +867,15 @@ mod tests {
             commit(&mut file, 2);
             let after = fs::read(&path).unwrap();
 
-            let (places, sequence, part) = (file.places, file.sequence, layout().size_bytes());
-            let header = slot_header(sequence, &stored(2).state, stored(2).digest, &stored(2).note);
+            let (places, part) = (file.places, layout().size_bytes());
+            let slot = file.slots.iter().position(|slot| slot.sequence == file.sequence).unwrap();
+            let header = slot_header(file.sequence, GlobalStep(2), stored(2).digest, &stored(2).note);
             let written_at = |offset: u64, len: usize| after[offset as usize..][..len].to_vec();
             let writes = [
-                (places.slot(sequence), NO_SEQUENCE.to_le_bytes().to_vec()),
-                (places.variables(sequence), written_at(places.variables(sequence), part)),
-                (places.averages(sequence), written_at(places.averages(sequence), part)),
-                (places.slot(sequence), header),
+                (places.slot(slot), NO_SEQUENCE.to_le_bytes().to_vec()),
+                (places.variables(slot), written_at(places.variables(slot), part)),
+                (places.averages(slot), written_at(places.averages(slot), part)),
+                (places.slot(slot), header),
             ];
             let all: usize = writes.iter().map(|(_, bytes)| bytes.len()).sum();
             let in_order = writes

@@ -5,6 +5,8 @@ use std::ops::{Deref, DerefMut};
 
 use bytemuck::{Pod, Zeroable};
 
+use crate::lent_memory::LentMemory;
+
 /// A cache line of numbers: the unit of allocation, so that every buffer begins on one.
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C, align(64))]
@@ -14,10 +16,16 @@ struct Line([f32; 16]);
 ///
 /// The alignment is part of the numbers: a matrix product may sum in another order when its input
 /// begins elsewhere, and two workers would then disagree in the last bits.
-#[derive(Clone)]
 pub struct Values {
-    lines: Vec<Line>,
+    memory: Memory,
     len: usize,
+}
+
+/// Where the numbers are.
+enum Memory {
+    Own(Vec<Line>),
+    /// In a slot of a state file, which gets it back.
+    Lent(LentMemory),
 }
 
 impl Values {
@@ -25,7 +33,15 @@ impl Values {
     #[must_use]
     pub fn zeros(len: usize) -> Self {
         Values {
-            lines: vec![Line::zeroed(); len.div_ceil(16)],
+            memory: Memory::Own(vec![Line::zeroed(); len.div_ceil(16)]),
+            len,
+        }
+    }
+
+    /// The `len` numbers that `memory`, which is long enough for them, happens to hold.
+    pub(crate) fn lent(memory: LentMemory, len: usize) -> Self {
+        Values {
+            memory: Memory::Lent(memory),
             len,
         }
     }
@@ -58,13 +74,28 @@ impl Deref for Values {
     type Target = [f32];
 
     fn deref(&self) -> &[f32] {
-        &bytemuck::cast_slice(&self.lines)[..self.len]
+        let numbers = match &self.memory {
+            Memory::Own(lines) => bytemuck::cast_slice(lines),
+            Memory::Lent(memory) => bytemuck::cast_slice(memory),
+        };
+        &numbers[..self.len]
     }
 }
 
 impl DerefMut for Values {
     fn deref_mut(&mut self) -> &mut [f32] {
-        &mut bytemuck::cast_slice_mut(&mut self.lines)[..self.len]
+        let numbers = match &mut self.memory {
+            Memory::Own(lines) => bytemuck::cast_slice_mut(lines),
+            Memory::Lent(memory) => bytemuck::cast_slice_mut(memory),
+        };
+        &mut numbers[..self.len]
+    }
+}
+
+/// A copy has memory of its own.
+impl Clone for Values {
+    fn clone(&self) -> Self {
+        Values::from(&**self)
     }
 }
 

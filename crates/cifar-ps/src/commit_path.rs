@@ -24,7 +24,7 @@ use cifar_wire::messages::{Goodbye, Verdict};
 use crate::event::Event;
 use crate::note::Note;
 use crate::recorder::Recorder;
-use crate::training::Training;
+use crate::training::{Snapshot, Training};
 use crate::update::{Update, micros};
 
 /// A state or a record that cannot be kept; the run must then not go on.
@@ -159,18 +159,19 @@ impl CommitPath {
         clock: impl Fn() -> Instant,
         at: impl Fn(CommitPoint),
         training: &mut Training,
-        mut update: Update,
+        update: Update,
     ) -> Result<Verdict, KeepError> {
         use CommitPart::{Digest, Flip, Ledger, Write};
         use CommitPoint::{After, Before};
 
         let began = clock();
-        if update.apply().is_err() {
+        let mut next = self.state_file.begin()?;
+        if update.apply(&mut next.state).is_err() {
             return Ok(training.overflowed(&update));
         }
         let applied = clock();
         at(Before(Digest));
-        let digest = update.next().digest();
+        let digest = next.state.digest();
         at(After(Digest));
         let digested = clock();
         let between = |from: Instant, to: Instant| micros(to.saturating_duration_since(from));
@@ -190,14 +191,21 @@ impl CommitPath {
         };
         at(Before(Write));
         let note = note.to_bytes();
-        self.state_file.write(update.next(), digest, &note)?;
+        self.state_file.write(&next, digest, &note)?;
         at(After(Write));
         at(Before(Flip));
         self.state_file.flip()?;
         at(After(Flip));
         let written = clock();
 
-        training.commit(written, update, digest);
+        training.commit(
+            written,
+            update,
+            Snapshot {
+                state: next.state,
+                digest,
+            },
+        );
         if let Record::Commit(commit) = &mut line.record {
             commit.phases.write_micros = between(digested, written);
         }

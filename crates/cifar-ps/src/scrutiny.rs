@@ -210,19 +210,43 @@ pub fn same_bits(a: &Answer, b: &Answer) -> bool {
 /// Euclidean norm; not finite if one of the numbers is not, or if it is beyond the largest number.
 #[must_use]
 pub fn norm(numbers: &[f32]) -> f32 {
-    /// Sums that grow side by side, so that the compiler may use vectors.
+    let mut norm = Norm::default();
+    norm.add(numbers);
+    norm.get()
+}
+
+/// A Euclidean norm that is taken piece by piece, with the same bits as at once.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Norm {
+    /// Sums of squares that grow side by side, so that the compiler may use vectors.
+    sums: [f32; Norm::LANES],
+}
+
+impl Norm {
     const LANES: usize = 32;
-    let mut sums = [0.0_f32; LANES];
-    let chunks = numbers.chunks_exact(LANES);
-    let rest = chunks.remainder();
-    for chunk in chunks {
-        for (sum, number) in sums.iter_mut().zip(chunk) {
+
+    /// Takes in more numbers: a multiple of 32 of them, unless they are the last.
+    pub fn add(&mut self, numbers: &[f32]) {
+        // A copy stays in registers.
+        let mut sums = self.sums;
+        let (chunks, rest) = numbers.as_chunks::<{ Norm::LANES }>();
+        for chunk in chunks {
+            for (sum, number) in sums.iter_mut().zip(chunk) {
+                *sum += number * number;
+            }
+        }
+        for (sum, number) in sums.iter_mut().zip(rest) {
             *sum += number * number;
         }
+        self.sums = sums;
     }
-    let rest = rest.iter().map(|number| number * number);
-    let sum: f64 = sums.into_iter().chain(rest).map(f64::from).sum();
-    sum.sqrt() as f32
+
+    /// The norm of all that was taken in.
+    #[must_use]
+    pub fn get(&self) -> f32 {
+        let sum: f64 = self.sums.into_iter().map(f64::from).sum();
+        sum.sqrt() as f32
+    }
 }
 
 #[cfg(test)]
@@ -323,6 +347,15 @@ mod tests {
         fn the_norm_is_that_of_double_precision(numbers in prop::collection::vec(-1e3_f32..1e3, 0..200)) {
             let exact = numbers.iter().map(|n| f64::from(*n).powi(2)).sum::<f64>().sqrt();
             prop_assert!((f64::from(norm(&numbers)) - exact).abs() <= exact * 1e-6);
+        }
+
+        #[test]
+        fn a_norm_taken_piece_by_piece_has_the_same_bits(
+            numbers in prop::collection::vec(-1e3_f32..1e3, 0..300), chunks in 1_usize..5,
+        ) {
+            let mut pieces = Norm::default();
+            numbers.chunks(chunks * 32).for_each(|piece| pieces.add(piece));
+            prop_assert_eq!(pieces.get().to_bits(), norm(&numbers).to_bits());
         }
 
         #[test]

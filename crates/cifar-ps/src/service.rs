@@ -21,6 +21,7 @@ use tracing::{error, info, warn};
 use crate::commit_path::{AtPoint, CommitPart, CommitPath, CommitPoint, KeepError};
 use crate::event::Event;
 use crate::follower_files::FollowerFiles;
+use crate::scrutiny::Norm;
 use crate::shared_memory::SharedMemory;
 use crate::training::{ForFollower, Gradient, Phase, Pushed, Training};
 
@@ -236,16 +237,20 @@ impl Service {
         &self,
         member: Member,
         generation: Generation,
-    ) -> Result<Result<Values, Verdict>, RequestError> {
+    ) -> Result<Result<Gradient, Verdict>, RequestError> {
         let mut guarded = self.lock();
         if let Some(verdict) = guarded.training.turned_away(member) {
             return Ok(Err(verdict));
         }
         let slot = guarded.shared_memory.slot(member);
-        let mut gradients = self.memory(&mut guarded);
+        let mut values = self.memory(&mut guarded);
         drop(guarded);
+        let mut norm = Norm::default();
         match slot {
-            Some(slot) if slot.read(generation, &mut gradients) => Ok(Ok(gradients)),
+            Some(slot) if slot.read(generation, &mut values, |piece| norm.add(piece)) => {
+                let norm = norm.get();
+                Ok(Ok(Gradient { values, norm }))
+            }
             _ => Err(RequestError::Invalid(
                 "the gradients of this push are not in the worker's slot".to_owned(),
             )),
@@ -362,14 +367,14 @@ impl ParameterServer for Service {
                 push.tower_step.tower
             )));
         }
-        let gradients = match gradients {
-            Gradients::Sent(gradients) => gradients,
+        let gradient = match gradients {
+            Gradients::Sent(values) => Gradient::new(values),
             Gradients::InSlot(generation) => match self.copied_out(push.member, generation)? {
-                Ok(gradients) => gradients,
+                Ok(gradient) => gradient,
                 Err(verdict) => return Ok(verdict),
             },
         };
-        self.take(&push, Gradient::new(gradients))
+        self.take(&push, gradient)
     }
 
     async fn push_and_pull(

@@ -128,9 +128,9 @@ impl TrainDir {
     #[must_use]
     pub fn kept_state(&self, layout: &Layout) -> Option<(TrainingState, Note<'static>)> {
         let path = self.path.join(STATE_FILE);
-        match StateFile::open(&path, layout) {
+        match StateFile::read(&path, layout) {
             Ok(None) => None,
-            Ok(Some((_, stored))) => match serde_json::from_slice(&stored.note) {
+            Ok(Some(stored)) => match serde_json::from_slice(&stored.note) {
                 Ok(note) => Some((stored.state, note)),
                 Err(error) => {
                     warn!(path = %path.display(), %error, "passes over a state of another release");

@@ -159,8 +159,6 @@ pub struct Training {
     norms: Norms,
     aggregator: Aggregator,
     snapshot: Arc<Snapshot>,
-    /// The snapshot before, whose memory the next one takes if nobody reads it any more.
-    previous: Option<Arc<Snapshot>>,
     /// Memory of gradients that were applied, for those to come.
     spare_gradients: Vec<Values>,
     /// In asynchronous mode, what was applied, and the digests of the last states that gradients
@@ -220,7 +218,6 @@ impl Training {
             norms: Norms::default(),
             aggregator: Aggregator::new(needed),
             recent: VecDeque::new(),
-            previous: None,
             spare_gradients: Vec::new(),
             applied,
             loss: None,
@@ -531,7 +528,6 @@ impl Training {
             before: self.snapshot(),
             learning_rate,
             moving_average_decay: self.run.moving_average_decay,
-            next: self.spare_state(),
             applied,
             gather: self
                 .step_began
@@ -541,15 +537,8 @@ impl Training {
         }
     }
 
-    /// A state to be overwritten: the one before the present, if nobody reads it any more.
-    fn spare_state(&mut self) -> TrainingState {
-        let spare = self.previous.take().and_then(Arc::into_inner);
-        spare.map_or_else(|| self.snapshot.state.clone(), |snapshot| snapshot.state)
-    }
-
-    /// An update was carried out: the state after it, of which `digest` is the digest, is the
-    /// newest.
-    pub fn commit(&mut self, now: Instant, update: Update, digest: StateDigest) {
+    /// An update was carried out: `next`, the state after it, is the newest.
+    pub fn commit(&mut self, now: Instant, update: Update, next: Snapshot) {
         let (loss, norm) = (update.loss(), update.norm());
         let before = update.global_step();
         let losses = update.losses();
@@ -578,11 +567,7 @@ impl Training {
             self.spare_gradients = gradients;
             drop(update.before);
         }
-        let next = Arc::new(Snapshot {
-            state: update.next,
-            digest,
-        });
-        self.previous = Some(std::mem::replace(&mut self.snapshot, next));
+        self.snapshot = Arc::new(next);
         self.norms.note(norm);
         self.loss = Some(loss);
         self.throughput.step(now);

@@ -28,8 +28,6 @@ pub struct Update {
     pub(crate) learning_rate: f32,
     /// Upper limit of the moving averages' decay.
     pub(crate) moving_average_decay: f32,
-    /// The state after it, once it is [applied](Self::apply).
-    pub(crate) next: TrainingState,
     /// The tower steps that are applied after it, in asynchronous mode.
     pub(crate) applied: Option<AppliedSerials>,
     /// From the update before to the last of its gradients.
@@ -45,26 +43,20 @@ impl Update {
         self.before.state.global_step
     }
 
-    /// Computes the state after the update.
+    /// Makes `next` the state after the update.
     ///
     /// # Errors
     ///
     /// [`NotFinite`] if a variable or a moving average is not finite after it.
-    pub fn apply(&mut self) -> Result<(), NotFinite> {
+    pub fn apply(&self, next: &mut TrainingState) -> Result<(), NotFinite> {
         let gradients: Vec<&Values> = self.gradients.iter().map(|of| &of.gradients).collect();
         commit(
             &self.before.state,
             &gradients,
             self.learning_rate,
             self.moving_average_decay,
-            &mut self.next,
+            next,
         )
-    }
-
-    /// The state after the update; only once it is [applied](Self::apply).
-    #[must_use]
-    pub fn next(&self) -> &TrainingState {
-        &self.next
     }
 
     /// The tower steps that are applied after it, in asynchronous mode.

@@ -27,6 +27,8 @@ use memmap2::{MmapOptions, MmapRaw};
 use rustix::fs::{FallocateFlags, MemfdFlags, Mode, SealFlags};
 use rustix::rand::{GetRandomFlags, getrandom};
 
+use crate::shared_copy::{copy_in, copy_out};
+
 const MAGIC: [u8; 8] = *b"cifargrd";
 
 const NONCE_BYTES: usize = 16;
@@ -35,6 +37,9 @@ const HEADER_BYTES: usize = MAGIC.len() + size_of::<u64>() + NONCE_BYTES;
 /// Offsets in words: the generation is on a cache line of its own, the gradients begin on a page.
 const GENERATION_WORD: usize = 64 / size_of::<u64>();
 const GRADIENTS_WORD: usize = 4096 / size_of::<u64>();
+
+/// Words that are copied out at once: two numbers each, 16 KiB, half of a processor's first cache.
+const PIECE_WORDS: usize = 2048;
 
 /// Stands in place of a generation while gradients are written. Real ones begin at 1.
 const NO_GENERATION: u64 = 0;
@@ -132,14 +137,19 @@ impl ServerSlot {
     }
 
     /// Copies out the gradients of `generation`; false if the slot does not hold them, and then
-    /// `gradients` mean nothing.
+    /// `gradients` mean nothing. Each piece is shown to `look` while it is in the processor's cache.
     ///
     /// # Panics
     ///
     /// If `gradients` is of another size than the slot.
     #[must_use]
-    pub fn read(&self, generation: Generation, gradients: &mut Values) -> bool {
-        self.memory.read(generation, gradients)
+    pub fn read(
+        &self,
+        generation: Generation,
+        gradients: &mut Values,
+        look: impl FnMut(&[f32]),
+    ) -> bool {
+        self.memory.read(generation, gradients, look)
     }
 }
 
@@ -217,8 +227,8 @@ impl Memory {
         let len = self.mapped.len() / size_of::<AtomicU64>();
         // SAFETY: the mapping begins on a page, is `self.mapped.len()` bytes long, readable and
         // writable, and lasts as long as `self`, which is borrowed. The seals keep the file from
-        // being cut under it. Any bits are a u64. Both processes reach the words only through the
-        // atomics given out here, so that there are no data races.
+        // being cut under it. Any bits are a u64. Both processes reach the words only as the
+        // atomics given out here, or by `shared_copy`, so that there are no data races.
         unsafe { std::slice::from_raw_parts(self.mapped.as_ptr().cast::<AtomicU64>(), len) }
     }
 
@@ -235,43 +245,30 @@ impl Memory {
         self.generation().store(NO_GENERATION, Ordering::Relaxed);
         // Who sees one of the new gradients does not see the old generation any more.
         fence(Ordering::Release);
-        let (whole, rest) = gradients.as_bytes().as_chunks();
-        let words = self.gradients();
-        for (word, bytes) in words.iter().zip(whole) {
-            word.store(u64::from_le_bytes(*bytes), Ordering::Relaxed);
-        }
-        if !rest.is_empty() {
-            words[whole.len()].store(padded(rest), Ordering::Relaxed);
-        }
+        copy_in(gradients.as_bytes(), self.gradients());
         self.generation().store(generation.0, Ordering::Release);
     }
 
-    fn read(&self, generation: Generation, gradients: &mut Values) -> bool {
+    fn read(
+        &self,
+        generation: Generation,
+        gradients: &mut Values,
+        mut look: impl FnMut(&[f32]),
+    ) -> bool {
         assert_eq!(gradients.len(), self.num_values, "of the slot's size");
         let is_there = self.generation().load(Ordering::Acquire) == generation.0;
         if !is_there || generation.0 == NO_GENERATION {
             return false;
         }
-        let (whole, rest) = gradients.as_bytes_mut().as_chunks_mut();
-        let words = self.gradients();
-        for (bytes, word) in whole.iter_mut().zip(words) {
-            *bytes = word.load(Ordering::Relaxed).to_le_bytes();
-        }
-        if !rest.is_empty() {
-            let last = words[whole.len()].load(Ordering::Relaxed).to_le_bytes();
-            rest.copy_from_slice(&last[..rest.len()]);
+        let words = self.gradients().chunks(PIECE_WORDS);
+        for (piece, words) in gradients.chunks_mut(2 * PIECE_WORDS).zip(words) {
+            copy_out(words, bytemuck::cast_slice_mut(piece));
+            look(piece);
         }
         // The generation is read after all of them.
         fence(Ordering::Acquire);
         self.generation().load(Ordering::Relaxed) == generation.0
     }
-}
-
-/// Fewer than eight bytes as a word.
-fn padded(bytes: &[u8]) -> u64 {
-    let mut word = [0; size_of::<u64>()];
-    word[..bytes.len()].copy_from_slice(bytes);
-    u64::from_le_bytes(word)
 }
 
 fn file_bytes(num_values: usize) -> usize {
@@ -315,7 +312,12 @@ mod tests {
 
     fn read(server: &ServerSlot, generation: Generation, num_values: usize) -> Option<Values> {
         let mut gradients = Values::zeros(num_values);
-        server.read(generation, &mut gradients).then_some(gradients)
+        let mut seen = Vec::<f32>::new();
+        let is_there = server.read(generation, &mut gradients, |piece| seen.extend(piece));
+        is_there.then(|| {
+            assert_eq!(seen, *gradients, "what is looked at is what was copied");
+            gradients
+        })
     }
 
     #[test]

@@ -12,6 +12,8 @@ pub mod data_plane;
 
 pub mod gradient_slot;
 
+mod shared_copy;
+
 mod convert;
 
 mod follower;

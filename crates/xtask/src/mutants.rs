@@ -87,11 +87,11 @@ static MUTANTS: [Mutant; 5] = [
         edits: &[
             Edit {
                 file: COMMIT_PATH,
-                find: "        self.state_file.write(update.next(), digest, &note)?;
+                find: "        self.state_file.write(&next, digest, &note)?;
 ",
                 replace: "        let is_written = update.global_step().0 % 2 == 0;
         if is_written {
-            self.state_file.write(update.next(), digest, &note)?;
+            self.state_file.write(&next, digest, &note)?;
         }
 ",
             },

@@ -88,15 +88,15 @@ impl Bench {
 
     fn hand_in(&mut self, push: &Push, gradients: [f32; 2]) -> Verdict {
         let gradient = Gradient::new(Values::from(gradients.as_slice()));
-        let mut update = match self.training.push(self.now, push, gradient) {
+        let update = match self.training.push(self.now, push, gradient) {
             Pushed::Answered(verdict) => return verdict,
             Pushed::Complete(update) => update,
         };
-        if update.apply().is_err() {
+        let mut next = update.before.state.clone();
+        if update.apply(&mut next).is_err() {
             return self.training.overflowed(&update);
         }
-        let digest = update.next().digest();
-        self.training.commit(self.now, *update, digest);
+        self.training.commit(self.now, *update, Snapshot::new(next));
         Verdict::Accepted
     }
 
