@@ -1,11 +1,19 @@
 // Listens to the server and draws what it says.
 
+/** A long curve changes slowly, and is most of what there is to draw: milliseconds between two drawings. */
+const CURVES_EVERY = 5000;
+
+/** A shorter one is drawn whenever it changes. */
+const LONG_CURVE = 60;
+
 /** A stream that was refused is asked for again after this, in milliseconds. */
 const ASK_AGAIN = 2000;
 
 const run = new Run();
 let is_connected = true;
 let is_due = false;
+let curves_drawn = -Infinity;
+let curves_timer = null;
 
 /** Draws before the browser next does: never while nobody looks. */
 function draw() {
@@ -17,7 +25,7 @@ function draw() {
     drawNotice(run);
     if (!run.message) return;
     drawTiles(run);
-    drawCharts(run);
+    drawCurves();
     drawPhases(run);
     drawLanes(run);
     drawEvents(run);
@@ -25,6 +33,20 @@ function draw() {
     drawSettings(run);
     document.body.dataset.drawnStep = run.view.global_step;
   });
+}
+
+function drawCurves() {
+  const rest = run.isLongAndGrowing(LONG_CURVE) ? CURVES_EVERY : 0;
+  const wait = curves_drawn + rest - performance.now();
+  if (wait > 0) {
+    // Also if nothing comes any more.
+    curves_timer ??= setTimeout(draw, wait);
+    return;
+  }
+  clearTimeout(curves_timer);
+  curves_timer = null;
+  curves_drawn = performance.now();
+  drawCharts(run);
 }
 
 function listen() {

@@ -61,6 +61,10 @@ class Run {
     return ["complete", "stopped", "diverged"].includes(this.view.state);
   }
 
+  isLongAndGrowing(length) {
+    return !this.isOver() && this.points.length > length;
+  }
+
   /** Workers that take part. */
   active() {
     return [...this.lanes.values()].filter((lane) => lane.state === "active");

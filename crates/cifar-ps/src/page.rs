@@ -35,8 +35,8 @@ pub mod stream;
 
 pub mod watch;
 
-/// How often the ledger is looked at.
-const TICK: Duration = Duration::from_millis(500);
+/// How often the ledger is looked at. Whatever changes makes a browser draw, perhaps on the cores that train.
+const TICK: Duration = Duration::from_secs(1);
 
 /// How long open pages may take to be told that the server leaves.
 const FAREWELL: Duration = Duration::from_secs(2);
