@@ -1,7 +1,7 @@
 // Listens to the server and draws what it says.
 
 /** A long curve changes slowly, and is most of what there is to draw: milliseconds between two drawings. */
-const CURVES_EVERY = 5000;
+const CURVES_EVERY = 10000;
 
 /** A shorter one is drawn whenever it changes. */
 const LONG_CURVE = 60;

@@ -36,7 +36,7 @@ pub mod stream;
 pub mod watch;
 
 /// How often the ledger is looked at. Whatever changes makes a browser draw, perhaps on the cores that train.
-const TICK: Duration = Duration::from_secs(1);
+const TICK: Duration = Duration::from_secs(2);
 
 /// How long open pages may take to be told that the server leaves.
 const FAREWELL: Duration = Duration::from_secs(2);
