@@ -5,11 +5,12 @@ use std::path::Path;
 
 use cifar_cli::exit::Exit;
 use cifar_ledger::{EvalDir, ScoreRecord, read_scores};
+use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::cluster::{Cluster, NUM_STEPS};
 use crate::files::{names_in, write_opinionated_checkpoint};
-use crate::program::{EVAL, Program, command};
+use crate::program::{EVAL, Program, command, eventually};
 
 /// Test examples of the synthetic set of 512: a fifth as many.
 const NUM_TEST_EXAMPLES: u64 = 102;
@@ -245,4 +246,38 @@ fn an_evaluator_of_a_run_that_has_diverged_says_so() {
     cluster.add_worker(&[]);
     assert_eq!(eval.wait(), Exit::Diverged);
     assert_eq!(cluster.server.program.wait(), Exit::Diverged);
+}
+
+/// By itself, not because the kernel ends it: the first process of a container has to.
+#[test]
+fn an_evaluator_that_waits_leaves_when_asked() {
+    let folder = tempfile::tempdir().unwrap();
+    for (signal, exit) in [
+        (Signal::TERM, Exit::Terminated),
+        (Signal::INT, Exit::Interrupted),
+    ] {
+        let mut eval = start(folder.path(), &[]);
+        eval.wait_until_said("No checkpoint file found");
+        eval.signal(signal);
+        assert_eq!(eval.wait(), exit);
+    }
+}
+
+/// Threads of libtorch compute on while the process ends: nothing may be taken from under them.
+#[test]
+fn an_evaluator_leaves_when_asked_while_it_scores() {
+    let cluster = Cluster::builder()
+        .workers(0)
+        .data("synthetic:20000")
+        .start();
+    eventually("the first checkpoint", || {
+        (!cluster.checkpoints().is_empty()).then_some(())
+    });
+    for _ in 0..5 {
+        let mut eval = start(cluster.train_dir(), &["--eval-data", "train_eval"]);
+        eval.wait_until_said("data set is open");
+        eval.signal(Signal::TERM);
+        assert_eq!(eval.wait(), Exit::Terminated);
+        assert_eq!(eval.stdout(), "");
+    }
 }

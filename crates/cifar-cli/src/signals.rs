@@ -1,8 +1,9 @@
 //! Signals that ask a program to leave.
 
-use std::io;
+use std::{io, thread};
 
 use rustix::process::{Signal, set_parent_process_death_signal};
+use signal_hook::low_level::exit;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::exit::Exit;
@@ -23,6 +24,28 @@ pub fn asked_to_leave() -> io::Result<impl Future<Output = Exit> + Send + 'stati
             _ = terminate.recv() => Exit::Terminated,
         }
     })
+}
+
+/// Has SIGINT and SIGTERM end this process at once, with the exit code of the signal.
+///
+/// For programs that have nothing to finish. Without it the kernel ends them as well, but not where they are
+/// the first process of a container: that one gets no signal that it does not catch. Destructors do not run:
+/// those of libtorch take away what other threads still compute with.
+///
+/// # Errors
+///
+/// If the handlers cannot be installed, or there is no thread to wait for them.
+pub fn end_when_asked() -> io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let asked = {
+        let _context = runtime.enter();
+        asked_to_leave()?
+    };
+    let wait = move || exit(runtime.block_on(asked) as i32);
+    thread::Builder::new().spawn(wait)?;
+    Ok(())
 }
 
 /// Makes the kernel send SIGTERM to this process when the one that started it dies, however it

@@ -14,6 +14,7 @@
 //! - [`distort`] turns a record into an image; [`pipeline`] turns samples into a batch;
 //!   [`prefetch`] has the next batch ready before it is asked for.
 //! - [`args`] are the flags that say where the set is; [`error`] is what can go wrong in all of this.
+//! - [`program`] gets the set and does nothing else.
 
 pub mod dataset;
 pub mod record;
@@ -36,6 +37,7 @@ pub mod prefetch;
 
 pub mod args;
 pub mod error;
+pub mod program;
 
 pub use dataset::{Dataset, Split};
 pub use digest::Sha256Digest;

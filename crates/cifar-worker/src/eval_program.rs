@@ -152,6 +152,8 @@ fn run(args: &Args) -> Result<Exit, Failure> {
     if args.leave_with_parent {
         signals::leave_with_parent()?;
     }
+    // Scores and files are written as a whole or not at all: there is nothing to finish.
+    signals::end_when_asked()?;
     set_threads(args.threads);
     let settings = Settings {
         eval_data: args.eval_data.into(),

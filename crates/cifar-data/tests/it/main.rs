@@ -10,3 +10,4 @@ mod cifar10;
 mod download;
 mod golden;
 mod obtain;
+mod program;
