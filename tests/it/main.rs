@@ -12,6 +12,7 @@ mod files;
 mod http;
 mod program;
 mod python;
+mod rendering;
 mod terminal;
 
 mod training;
@@ -46,4 +47,5 @@ mod bench;
 
 mod documents;
 mod logs;
+mod manifests;
 mod tidy;
