@@ -570,6 +570,36 @@ fn certificates_take_the_place_of_what_goes_in_clear() {
     }
 }
 
+/// What a certificate's owner may do stands in it as the organization.
+#[test]
+fn each_part_may_do_what_it_is_for_and_no_pod_is_admin() {
+    for rendering in renderings() {
+        let certificates: Vec<&Value> = rendering.of_kind("Certificate").collect();
+        if certificates.is_empty() {
+            continue;
+        }
+        let of_secret = |secret: &str| {
+            let mut found = certificates.iter().map(|certificate| &certificate["spec"]);
+            found.find(|spec| spec["secretName"] == secret).unwrap()
+        };
+        for job in rendering.jobs() {
+            let mut secrets = items(&job.pod()["volumes"])
+                .filter_map(|volume| at(volume, "secret.secretName").as_str());
+            let certificate = of_secret(secrets.next().unwrap());
+            assert_eq!(secrets.next(), None, "{}", job.name);
+            let (usage, organizations) = match job.component() {
+                "server" => ("server auth", Value::Null),
+                "worker" => ("client auth", json!(["worker"])),
+                _ => ("client auth", json!(["viewer"])),
+            };
+            assert_eq!(at(certificate, "subject.organizations"), &organizations);
+            assert_eq!(certificate["usages"], json!(["digital signature", usage]));
+        }
+        let admin = of_secret("cifar-admin-tls");
+        assert_eq!(at(admin, "subject.organizations"), &json!(["admin"]));
+    }
+}
+
 #[test]
 fn a_set_ends_with_its_server_and_waits_in_its_queue() {
     for rendering in renderings() {
