@@ -10,12 +10,16 @@ WORKDIR /src
 COPY . .
 # What cifar-ps --version tells; the sources come without their history.
 ARG CIFAR_PS_COMMIT=unknown
+# No line numbers of the source in the program; its backtraces name functions.
+ENV CARGO_PROFILE_RELEASE_DEBUG=false CARGO_PROFILE_RELEASE_STRIP=debuginfo
 # Static: glibc goes into the program, so that the image needs no system. It looks up no names.
-RUN target="$(rustc --print host-tuple)" \
+RUN --mount=type=cache,target=/usr/local/cargo/registry \
+    --mount=type=cache,target=/src/target \
+    target="$(rustc --print host-tuple)" \
     && RUSTFLAGS="-C target-feature=+crt-static" \
        cargo build --release --locked --target "${target}" --package cifar-ps \
     && mkdir -p /out/bin /out/train /out/tmp \
-    && strip --strip-debug -o /out/bin/cifar-ps "target/${target}/release/cifar-ps"
+    && cp "target/${target}/release/cifar-ps" /out/bin/
 
 FROM scratch
 ARG CIFAR_PS_COMMIT=unknown

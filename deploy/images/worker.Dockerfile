@@ -21,11 +21,16 @@ WORKDIR /src
 COPY . .
 # What the programs' --version tells; the sources come without their history.
 ARG CIFAR_PS_COMMIT=unknown
-RUN cargo xtask setup \
+# No line numbers of the source in the programs; their backtraces name functions.
+ENV CARGO_PROFILE_RELEASE_DEBUG=false CARGO_PROFILE_RELEASE_STRIP=debuginfo
+RUN --mount=type=cache,target=/usr/local/cargo/registry \
+    --mount=type=cache,target=/root/.cache/cifar-ps \
+    --mount=type=cache,target=/src/target \
+    cargo run --release --locked --package xtask -- setup \
     && cargo build --release --locked --package cifar-worker --package cifar-data \
     && mkdir -p /out/bin /out/lib \
     && for program in cifar-worker cifar-eval cifar-data; do \
-           strip --strip-debug -o "/out/bin/${program}" "target/release/${program}"; \
+           cp "target/release/${program}" /out/bin/; \
        done \
     && cp .libtorch/lib/lib*.so.* .libtorch/lib/libtorch_cpu.so .libtorch/lib/libc10.so /out/lib/
 
