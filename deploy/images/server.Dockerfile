@@ -12,7 +12,7 @@ COPY . .
 ARG CIFAR_PS_COMMIT=unknown
 # No line numbers of the source in the program; its backtraces name functions.
 ENV CARGO_PROFILE_RELEASE_DEBUG=false CARGO_PROFILE_RELEASE_STRIP=debuginfo
-# Static: glibc goes into the program, so that the image needs no system. It looks up no names.
+# Static: glibc goes into the program, so that the image needs no system; it looks up names without a library.
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/src/target \
     target="$(rustc --print host-tuple)" \

@@ -10,6 +10,7 @@ mod browser;
 mod cluster;
 mod files;
 mod http;
+mod network;
 mod program;
 mod python;
 mod rendering;
@@ -24,6 +25,7 @@ mod top;
 mod chaos;
 mod commit_points;
 mod data_plane;
+mod hosts;
 mod same_bits;
 
 mod bad_data;
