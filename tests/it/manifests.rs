@@ -595,6 +595,19 @@ fn each_part_may_do_what_it_is_for_and_no_pod_is_admin() {
             assert_eq!(at(certificate, "subject.organizations"), &organizations);
             assert_eq!(certificate["usages"], json!(["digital signature", usage]));
         }
+        for monitor in rendering.of_kind("ServiceMonitor") {
+            let endpoint = &at(monitor, "spec.endpoints")[0];
+            assert_eq!(endpoint["scheme"], "https", "{}", rendering.name);
+            let tls = &endpoint["tlsConfig"];
+            let secret = text(at(tls, "keySecret.name"));
+            for part in ["ca", "cert"] {
+                assert_eq!(at(&tls[part], "secret.name"), secret);
+            }
+            let scraper = of_secret(secret);
+            assert_eq!(at(scraper, "subject.organizations"), &json!(["viewer"]));
+            let service = rendering.names_of_kind("Service")[0];
+            assert_eq!(tls["serverName"], service);
+        }
         let admin = of_secret("cifar-admin-tls");
         assert_eq!(at(admin, "subject.organizations"), &json!(["admin"]));
     }
