@@ -1,0 +1,66 @@
+//! What a client's flags come to: TLS, and the token that it shows.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tokio_rustls::rustls::ClientConfig;
+
+use crate::args::CredentialArgs;
+use crate::error::GuardError;
+use crate::guard::warn_if_shared;
+use crate::tls::{self, PairFiles};
+use crate::token::Token;
+use crate::watched::{Watched, read};
+
+/// How a client shows who it is. The default is in clear, and shows nothing.
+#[derive(Clone, Debug, Default)]
+pub struct Credentials {
+    tls: Option<Arc<Watched<ClientConfig>>>,
+    token: Option<Arc<Watched<Token>>>,
+}
+
+impl Credentials {
+    /// Reads the files that the flags name.
+    ///
+    /// # Errors
+    ///
+    /// [`GuardError`] if one cannot be used.
+    pub fn new(args: &CredentialArgs) -> Result<Self, GuardError> {
+        let pair = args.tls_cert.clone().zip(args.tls_key.clone());
+        let pair = pair.map(|(certificate, key)| PairFiles { certificate, key });
+        let tls = args.tls_ca.clone();
+        let tls = tls
+            .map(|authority| tls::client(authority, pair))
+            .transpose()?;
+        let token = args.token_file.clone().map(token).transpose()?;
+        Ok(Credentials {
+            tls: tls.map(Arc::new),
+            token: token.map(Arc::new),
+        })
+    }
+
+    /// TLS of the next connection, if there is to be any.
+    #[must_use]
+    pub fn tls(&self) -> Option<Arc<ClientConfig>> {
+        self.tls.as_ref().map(|tls| tls.newest())
+    }
+
+    /// What the `authorization` header of the next request says.
+    #[must_use]
+    pub fn authorization(&self) -> Option<String> {
+        let token = self.token.as_ref()?.newest();
+        Some(token.authorization())
+    }
+}
+
+fn token(path: PathBuf) -> Result<Watched<Token>, GuardError> {
+    Watched::new(vec![path.clone()], move || {
+        warn_if_shared(&path);
+        let bytes = read(&path)?;
+        let token = Token::in_file(&String::from_utf8_lossy(&bytes));
+        token.map_err(|source| GuardError::Tokens {
+            path: path.clone(),
+            source,
+        })
+    })
+}

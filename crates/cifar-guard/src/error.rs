@@ -1,0 +1,94 @@
+//! What can be wrong with the files and flags of security. Mending takes a person.
+
+use std::error::Error as _;
+use std::io;
+use std::path::PathBuf;
+
+use tokio_rustls::rustls;
+
+use crate::token::TokenError;
+
+/// Why a server or client cannot be made safe as it was told to be.
+#[derive(Debug, thiserror::Error)]
+pub enum GuardError {
+    /// A file cannot be read.
+    #[error("cannot read {path}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// A file of tokens is not as it should be.
+    #[error("{path} cannot be used")]
+    Tokens {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: TokenError,
+    },
+    /// A file holds no certificate or key in PEM.
+    #[error("{path} holds no {what} in PEM form: {reason}")]
+    Pem {
+        /// The file.
+        path: PathBuf,
+        /// What was looked for.
+        what: &'static str,
+        /// What was found.
+        reason: String,
+    },
+    /// Certificate and key do not make a pair, or are of a kind that is not supported.
+    #[error("the certificate {certificate} cannot be used with the key {key}")]
+    Pair {
+        /// File of the certificate.
+        certificate: PathBuf,
+        /// File of its key.
+        key: PathBuf,
+        /// Why not.
+        source: rustls::Error,
+    },
+    /// No authority can be made of a file.
+    #[error("{path} is no authority for certificates: {reason}")]
+    Authority {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        reason: String,
+    },
+    /// An address that other machines reach, without encryption.
+    #[error(
+        "{flag} {address} can be reached from other machines, and what travels there would not be \
+         encrypted: give --tls-cert and --tls-key, or say --insecure if the network is trusted"
+    )]
+    Clear {
+        /// The flag.
+        flag: &'static str,
+        /// The address.
+        address: String,
+    },
+    /// An address that is none.
+    #[error("{flag} {address} is no address to listen on")]
+    Address {
+        /// The flag.
+        flag: &'static str,
+        /// The address.
+        address: String,
+        /// Why not.
+        source: io::Error,
+    },
+}
+
+impl GuardError {
+    /// The error and its causes, in one line.
+    #[must_use]
+    pub fn in_full(&self) -> String {
+        let mut text = self.to_string();
+        let mut cause = self.source();
+        while let Some(error) = cause {
+            text += &format!(": {error}");
+            cause = error.source();
+        }
+        text
+    }
+}

@@ -1,0 +1,125 @@
+//! What a server's flags come to: an address it may listen on, TLS for its ports, a gate for requests.
+
+use std::net::SocketAddr;
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+
+use tracing::warn;
+
+use crate::admission::PortTls;
+use crate::args::GuardArgs;
+use crate::error::GuardError;
+use crate::gate::Gate;
+use crate::reach::{Cover, listen_on};
+use crate::tls::{self, PairFiles, Speaks};
+use crate::token::Tokens;
+use crate::watched::{Watched, read};
+
+/// The protection of a server.
+#[derive(Clone, Debug, Default)]
+pub struct Guard {
+    pair: Option<PairFiles>,
+    client_authority: Option<PathBuf>,
+    is_insecure: bool,
+    gate: Gate,
+}
+
+impl Guard {
+    /// Reads the files that the flags name.
+    ///
+    /// # Errors
+    ///
+    /// [`GuardError`] if one cannot be used.
+    pub fn new(args: &GuardArgs) -> Result<Self, GuardError> {
+        let pair = args.tls_cert.clone().zip(args.tls_key.clone());
+        let pair = pair.map(|(certificate, key)| PairFiles { certificate, key });
+        let tokens = args.token_file.clone().map(tokens).transpose()?;
+        let guard = Guard {
+            gate: Gate::new(tokens, args.tls_client_ca.is_some()),
+            pair,
+            client_authority: args.tls_client_ca.clone(),
+            is_insecure: args.insecure,
+        };
+        // What is wrong with the files shows here.
+        guard.tls(Speaks::Http2)?;
+        Ok(guard)
+    }
+
+    /// The sockets of the address of a flag, if the server may listen there.
+    ///
+    /// # Errors
+    ///
+    /// [`GuardError`] if other machines could read along, or it is no address.
+    pub fn listen_on(
+        &self,
+        flag: &'static str,
+        address: &str,
+    ) -> Result<Vec<SocketAddr>, GuardError> {
+        let cover = match (self.is_encrypted(), self.is_insecure) {
+            (true, _) => Cover::Encrypted,
+            (false, true) => Cover::ClearOnPurpose,
+            (false, false) => Cover::Clear,
+        };
+        let sockets = listen_on(flag, address, cover)?;
+        let is_here = |socket: &SocketAddr| socket.ip().to_canonical().is_loopback();
+        if !sockets.iter().all(is_here) {
+            if !self.is_encrypted() {
+                warn!(
+                    address,
+                    "what travels here is not encrypted, as --insecure allows"
+                );
+            }
+            if self.gate.is_open() {
+                warn!(
+                    address,
+                    "whoever reaches this address may take part: --tls-client-ca or --token-file would ask who it is"
+                );
+            }
+        }
+        Ok(sockets)
+    }
+
+    /// Whether its ports speak TLS.
+    #[must_use]
+    pub fn is_encrypted(&self) -> bool {
+        self.pair.is_some()
+    }
+
+    /// TLS of a port.
+    ///
+    /// # Errors
+    ///
+    /// [`GuardError`] if a file cannot be used.
+    pub fn tls(&self, speaks: Speaks) -> Result<PortTls, GuardError> {
+        let of_pair =
+            |pair: &PairFiles| tls::server(pair.clone(), self.client_authority.clone(), speaks);
+        self.pair.as_ref().map(of_pair).transpose()
+    }
+
+    /// Who may ask for what.
+    #[must_use]
+    pub fn gate(&self) -> &Gate {
+        &self.gate
+    }
+}
+
+fn tokens(path: PathBuf) -> Result<Watched<Tokens>, GuardError> {
+    Watched::new(vec![path.clone()], move || {
+        warn_if_shared(&path);
+        let bytes = read(&path)?;
+        let tokens = Tokens::in_file(&String::from_utf8_lossy(&bytes));
+        tokens.map_err(|source| GuardError::Tokens {
+            path: path.clone(),
+            source,
+        })
+    })
+}
+
+/// Says so if other users of this machine can read a secret.
+pub(crate) fn warn_if_shared(path: &PathBuf) {
+    const READ_BY_OTHERS: u32 = 0o004;
+    let mode = std::fs::metadata(path).map_or(0, |found| found.mode());
+    if mode & READ_BY_OTHERS != 0 {
+        warn!(path = %path.display(), "every user of this machine can read this file of secrets: chmod 600 would change that");
+    }
+}

@@ -1,0 +1,180 @@
+//! TLS of both ends, out of PEM files.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tokio_rustls::rustls::crypto::{CryptoProvider, ring};
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_rustls::rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
+use tokio_rustls::rustls::{ClientConfig, RootCertStore, ServerConfig};
+
+use crate::error::GuardError;
+use crate::watched::{Watched, read};
+
+/// What is spoken over a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Speaks {
+    /// HTTP/2: gRPC.
+    Http2,
+    /// HTTP/1.1: the page.
+    Http1,
+}
+
+impl Speaks {
+    fn protocols(self) -> Vec<Vec<u8>> {
+        vec![match self {
+            Speaks::Http2 => b"h2".to_vec(),
+            Speaks::Http1 => b"http/1.1".to_vec(),
+        }]
+    }
+}
+
+/// A certificate and its key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PairFiles {
+    /// The certificate, with those that lead from it to the authority.
+    pub certificate: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
+}
+
+/// TLS of a server, which follows its files.
+///
+/// # Errors
+///
+/// [`GuardError`] if they cannot be used.
+pub fn server(
+    pair: PairFiles,
+    client_authority: Option<PathBuf>,
+    speaks: Speaks,
+) -> Result<Watched<ServerConfig>, GuardError> {
+    let mut files = vec![pair.certificate.clone(), pair.key.clone()];
+    files.extend(client_authority.clone());
+    Watched::new(files, move || {
+        server_config(&pair, client_authority.as_deref(), speaks)
+    })
+}
+
+fn server_config(
+    pair: &PairFiles,
+    client_authority: Option<&Path>,
+    speaks: Speaks,
+) -> Result<ServerConfig, GuardError> {
+    let builder = ServerConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .expect("ring has what these versions need");
+    let builder = match client_authority {
+        None => builder.with_no_client_auth(),
+        Some(path) => {
+            let roots = Arc::new(authority(path)?);
+            let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider()).build();
+            let verifier = verifier.map_err(|error| GuardError::Authority {
+                path: path.to_owned(),
+                reason: error.to_string(),
+            })?;
+            builder.with_client_cert_verifier(verifier)
+        }
+    };
+    let (certificates, key) = read_pair(pair)?;
+    let mut config = builder
+        .with_single_cert(certificates, key)
+        .map_err(|source| not_a_pair(pair, source))?;
+    config.alpn_protocols = speaks.protocols();
+    // Who comes again is looked at again: its certificate may have expired meanwhile.
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.send_tls13_tickets = 0;
+    Ok(config)
+}
+
+/// TLS of a client, which follows its files.
+///
+/// # Errors
+///
+/// [`GuardError`] if they cannot be used.
+pub fn client(
+    server_authority: PathBuf,
+    pair: Option<PairFiles>,
+) -> Result<Watched<ClientConfig>, GuardError> {
+    let mut files = vec![server_authority.clone()];
+    if let Some(pair) = &pair {
+        files.extend([pair.certificate.clone(), pair.key.clone()]);
+    }
+    Watched::new(files, move || {
+        client_config(&server_authority, pair.as_ref())
+    })
+}
+
+fn client_config(
+    server_authority: &Path,
+    pair: Option<&PairFiles>,
+) -> Result<ClientConfig, GuardError> {
+    let builder = ClientConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .expect("ring has what these versions need")
+        .with_root_certificates(authority(server_authority)?);
+    let mut config = match pair {
+        None => builder.with_no_client_auth(),
+        Some(pair) => {
+            let (certificates, key) = read_pair(pair)?;
+            builder
+                .with_client_auth_cert(certificates, key)
+                .map_err(|source| not_a_pair(pair, source))?
+        }
+    };
+    config.alpn_protocols = Speaks::Http2.protocols();
+    Ok(config)
+}
+
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(ring::default_provider())
+}
+
+fn not_a_pair(pair: &PairFiles, source: tokio_rustls::rustls::Error) -> GuardError {
+    GuardError::Pair {
+        certificate: pair.certificate.clone(),
+        key: pair.key.clone(),
+        source,
+    }
+}
+
+fn read_pair(
+    pair: &PairFiles,
+) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), GuardError> {
+    let certificates = certificates(&pair.certificate)?;
+    let bytes = read(&pair.key)?;
+    let key = PrivateKeyDer::from_pem_slice(&bytes).map_err(|error| GuardError::Pem {
+        path: pair.key.clone(),
+        what: "private key",
+        reason: error.to_string(),
+    })?;
+    Ok((certificates, key))
+}
+
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, GuardError> {
+    let bytes = read(path)?;
+    let failed = |reason: String| GuardError::Pem {
+        path: path.to_owned(),
+        what: "certificate",
+        reason,
+    };
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
+    let found = found.map_err(|error| failed(error.to_string()))?;
+    match found.is_empty() {
+        true => Err(failed("there is none".to_owned())),
+        false => Ok(found),
+    }
+}
+
+fn authority(path: &Path) -> Result<RootCertStore, GuardError> {
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates(path)? {
+        roots
+            .add(certificate)
+            .map_err(|error| GuardError::Authority {
+                path: path.to_owned(),
+                reason: error.to_string(),
+            })?;
+    }
+    Ok(roots)
+}
