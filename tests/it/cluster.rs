@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use cifar_cli::exit::Exit;
+use cifar_guard::Credentials;
 use cifar_ledger::ledger_file::LEDGER_FILE;
 use cifar_ledger::{Line, Record};
 use cifar_params::{Checkpoint, Layout, StateDigest, checkpoint};
@@ -249,7 +250,8 @@ impl Server {
             .expect("there are files and memory for an event loop");
         let client = {
             let _context = runtime.enter();
-            Client::new(&address, &Layout::cifar10()).expect("the server prints its address")
+            let client = Client::new(&address, &Layout::cifar10(), &Credentials::default());
+            client.expect("the server prints its address")
         };
         Server {
             program,

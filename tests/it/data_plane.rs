@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use cifar_cli::exit::Exit;
 use cifar_params::{DecayBy, Kernels, Layout, Mode, RunConfig, Score, StateDigest, Values};
-use cifar_sequence::{DataSet, InputKind};
+use cifar_sequence::{DataSet, GlobalStep, InputKind};
 use cifar_wire::gradient_slot::Nonce;
 use cifar_wire::messages::{
     Assignment, Attachment, CheckpointReply, CheckpointRequest, FollowerId, Goodbye, LedgerPart,
-    LedgerPosition, Member, Pull, Push, Pushed, ReceivedGradients, Refusal, Registered,
+    LedgerPosition, Member, Order, Pull, Push, Pushed, ReceivedGradients, Refusal, Registered,
     Registration, Session, SharedMemory, Status, TowerSummary, Verdict, WorkerId,
 };
 use cifar_wire::server::{ParameterServer, RequestError, service};
@@ -176,6 +176,10 @@ impl ParameterServer for ServerOfAnotherHost {
         Ok(Assignment::Goodbye(Goodbye::Complete))
     }
 
+    fn turned_away(&self, _: Member) -> Option<Verdict> {
+        None
+    }
+
     fn gradient_memory(&self) -> Values {
         Values::zeros(Layout::cifar10().num_values())
     }
@@ -225,6 +229,10 @@ impl ParameterServer for ServerOfAnotherHost {
     }
 
     async fn report_score(&self, _: FollowerId, _: Score) -> Result<(), RequestError> {
+        Err(RequestError::ShuttingDown)
+    }
+
+    async fn administer(&self, _: Order) -> Result<GlobalStep, RequestError> {
         Err(RequestError::ShuttingDown)
     }
 }

@@ -6,6 +6,7 @@ use std::iter;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
+use cifar_guard::Credentials;
 use cifar_params::{Layout, RunConfig};
 use cifar_wire::client::Client;
 use cifar_wire::messages::{Assignment, Member, PROTOCOL_VERSION, Pull, Registration};
@@ -185,11 +186,12 @@ impl<'a> Crowd<'a> {
         let layout = Layout::cifar10();
         let (stop, stopped) = watch::channel(false);
         let _context = runtime.enter();
-        let mut client = Client::new(server.address(), &layout)?;
+        let in_clear = Credentials::default();
+        let mut client = Client::new(server.address(), &layout, &in_clear)?;
         let run = runtime.block_on(client.run())?;
         let mut tasks = JoinSet::new();
         for number in 0..workers {
-            let client = Client::new(server.address(), &layout)?;
+            let client = Client::new(server.address(), &layout, &in_clear)?;
             let answers = Answers::new(&run, &gradient(&layout, number));
             let worker = work(client, run.clone(), answers, stopped.clone());
             tasks.spawn(worker);

@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
+use cifar_guard::Credentials;
 use cifar_params::{Layout, Values};
 use cifar_wire::data_plane::DataPlane;
 use cifar_wire::messages::{Variables, Verdict, Work};
@@ -138,7 +139,8 @@ impl Worker {
         layout: &Layout,
         data_plane: DataPlane,
     ) -> anyhow::Result<Self> {
-        let mut link = ServerLink::new(server.address(), layout, data_plane, PATIENCE)?;
+        let in_clear = Credentials::default();
+        let mut link = ServerLink::new(server.address(), layout, &in_clear, data_plane, PATIENCE)?;
         let run = link.run()?;
         link.register(layout.fingerprint(), run.data.digest(), numerics())?;
         let gradients = gradient(layout, SEED);

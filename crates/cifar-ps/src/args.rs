@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use cifar_cli::args::{positive, seconds};
 use cifar_cli::logging::LogArgs;
+use cifar_guard::args::{CredentialArgs, GuardArgs};
 use cifar_params::{DecayBy, Kernels};
 use cifar_sequence::{DataSet, GlobalStep, InputKind};
 use clap::{Parser, Subcommand};
@@ -36,6 +37,11 @@ pub struct Args {
     /// takes a free one, printed as `http ADDR`
     #[arg(long, value_name = "ADDR")]
     pub http: Option<String>,
+
+    /// Answer health checks of gRPC at this address too, HOST:PORT, in clear and nothing else: for probes
+    /// that cannot do TLS; port 0 takes a free one, printed as `health ADDR`
+    #[arg(long, value_name = "ADDR")]
+    pub health: Option<String>,
 
     /// Folder of the run's checkpoints; made if it is not there, never wiped
     #[arg(long, default_value = DEFAULT_TRAIN_DIR, value_name = "DIR")]
@@ -94,6 +100,10 @@ pub struct Args {
     #[arg(long, default_value_t = 0.0, value_name = "SHARE", value_parser = share, help_heading = "Workers")]
     pub audit_fraction: f64,
 
+    /// Who may connect, and how what travels is protected.
+    #[command(flatten)]
+    pub guard: GuardArgs,
+
     /// Where logs go and what is in them.
     #[command(flatten)]
     pub log: LogArgs,
@@ -139,11 +149,20 @@ pub enum Verb {
     #[command(flatten)]
     Ask(Question),
     /// Show the run of a server on the terminal: what each worker does, loss, speed, events
-    Top {
-        /// Address of the server, HOST:PORT
-        #[arg(long, default_value = DEFAULT_ADDRESS, value_name = "ADDR")]
-        server: String,
-    },
+    Top(ServerArgs),
+
+    /// Have a server write a checkpoint now, and print its step
+    Checkpoint(ServerArgs),
+
+    /// Have a server complete the step that is under way, begin no other, write a checkpoint and leave:
+    /// nothing that workers have computed is lost. They wait for it to be started again. Prints the step
+    /// of the checkpoint
+    Drain(ServerArgs),
+
+    /// Have a server write a checkpoint of the last complete step and leave at once, as SIGTERM does:
+    /// gradients of the step under way are dropped, and computed again after the next start. Workers wait
+    /// for that. Prints the step of the checkpoint
+    Stop(ServerArgs),
 
     /// Show a run on a page, also one that is over: its curves, workers, events and pictures
     View {
@@ -154,7 +173,23 @@ pub enum Verb {
         /// Address of the page, HOST:PORT; port 0 takes a free one, printed as `http ADDR`
         #[arg(long, default_value = "127.0.0.1:0", value_name = "ADDR")]
         http: String,
+
+        /// Who may connect, and how what travels is protected.
+        #[command(flatten)]
+        guard: GuardArgs,
     },
+}
+
+/// Where a server is, and how to show who asks.
+#[derive(Clone, Debug, clap::Args)]
+pub struct ServerArgs {
+    /// Address of the server, HOST:PORT
+    #[arg(long, default_value = DEFAULT_ADDRESS, value_name = "ADDR")]
+    pub server: String,
+
+    /// How to show it, and to know the server.
+    #[command(flatten)]
+    pub credentials: CredentialArgs,
 }
 
 /// What can be asked about a run.

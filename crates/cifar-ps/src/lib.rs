@@ -13,8 +13,8 @@
 //! and through the [`recorder`] into the ledger; [`serve`] runs until the end, [`train_dir`] keeps the
 //! files, [`start`] goes on with them, [`step_log`] writes the tutorial's lines, [`summary_writer`] what
 //! TensorBoard shows, [`args`] and [`config`] are the command line, and [`program`] is `main`.
-//! [`page`] shows the run in a browser and to Prometheus, and [`inquiry`] is what the program says about
-//! a run instead of serving it.
+//! [`page`] shows the run in a browser and to Prometheus, [`inquiry`] is what the program says about
+//! a run instead of serving it, and [`administration`] what it tells a running server to do.
 
 pub mod schedule;
 
@@ -79,6 +79,8 @@ pub mod config;
 pub mod page;
 
 pub mod inquiry;
+
+pub mod administration;
 
 pub mod program;
 

@@ -3,7 +3,7 @@
 //! The page is a reader of the train dir: a thread of its own follows the ledger a few times a second
 //! and folds it into a view ([`watch`]), so that the way of a commit knows nothing of it, and a run in
 //! another process or one that is over is shown by the same code. What only the running server knows
-//! comes from its status ([`live`]). [`routes`] answers, [`stream`] sends each open page what changed,
+//! comes from its status ([`live`]). `entry` lets in who may look, [`routes`] answers, [`stream`] sends each open page what changed,
 //! [`metrics`] is the same for Prometheus, [`pictures`] are what the model sees and has learnt.
 
 use std::path::PathBuf;
@@ -12,6 +12,10 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::Context;
+use cifar_guard::Guard;
+use cifar_guard::admission::PortTls;
+use cifar_guard::gate::Gate;
+use cifar_guard::tls::Speaks;
 use cifar_wire::messages::Status;
 use cifar_wire::traffic::Traffic;
 use tokio::net::TcpListener;
@@ -19,11 +23,14 @@ use tokio::sync::{oneshot, watch as signal};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tracing::{error, warn};
 
+use crate::page::entry::{Connections, PagePeer};
 use crate::page::routes::Site;
 use crate::page::watch::Watch;
 use crate::recorder::Calendar;
 
 pub mod live;
+
+mod entry;
 
 pub mod metrics;
 
@@ -69,12 +76,18 @@ pub struct Page {
 }
 
 impl Page {
-    /// Serves the page on a thread of its own: nothing that it does can hold the run up.
+    /// Serves the page on a thread of its own, to whom `guard` lets in: nothing that it does can hold the
+    /// run up.
     ///
     /// # Errors
     ///
-    /// If the thread cannot be started.
-    pub fn start(listener: std::net::TcpListener, source: Source) -> anyhow::Result<Self> {
+    /// If the thread cannot be started, or a file of the guard's cannot be used.
+    pub fn start(
+        listener: std::net::TcpListener,
+        source: Source,
+        guard: &Guard,
+    ) -> anyhow::Result<Self> {
+        let (tls, gate) = (guard.tls(Speaks::Http1)?, guard.gate().clone());
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -84,7 +97,9 @@ impl Page {
         thread::Builder::new()
             .name("page".to_owned())
             .spawn(move || {
-                if let Err(error) = runtime.block_on(serve(listener, source, asked_to_leave)) {
+                if let Err(error) =
+                    runtime.block_on(serve(listener, tls, gate, source, asked_to_leave))
+                {
                     error!("the page is not shown any more: {error:#}");
                 }
                 // Nobody may wait for it.
@@ -106,20 +121,24 @@ impl Page {
 
 async fn serve(
     listener: std::net::TcpListener,
+    tls: PortTls,
+    gate: Gate,
     source: Source,
     asked_to_leave: oneshot::Receiver<()>,
 ) -> anyhow::Result<()> {
-    let listener = TcpListener::from_std(listener)?;
+    let connections = Connections::to(TcpListener::from_std(listener)?, tls);
     let (changed, changes) = signal::channel(false);
     let site = Arc::new(Site::new(source, changes));
     let answering = tokio::spawn({
-        let (router, mut changes) = (routes::router(Arc::clone(&site)), changed.subscribe());
+        let router = routes::router(Arc::clone(&site), gate);
+        let router = router.into_make_service_with_connect_info::<PagePeer>();
+        let mut changes = changed.subscribe();
         let is_over = async move {
             // That nobody can tell is an end, too.
             let _ = changes.wait_for(|is_over| *is_over).await;
         };
         async move {
-            axum::serve(listener, router)
+            axum::serve(connections, router)
                 .with_graceful_shutdown(is_over)
                 .await
         }

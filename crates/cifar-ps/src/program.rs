@@ -1,6 +1,7 @@
 //! `main` of cifar-ps: from the command line to the end of the run.
 
 use std::io::{self, Write};
+use std::net::ToSocketAddrs;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -9,15 +10,20 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use anyhow::{Context, anyhow};
 use cifar_cli::exit::{Exit, Failure, OrExit, report};
 use cifar_cli::{logging, signals};
+use cifar_guard::Guard;
+use cifar_guard::args::GuardArgs;
+use cifar_guard::limits::raise_open_files;
+use cifar_guard::tls::Speaks;
 use cifar_ledger::ledger_file::LEDGER_FILE;
 use cifar_params::{Layout, RunConfig, StateDigest};
 use cifar_sequence::GlobalStep;
-use cifar_wire::messages::{Session, Status};
+use cifar_wire::messages::{Order, Session, Status};
 use cifar_wire::traffic::Traffic;
 use clap::Parser;
 use tokio::net::TcpListener;
 use tracing::info;
 
+use crate::administration::give;
 use crate::args::{AbortAt, Args, Verb};
 use crate::commit_path::{AtPoint, CommitPath};
 use crate::config;
@@ -25,7 +31,7 @@ use crate::follower_files::FollowerFiles;
 use crate::inquiry::answer;
 use crate::page::{Page, Source};
 use crate::recorder::{Calendar, Recorder};
-use crate::serve::{Keeper, serve};
+use crate::serve::{Entrance, Keeper, serve};
 use crate::service::Service;
 use crate::start::{Start, exit_of, load_initial, open_files, resume_or_begin};
 use crate::step_log::StepLog;
@@ -41,8 +47,15 @@ const RUNTIME_THREADS: usize = 2;
 pub fn main() -> ExitCode {
     let args = Args::parse();
     let result = match &args.verb {
-        Some(Verb::Top { server }) => cifar_top::run(server),
-        Some(Verb::View { train_dir, http }) => view(train_dir, http),
+        Some(Verb::Top(args)) => cifar_top::run(&args.server, &args.credentials),
+        Some(Verb::Checkpoint(args)) => give(Order::SaveCheckpoint, args),
+        Some(Verb::Drain(args)) => give(Order::Drain, args),
+        Some(Verb::Stop(args)) => give(Order::Stop, args),
+        Some(Verb::View {
+            train_dir,
+            http,
+            guard,
+        }) => view(train_dir, http, guard),
         Some(Verb::Ask(question)) => answer(question),
         None => run(&args),
     };
@@ -56,8 +69,17 @@ fn run(args: &Args) -> Result<Exit, Failure> {
     }
     let layout = Arc::new(Layout::cifar10());
     // What can be wrong with the command line shows before anything is moved or written.
-    let listener = bind(&args.listen)?;
-    let page_listener = args.http.as_deref().map(bind).transpose()?;
+    let guard = Guard::new(&args.guard).or_exit(Exit::Permanent)?;
+    let listeners = Listeners {
+        workers: bind(&guard, "--listen", &args.listen)?,
+        page: args
+            .http
+            .as_deref()
+            .map(|address| bind(&guard, "--http", address))
+            .transpose()?,
+        health: args.health.as_deref().map(bind_for_health).transpose()?,
+    };
+    raise_open_files();
     if args.fresh {
         config::new_run(&args.run, StateDigest(0)).or_exit(Exit::Usage)?;
         if let Some(path) = &args.run.init_from {
@@ -72,17 +94,15 @@ fn run(args: &Args) -> Result<Exit, Failure> {
         .enable_all()
         .build()
         .context("cannot start the threads of the server")?;
-    let listeners = Listeners {
-        workers: listener,
-        page: page_listener,
-    };
-    runtime.block_on(train(args, listeners, Arc::new(train_dir), layout, start))
+    let train_dir = Arc::new(train_dir);
+    runtime.block_on(train(args, &guard, listeners, train_dir, layout, start))
 }
 
 /// Where the server listens.
 struct Listeners {
     workers: std::net::TcpListener,
     page: Option<std::net::TcpListener>,
+    health: Option<std::net::TcpListener>,
 }
 
 impl Listeners {
@@ -94,6 +114,9 @@ impl Listeners {
             let address = address_of(page)?;
             info!(address, "page is shown");
             lines.push_str(&format!("http {address}\n"));
+        }
+        if let Some(health) = &self.health {
+            lines.push_str(&format!("health {}\n", address_of(health)?));
         }
         announce(&lines).context("cannot write to stdout")?;
         Ok(address)
@@ -107,8 +130,9 @@ fn address_of(listener: &std::net::TcpListener) -> anyhow::Result<String> {
 }
 
 /// Shows the page of a run until it is told to leave.
-fn view(train_dir: &Path, address: &str) -> Result<Exit, Failure> {
-    let listener = bind(address)?;
+fn view(train_dir: &Path, address: &str, args: &GuardArgs) -> Result<Exit, Failure> {
+    let guard = Guard::new(args).or_exit(Exit::Permanent)?;
+    let listener = bind(&guard, "--http", address)?;
     if !train_dir.join(LEDGER_FILE).is_file() {
         let train_dir = train_dir.display();
         let error = anyhow!("{train_dir} holds no ledger; name the train dir of a run");
@@ -127,18 +151,37 @@ fn view(train_dir: &Path, address: &str) -> Result<Exit, Failure> {
             status: None,
             traffic: None,
         };
-        let page = Page::start(listener, source)?;
+        let page = Page::start(listener, source, &guard)?;
         announce(&format!("http {address}\n")).context("cannot write to stdout")?;
         let train_dir = train_dir.display();
-        eprintln!("the page of {train_dir} is at http://{address}/ until Ctrl-C");
+        let scheme = match guard.is_encrypted() {
+            true => "https",
+            false => "http",
+        };
+        eprintln!("the page of {train_dir} is at {scheme}://{address}/ until Ctrl-C");
         let exit = leave.await;
         page.finish().await;
         Ok(exit)
     })
 }
 
-fn bind(address: &str) -> Result<std::net::TcpListener, Failure> {
-    let listener = std::net::TcpListener::bind(address).map_err(|error| {
+/// Listens on the address of a flag, if that is safe.
+fn bind(
+    guard: &Guard,
+    flag: &'static str,
+    address: &str,
+) -> Result<std::net::TcpListener, Failure> {
+    let sockets = guard.listen_on(flag, address).or_exit(Exit::Permanent)?;
+    bind_to(address, &sockets[..])
+}
+
+/// Whether a server is well is no secret.
+fn bind_for_health(address: &str) -> Result<std::net::TcpListener, Failure> {
+    bind_to(address, address)
+}
+
+fn bind_to(address: &str, sockets: impl ToSocketAddrs) -> Result<std::net::TcpListener, Failure> {
+    let listener = std::net::TcpListener::bind(sockets).map_err(|error| {
         let exit = match error.kind() {
             io::ErrorKind::AddrInUse => Exit::TryAgain,
             _ => Exit::Permanent,
@@ -153,6 +196,7 @@ fn bind(address: &str) -> Result<std::net::TcpListener, Failure> {
 
 async fn train(
     args: &Args,
+    guard: &Guard,
     listeners: Listeners,
     train_dir: Arc<TrainDir>,
     layout: Arc<Layout>,
@@ -161,7 +205,15 @@ async fn train(
     let leave = signals::asked_to_leave()?;
     let address = listeners.announce()?;
     log_header(args, &start.run, &address);
-    let listener = TcpListener::from_std(listeners.workers).context("cannot listen")?;
+    let traffic = Arc::new(Traffic::default());
+    let listen = |listener| TcpListener::from_std(listener).context("cannot listen");
+    let entrance = Entrance {
+        listener: listen(listeners.workers)?,
+        tls: guard.tls(Speaks::Http2).or_exit(Exit::Permanent)?,
+        gate: guard.gate().clone(),
+        health: listeners.health.map(listen).transpose()?,
+        traffic: Arc::clone(&traffic),
+    };
 
     let step_log = StepLog::new(args.log_frequency, args.log.log_format, &start.run);
     let limits = Limits {
@@ -203,16 +255,15 @@ async fn train(
     let at_point = abort_at(args.abort_at);
     let service = Service::new(training, commit_path, &layout, at_point, files);
     let service = Arc::new(service);
-    let traffic = Arc::new(Traffic::default());
     let source = Source {
         train_dir: args.train_dir.clone(),
         calendar,
         status: Some(status_of(Arc::clone(&service))),
-        traffic: Some(Arc::clone(&traffic)),
+        traffic: Some(traffic),
     };
-    let page = listeners.page.map(|listener| Page::start(listener, source));
-    let page = page.transpose()?;
-    let result = serve(service, listener, leave, keeper, step_log, traffic).await;
+    let page = |listener| Page::start(listener, source, guard);
+    let page = listeners.page.map(page).transpose()?;
+    let result = serve(service, entrance, leave, keeper, step_log).await;
     if let Some(page) = page {
         page.finish().await;
     }

@@ -1,25 +1,30 @@
 //! Runs the server until the run is over: answers, ticks, logs, saves.
 
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use cifar_cli::exit::{Exit, Failure, OrExit};
+use cifar_guard::admission::{PortTls, admit};
+use cifar_guard::door::Capacity;
+use cifar_guard::gate::Gate;
 use cifar_params::Layout;
 use cifar_sequence::GlobalStep;
-use cifar_wire::messages::Goodbye;
-use cifar_wire::traffic::{CountedStream, Traffic, counted};
-use cifar_wire::transport::{incoming, server_builder};
-use futures_util::Stream;
+use cifar_wire::doorkeeper::Doorkeeper;
+use cifar_wire::messages::{Goodbye, Order};
+use cifar_wire::traffic::{Traffic, counted};
+use cifar_wire::transport::server_builder;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic_health::ServingStatus;
+use tonic_health::server::HealthReporter;
 use tracing::{debug, error, info, warn};
 
 use crate::event::{Event, Who};
-use crate::service::Service;
+use crate::service::{Commission, Service};
 use crate::step_log::StepLog;
 use crate::summary_writer::{Ended, Part, SummaryWriter};
 use crate::train_dir::TrainDir;
@@ -30,6 +35,13 @@ const TICK: Duration = Duration::from_millis(250);
 
 /// How long the last answers may take to reach the workers once the run is over.
 const DRAIN: Duration = Duration::from_secs(5);
+
+/// Probes come by themselves, one by one.
+const HEALTH_CAPACITY: Capacity = Capacity {
+    all: 64,
+    of_address: 64,
+    waiting: 64,
+};
 
 /// What is done with the states that training goes through.
 #[derive(Debug)]
@@ -46,9 +58,24 @@ pub struct Keeper {
     pub summary_writer: Option<SummaryWriter>,
 }
 
-/// Serves the run on `listener` until it is over or `leave` resolves.
+/// Where the server answers, and whom.
+#[derive(Debug)]
+pub struct Entrance {
+    /// For workers and those who look on.
+    pub listener: TcpListener,
+    /// TLS there.
+    pub tls: PortTls,
+    /// Who may ask for what.
+    pub gate: Gate,
+    /// For whoever wants to know in clear whether the server is well, and nothing else.
+    pub health: Option<TcpListener>,
+    /// Counts what travels.
+    pub traffic: Arc<Traffic>,
+}
+
+/// Serves the run at `entrance` until it is over or `leave` resolves.
 ///
-/// What travels is counted in `traffic`. Returns how the program ends. The last state is saved before
+/// Returns how the program ends. The last state is saved before
 /// any worker is told that the run is over.
 ///
 /// # Errors
@@ -56,15 +83,13 @@ pub struct Keeper {
 /// [`Exit::Disk`] if a state or checkpoint cannot be written.
 pub async fn serve(
     service: Arc<Service>,
-    listener: TcpListener,
+    entrance: Entrance,
     leave: impl Future<Output = Exit>,
     keeper: Keeper,
     step_log: StepLog,
-    traffic: Arc<Traffic>,
 ) -> Result<Exit, Failure> {
     let (drain, drained) = oneshot::channel::<()>();
-    let incoming = counted(incoming(listener), traffic);
-    let answering = answer(Arc::clone(&service), incoming, &keeper.layout, async {
+    let (health, answering) = answer(Arc::clone(&service), entrance, &keeper.layout, async {
         let _ = drained.await;
     })
     .await;
@@ -73,6 +98,8 @@ pub async fn serve(
         keeper,
         step_log,
         saved_at: Instant::now(),
+        health,
+        commissions: Vec::new(),
     };
     let result = supervisor.run(leave).await;
     let _ = drain.send(());
@@ -87,22 +114,48 @@ pub async fn serve(
 
 async fn answer(
     service: Arc<Service>,
-    incoming: impl Stream<Item = io::Result<CountedStream>> + Send + 'static,
+    entrance: Entrance,
     layout: &Layout,
     drained: impl Future<Output = ()> + Send + 'static,
-) -> JoinHandle<()> {
-    let (health, health_service) = tonic_health::server::health_reporter();
-    health
-        .set_service_status("", tonic_health::ServingStatus::Serving)
+) -> (HealthReporter, JoinHandle<()>) {
+    let Entrance {
+        listener,
+        tls,
+        gate,
+        health,
+        traffic,
+    } = entrance;
+    let (reporter, health_service) = tonic_health::server::health_reporter();
+    reporter
+        .set_service_status("", ServingStatus::Serving)
         .await;
+    if let Some(listener) = health {
+        let incoming = admit(listener, None, HEALTH_CAPACITY);
+        let incoming = counted(ReceiverStream::new(incoming), Arc::default());
+        let answering = server_builder(layout)
+            .add_service(health_service.clone())
+            .serve_with_incoming(incoming);
+        tokio::spawn(answering);
+    }
     let router = server_builder(layout)
+        .layer(Doorkeeper::new(gate))
         .add_service(health_service)
         .add_service(cifar_wire::server::service(service, layout));
-    tokio::spawn(async move {
+    let incoming = ReceiverStream::new(admit(listener, tls, Capacity::default()));
+    let incoming = counted(incoming, traffic);
+    let answering = tokio::spawn(async move {
         if let Err(error) = router.serve_with_incoming_shutdown(incoming, drained).await {
             error!(%error, "server stops answering");
         }
-    })
+    });
+    (reporter, answering)
+}
+
+/// Whether an order ends the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum IsToLeave {
+    Yes,
+    No,
 }
 
 struct Supervisor {
@@ -110,19 +163,33 @@ struct Supervisor {
     keeper: Keeper,
     step_log: StepLog,
     saved_at: Instant,
+    health: HealthReporter,
+    /// Orders to leave, whose givers wait for the last checkpoint.
+    commissions: Vec<Commission>,
 }
 
 impl Supervisor {
     async fn run(&mut self, leave: impl Future<Output = Exit>) -> Result<Exit, Failure> {
         let mut changes = self.service.changes();
         let mut ticks = tokio::time::interval(TICK);
-        let mut asked_to_leave = None;
+        let mut orders = self
+            .service
+            .orders()
+            .context("the service is served twice")?;
+        let (mut asked_to_leave, mut is_signalled) = (None, false);
         tokio::pin!(leave);
         loop {
             tokio::select! {
-                exit = &mut leave, if asked_to_leave.is_none() => {
-                    asked_to_leave = Some(exit);
+                exit = &mut leave, if !is_signalled => {
+                    (asked_to_leave, is_signalled) = (Some(exit), true);
+                    self.say_that_it_leaves().await;
                     self.service.change(|training, _| training.stop());
+                }
+                Some(commission) = orders.recv() => {
+                    info!(order = ?commission.order, "somebody gives an order");
+                    if self.carry_out(commission).await? == IsToLeave::Yes {
+                        asked_to_leave.get_or_insert(Exit::Terminated);
+                    }
                 }
                 _ = changes.recv() => {}
                 _ = ticks.tick() => self.service.change(|training, now| training.tick(now)),
@@ -275,7 +342,41 @@ impl Supervisor {
         }
         self.service.end(goodbye).or_exit(Exit::Disk)?;
         self.service.change(|training, now| training.saved(now));
+        let global_step = self.saved_step();
+        for commission in self.commissions.drain(..) {
+            // Whoever gave the order may have gone.
+            let _ = commission.done.send(global_step);
+        }
         Ok(())
+    }
+
+    fn saved_step(&self) -> GlobalStep {
+        self.keeper.saved_step.unwrap_or(GlobalStep(0))
+    }
+
+    async fn carry_out(&mut self, commission: Commission) -> Result<IsToLeave, Failure> {
+        if commission.order != Order::SaveCheckpoint {
+            self.say_that_it_leaves().await;
+        }
+        match commission.order {
+            Order::SaveCheckpoint => {
+                let snapshot = self.service.ask(|training, _| training.snapshot());
+                self.save(snapshot).await?;
+                let _ = commission.done.send(self.saved_step());
+                return Ok(IsToLeave::No);
+            }
+            Order::Drain => self.service.change(|training, now| training.drain(now)),
+            Order::Stop => self.service.change(|training, _| training.stop()),
+        }
+        self.commissions.push(commission);
+        Ok(IsToLeave::Yes)
+    }
+
+    /// Before the last checkpoint is written: whoever sends workers here is to send no more.
+    async fn say_that_it_leaves(&self) {
+        self.health
+            .set_service_status("", ServingStatus::NotServing)
+            .await;
     }
 
     async fn save(&mut self, snapshot: Arc<Snapshot>) -> Result<(), Failure> {

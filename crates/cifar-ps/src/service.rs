@@ -5,17 +5,18 @@ use std::fmt;
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
+use cifar_guard::limits::max_workers;
 use cifar_params::{EvalData, Layout, RunConfig, Score, Values};
 use cifar_sequence::GlobalStep;
 use cifar_wire::client::PULL_HOLD;
 use cifar_wire::gradient_slot::{Generation, Nonce};
 use cifar_wire::messages::{
     self, Assignment, Attachment, CheckpointReply, CheckpointRequest, FollowerId, Goodbye,
-    Gradients, LedgerPart, LedgerPosition, Member, Pull, Push, Pushed as PushAnswer,
+    Gradients, LedgerPart, LedgerPosition, Member, Order, Pull, Push, Pushed as PushAnswer,
     ReceivedGradients, Refusal, Registered, Registration, Status, TowerSummary, Variables, Verdict,
 };
 use cifar_wire::server::{ParameterServer, RequestError};
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, mpsc, oneshot};
 use tracing::{error, info, warn};
 
 use crate::commit_path::{AtPoint, CommitPart, CommitPath, CommitPoint, KeepError};
@@ -28,8 +29,20 @@ use crate::training::{ForFollower, Gradient, Phase, Pushed, Training};
 /// How often somebody who follows the ledger gets what is new.
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
 
+/// Orders that wait to be looked at.
+const MAX_ORDERS: usize = 16;
+
 /// How a program ends that panics.
 const BUG: i32 = 101;
+
+/// An order that is to be carried out.
+#[derive(Debug)]
+pub struct Commission {
+    /// What is to be done.
+    pub order: Order,
+    /// Waits for the step of the checkpoint that is written for it.
+    pub done: oneshot::Sender<GlobalStep>,
+}
 
 /// The run behind a lock, and a signal for whoever waits for it to change.
 pub struct Service {
@@ -41,6 +54,8 @@ pub struct Service {
     num_towers: u32,
     at_point: AtPoint,
     follower_files: FollowerFiles,
+    orders: mpsc::Sender<Commission>,
+    orders_given: Mutex<Option<mpsc::Receiver<Commission>>>,
 }
 
 /// The run, the way into its files, and what is to be told of it.
@@ -100,6 +115,7 @@ impl Service {
     ) -> Self {
         // One is enough: to have missed changes is to see that there was one.
         let (changed, _) = broadcast::channel(1);
+        let (orders, orders_given) = mpsc::channel(MAX_ORDERS);
         let num_towers = training.run().num_towers;
         let guarded = Guarded {
             training,
@@ -117,7 +133,15 @@ impl Service {
             num_towers,
             at_point,
             follower_files,
+            orders,
+            orders_given: Mutex::new(Some(orders_given)),
         }
+    }
+
+    /// The orders that come, for the one who carries them out; `None` if somebody has them already.
+    pub fn orders(&self) -> Option<mpsc::Receiver<Commission>> {
+        let mut orders = self.orders_given.lock();
+        orders.as_mut().ok()?.take()
     }
 
     /// Why the newest state or record could not be kept, if so; the run must then not go on.
@@ -319,6 +343,13 @@ impl ParameterServer for Service {
         &self,
         registration: Registration,
     ) -> Result<Result<Registered, Refusal>, RequestError> {
+        let most = max_workers(self.num_towers);
+        if self.ask(|training, _| training.num_workers()) >= most {
+            return Err(RequestError::NotNow(format!(
+                "there are {most} workers, which is all that a run of {} towers takes",
+                self.num_towers
+            )));
+        }
         Ok(self.change(|training, now| training.register(now, registration)))
     }
 
@@ -349,6 +380,10 @@ impl ParameterServer for Service {
     async fn pull(&self, pull: Pull) -> Result<Assignment, RequestError> {
         self.heard_from(pull.member)?;
         Ok(self.assignment(pull).await)
+    }
+
+    fn turned_away(&self, member: Member) -> Option<Verdict> {
+        self.lock().training.turned_away(member)
     }
 
     fn gradient_memory(&self) -> Values {
@@ -497,6 +532,14 @@ impl ParameterServer for Service {
                 Err(RequestError::NotNow(error.to_string()))
             }
         }
+    }
+
+    async fn administer(&self, order: Order) -> Result<GlobalStep, RequestError> {
+        let (done, step) = oneshot::channel();
+        let commission = Commission { order, done };
+        let gone = RequestError::ShuttingDown;
+        self.orders.try_send(commission).map_err(|_| gone.clone())?;
+        step.await.map_err(|_| gone)
     }
 }
 

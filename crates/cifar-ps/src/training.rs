@@ -150,6 +150,8 @@ pub struct Training {
     linger_until: Option<Instant>,
     /// Nobody is waited for after this, once the run is over.
     told_until: Option<Instant>,
+    /// Nothing more is begun, and what is under way is waited for until then.
+    drain_until: Option<Instant>,
     members: Members,
     followers: Followers,
     /// Step of the newest checkpoint, if there is one.
@@ -210,6 +212,7 @@ impl Training {
             },
             linger_until: complete.then(|| now + limits.worker_lease),
             told_until: None,
+            drain_until: None,
             members: Members::new(session, limits.worker_lease),
             followers: Followers::default(),
             saved_step: None,
@@ -366,7 +369,7 @@ impl Training {
 
     fn assign(&mut self, now: Instant, worker: WorkerId) -> Option<Assigned> {
         let mut assigned = self.assign_open(now, worker);
-        if assigned.is_none() && self.is_asynchronous() {
+        if assigned.is_none() && self.is_asynchronous() && !self.is_draining() {
             self.open_next();
             assigned = self.assign_open(now, worker);
         }
@@ -602,6 +605,9 @@ impl Training {
         } else if step.0.is_multiple_of(self.limits.checkpoint_steps) {
             self.events.push(Event::CheckpointDue(self.snapshot()));
         }
+        if self.phase == Phase::Training {
+            self.drained_a_step();
+        }
     }
 
     /// An update cannot be carried out, because a variable would not be finite.
@@ -694,6 +700,7 @@ impl Training {
         if self.phase != Phase::Training {
             return;
         }
+        self.end_drain(now);
         let has_enough = self.members.ids().count() >= self.limits.min_workers as usize;
         match self.patience.pass(now, has_enough) {
             Passed::Quietly => {}
@@ -750,6 +757,8 @@ impl Training {
 pub fn initial_state(layout: &Layout, seed: u64) -> TrainingState {
     TrainingState::initial(cifar_params::initial::initial_variables(layout, seed))
 }
+
+mod drain;
 
 mod judgement;
 

@@ -7,6 +7,8 @@ use std::time::Duration;
 use anyhow::{Context, anyhow};
 use cifar_cli::exit::{Exit, Failure, OrExit};
 use cifar_cli::signals;
+use cifar_guard::Credentials;
+use cifar_guard::args::CredentialArgs;
 use cifar_params::Layout;
 use cifar_view::RunView;
 use cifar_wire::client::Client;
@@ -28,28 +30,35 @@ const NEWS_AHEAD: usize = 16;
 /// # Errors
 ///
 /// [`Exit::Usage`] if stdout is no terminal or the address none, [`Exit::TryAgain`] if the server does
-/// not answer.
-pub fn run(address: &str) -> Result<Exit, Failure> {
+/// not answer, [`Exit::Permanent`] if it refuses.
+pub fn run(address: &str, credentials: &CredentialArgs) -> Result<Exit, Failure> {
     if !io::stdout().is_terminal() || !io::stdin().is_terminal() {
         return Err(anyhow!(
             "top draws on a terminal, and stdin or stdout is none; `cifar-ps explain` writes text"
         ))
         .or_exit(Exit::Usage);
     }
+    let credentials = Credentials::new(credentials).or_exit(Exit::Permanent)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("cannot start an event loop")?;
-    runtime.block_on(show(address))
+    runtime.block_on(show(address, &credentials))
 }
 
-async fn show(address: &str) -> Result<Exit, Failure> {
+async fn show(address: &str, credentials: &Credentials) -> Result<Exit, Failure> {
     let leave = signals::asked_to_leave()?;
-    let mut client = Client::new(address, &Layout::cifar10()).or_exit(Exit::Usage)?;
-    let answered = client.run().await;
-    answered
-        .with_context(|| format!("there is no run to see at {address}"))
-        .or_exit(Exit::TryAgain)?;
+    let client = Client::new(address, &Layout::cifar10(), credentials);
+    let mut client = client.or_exit(Exit::Usage)?;
+    if let Err(error) = client.run().await {
+        let exit = match error.is_transient() {
+            true => Exit::TryAgain,
+            false => Exit::Permanent,
+        };
+        let error = anyhow::Error::new(error);
+        let error = error.context(format!("there is no run to see at {address}"));
+        return Err(Failure::new(exit, error));
+    }
     let (tell, news) = mpsc::channel(NEWS_AHEAD);
     let following = tokio::spawn(follow(client, tell));
     let mut terminal = ratatui::try_init().context("cannot draw on this terminal")?;

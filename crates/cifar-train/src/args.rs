@@ -59,6 +59,11 @@ pub struct Launch {
     #[arg(long, value_name = "FILE", help_heading = "Programs")]
     pub eval_program: Option<PathBuf>,
 
+    /// The token in this file, which holds nothing else, is asked for and shown by all these programs, and
+    /// by browsers (as the password)
+    #[arg(long, value_name = "FILE", help_heading = "Security")]
+    pub token_file: Option<PathBuf>,
+
     /// Where the data set is.
     #[command(flatten)]
     pub data_args: DataArgs,
@@ -85,9 +90,13 @@ pub struct Args {
     pub log_flags: Vec<OsString>,
 }
 
-/// Flags of the server that the launcher sets itself.
-const SET_BY_LAUNCHER: [&str; 5] = [
+/// Flags of the server that the launcher sets itself, or that are of no use where all is on one machine.
+const SET_BY_LAUNCHER: [&str; 9] = [
     "listen",
+    "health",
+    "tls_cert",
+    "tls_key",
+    "tls_client_ca",
     "data",
     "default_towers",
     "default_data",

@@ -10,6 +10,8 @@ use anyhow::Context;
 use cifar_cli::exit::{Exit, Failure, OrExit, report};
 use cifar_cli::logging::{self, LogFormat};
 use cifar_cli::signals;
+use cifar_guard::Credentials;
+use cifar_guard::args::CredentialArgs;
 use cifar_params::checkpoint;
 use cifar_sequence::GlobalStep;
 use tokio::process::Command;
@@ -51,6 +53,12 @@ async fn launch(args: &Args) -> Result<Exit, Failure> {
     let mut leave = pin!(signals::asked_to_leave()?);
     let launch = &args.launch;
     let programs = Programs::find(launch)?;
+    // What is wrong with the token shows before anything is started.
+    let credentials = Credentials::new(&CredentialArgs {
+        token_file: launch.token_file.clone(),
+        ..CredentialArgs::default()
+    })
+    .or_exit(Exit::Permanent)?;
     if let Some(step) = complete_run(args)? {
         let train_dir = args.train_dir.display();
         eprintln!(
@@ -101,7 +109,7 @@ async fn launch(args: &Args) -> Result<Exit, Failure> {
         file: programs.server.clone(),
         has_page,
     };
-    let drawing = tokio::task::spawn_local(progress.clone().follow(address));
+    let drawing = tokio::task::spawn_local(progress.clone().follow(address, credentials));
     let result = supervise(server, plans, &progress, leave.as_mut()).await;
     drawing.abort();
     progress.clear();
@@ -150,10 +158,12 @@ async fn finish(
 ///
 /// Where a setting of the run was typed, the server is to say whether it is the same run.
 fn complete_run(args: &Args) -> Result<Option<GlobalStep>, Failure> {
-    const SAY_NOTHING_OF_THE_RUN: [&str; 5] = [
+    const SAY_NOTHING_OF_THE_RUN: [&str; 7] = [
         "--max-steps",
         "--train-dir",
         "--http",
+        "--insecure",
+        "--token-file",
         "--log-format",
         "--log-level",
     ];
@@ -236,8 +246,17 @@ fn flags_of_restart(flags: &[OsString], listening: &Listening) -> Vec<OsString> 
     again
 }
 
-fn worker_flags(args: &Args, address: &str, number: u32) -> Vec<OsString> {
+/// Where the server is, and how to show it who asks.
+fn client_flags(args: &Args, address: &str) -> Vec<OsString> {
     let mut flags: Vec<OsString> = vec!["--server".into(), address.into()];
+    if let Some(token_file) = &args.launch.token_file {
+        flags.extend(["--token-file".into(), token_file.into()]);
+    }
+    flags
+}
+
+fn worker_flags(args: &Args, address: &str, number: u32) -> Vec<OsString> {
+    let mut flags = client_flags(args, address);
     let data_plane = args.launch.data_plane.to_string();
     flags.extend(["--data-plane".into(), data_plane.into()]);
     if let Some(gpus) = args.launch.gpus {
@@ -250,7 +269,7 @@ fn worker_flags(args: &Args, address: &str, number: u32) -> Vec<OsString> {
 
 /// Flags of an evaluator beside the workers, which leaves them the machine but for one thread.
 fn evaluator_flags(args: &Args, address: &str) -> Vec<OsString> {
-    let mut flags: Vec<OsString> = vec!["--server".into(), address.into()];
+    let mut flags = client_flags(args, address);
     flags.extend(["--threads".into(), "1".into()]);
     flags.extend(args.data_flags.iter().chain(&args.log_flags).cloned());
     flags.extend(quiet(args));

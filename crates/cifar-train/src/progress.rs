@@ -5,6 +5,7 @@
 use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
+use cifar_guard::Credentials;
 use cifar_params::Layout;
 use cifar_wire::client::Client;
 use cifar_wire::messages::{Status, WorkerStatus};
@@ -80,11 +81,11 @@ impl Progress {
     }
 
     /// Keeps asking the server at `address` how the run stands and draws it, for ever.
-    pub async fn follow(self, address: String) {
+    pub async fn follow(self, address: String, credentials: Credentials) {
         let Some((all, run)) = &self.drawn else {
             return std::future::pending().await;
         };
-        let Ok(mut client) = Client::new(&address, &Layout::cifar10()) else {
+        let Ok(mut client) = Client::new(&address, &Layout::cifar10(), &credentials) else {
             return std::future::pending().await;
         };
         let mut lines: Vec<ProgressBar> = Vec::new();

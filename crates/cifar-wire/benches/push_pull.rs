@@ -10,14 +10,16 @@
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
+use cifar_guard::Credentials;
 use cifar_params::{Layout, RunConfig, Score, StateDigest, Values};
 use cifar_sequence::{GlobalStep, Tower, TowerStep};
 use cifar_wire::client::Client;
 use cifar_wire::gradient_slot::Nonce;
 use cifar_wire::messages::{
     Assignment, Attachment, CheckpointReply, CheckpointRequest, FollowerId, Gradients, LedgerPart,
-    LedgerPosition, Losses, Member, Pull, Push, Pushed, ReceivedGradients, Refusal, Registered,
-    Registration, Session, SharedMemory, Status, TowerSummary, Variables, Verdict, Work, WorkerId,
+    LedgerPosition, Losses, Member, Order, Pull, Push, Pushed, ReceivedGradients, Refusal,
+    Registered, Registration, Session, SharedMemory, Status, TowerSummary, Variables, Verdict,
+    Work, WorkerId,
 };
 use cifar_wire::server::{ParameterServer, RequestError, service};
 use cifar_wire::transport::{incoming, server_builder};
@@ -75,6 +77,10 @@ impl ParameterServer for Agreeable {
         Ok(self.work())
     }
 
+    fn turned_away(&self, _: Member) -> Option<Verdict> {
+        None
+    }
+
     fn gradient_memory(&self) -> Values {
         let spare = self.spare.lock().expect("nobody panics with it").take();
         spare.unwrap_or_else(|| Values::zeros(self.variables.len() / size_of::<f32>()))
@@ -128,6 +134,10 @@ impl ParameterServer for Agreeable {
     async fn report_score(&self, _: FollowerId, _: Score) -> Result<(), RequestError> {
         Err(RequestError::ShuttingDown)
     }
+
+    async fn administer(&self, _: Order) -> Result<GlobalStep, RequestError> {
+        Err(RequestError::ShuttingDown)
+    }
 }
 
 fn one_thread() -> Runtime {
@@ -178,7 +188,7 @@ fn push_and_pull(criterion: &mut Criterion) {
     let address = serve(&server, &layout, tensor.clone());
     let mut client = {
         let _context = worker.enter();
-        Client::new(&address, &layout).expect("it is an address")
+        Client::new(&address, &layout, &Credentials::default()).expect("it is an address")
     };
     let pull = Pull {
         member: MEMBER,

@@ -6,7 +6,10 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use cifar_guard::Credentials;
+use cifar_guard::connection::Refusal;
 use cifar_params::{Layout, RunConfig, Score};
+use cifar_sequence::GlobalStep;
 use tokio::sync::mpsc;
 use tokio::task::{JoinError, JoinHandle};
 use tokio_stream::Stream;
@@ -14,6 +17,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 use tonic::{Code, Request, Streaming};
 
+use crate::channel::SecureChannel;
 use crate::convert::{self, Then};
 use crate::follower;
 use crate::gradient_slot::Nonce;
@@ -24,13 +28,16 @@ use crate::messages::{
 };
 use crate::pb;
 use crate::pb::parameter_server_client::ParameterServerClient;
-use crate::transport::{self, BadAddress, MAX_MESSAGE_BYTES, PART_BYTES};
+use crate::transport::{self, BadAddress, MAX_ANSWER_BYTES, MAX_REQUEST_BYTES, PART_BYTES};
 
 /// Longest time the server may hold a pull that it has no work for.
 pub const PULL_HOLD: Duration = Duration::from_secs(5);
 
 /// Longest wait for the answer to a request, besides the time the server may hold it.
 pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Longest wait for a server that is told to save, and perhaps to complete a step before.
+const ADMIN_TIMEOUT: Duration = Duration::from_secs(80);
 
 /// A follower that gives no sign of life for this long is not waited for.
 pub const FOLLOWER_LEASE: Duration = Duration::from_secs(15);
@@ -42,7 +49,7 @@ const MORE_PARTS: usize = 4;
 /// A connection to a parameter server.
 #[derive(Clone, Debug)]
 pub struct Client {
-    inner: ParameterServerClient<Channel>,
+    inner: ParameterServerClient<SecureChannel>,
     tensor_bytes: usize,
     max_checkpoint_bytes: usize,
 }
@@ -82,9 +89,11 @@ impl From<tonic::Status> for ClientError {
     fn from(status: tonic::Status) -> Self {
         let reason = status.message().to_owned();
         match status.code() {
-            Code::FailedPrecondition | Code::InvalidArgument | Code::OutOfRange => {
-                ClientError::Refused { reason }
-            }
+            Code::FailedPrecondition
+            | Code::InvalidArgument
+            | Code::OutOfRange
+            | Code::Unauthenticated
+            | Code::PermissionDenied => ClientError::Refused { reason },
             Code::Unimplemented => ClientError::Protocol { reason },
             // The rest are failures of the connection, under many codes.
             code => ClientError::Away {
@@ -109,16 +118,26 @@ impl Client {
     /// # Errors
     ///
     /// [`BadAddress`] if the text is no address.
-    pub fn new(address: &str, layout: &Layout) -> Result<Self, BadAddress> {
-        Ok(Client::over(transport::connect(address, layout)?, layout))
+    pub fn new(
+        address: &str,
+        layout: &Layout,
+        credentials: &Credentials,
+    ) -> Result<Self, BadAddress> {
+        let channel = transport::connect(address, layout, credentials)?;
+        Ok(Client::with(channel, layout))
     }
 
-    /// A client that speaks over `channel`, a connection of the caller's making.
+    /// A client that speaks over `channel`, a connection of the caller's making, and shows nothing.
     #[must_use]
     pub fn over(channel: Channel, layout: &Layout) -> Self {
+        let channel = SecureChannel::new(channel, Credentials::default(), Refusal::default());
+        Client::with(channel, layout)
+    }
+
+    fn with(channel: SecureChannel, layout: &Layout) -> Self {
         let inner = ParameterServerClient::new(channel)
-            .max_decoding_message_size(MAX_MESSAGE_BYTES)
-            .max_encoding_message_size(MAX_MESSAGE_BYTES);
+            .max_decoding_message_size(MAX_ANSWER_BYTES)
+            .max_encoding_message_size(MAX_REQUEST_BYTES);
         Client {
             inner,
             tensor_bytes: layout.size_bytes(),
@@ -240,10 +259,10 @@ impl Client {
     ///
     /// Belongs into a runtime, which sends it in the background.
     #[must_use]
-    pub fn begin_push(&self, last_part: Bytes) -> PushUnderWay {
+    pub fn begin_push(&self, member: Member, last_part: Bytes) -> PushUnderWay {
         // Room for all messages, so that nobody waits here.
         let (messages, stream) = mpsc::channel(self.tensor_bytes / PART_BYTES + MORE_PARTS);
-        for part in convert::push_parts(vec![last_part]) {
+        for part in convert::push_parts(member, vec![last_part]) {
             let is_sent = messages.try_send(part);
             debug_assert!(is_sent.is_ok(), "there is room, and somebody listens");
         }
@@ -406,6 +425,39 @@ impl Client {
         );
         self.inner.leave(request).await?;
         Ok(())
+    }
+
+    /// Has the server write a checkpoint now; its step.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError`], as all requests.
+    pub async fn save_checkpoint(&mut self) -> Result<GlobalStep, ClientError> {
+        let request = within(ADMIN_TIMEOUT, pb::SaveCheckpointRequest {});
+        let reply = self.inner.save_checkpoint(request).await?;
+        Ok(GlobalStep(reply.into_inner().global_step))
+    }
+
+    /// Has the server complete the step under way, save and leave; the step of its checkpoint.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError`], as all requests.
+    pub async fn drain(&mut self) -> Result<GlobalStep, ClientError> {
+        let request = within(ADMIN_TIMEOUT, pb::DrainRequest {});
+        let reply = self.inner.drain(request).await?;
+        Ok(GlobalStep(reply.into_inner().global_step))
+    }
+
+    /// Has the server save and leave; the step of its checkpoint.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError`], as all requests.
+    pub async fn stop(&mut self) -> Result<GlobalStep, ClientError> {
+        let request = within(ADMIN_TIMEOUT, pb::StopRequest {});
+        let reply = self.inner.stop(request).await?;
+        Ok(GlobalStep(reply.into_inner().global_step))
     }
 
     /// How the run stands.

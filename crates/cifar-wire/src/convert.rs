@@ -484,7 +484,7 @@ pub(crate) fn push_messages(
         Gradients::Sent(sent) => (sent, None),
         Gradients::InSlot(Generation(generation)) => (Vec::new(), Some(generation)),
     };
-    let mut before = push_parts(sent);
+    let mut before = push_parts(push.member, sent);
     let last = pb::PushRequest {
         member: Some(push.member.into()),
         global_step: push.tower_step.global_step.0,
@@ -508,13 +508,17 @@ pub(crate) fn push_messages(
 }
 
 /// Messages that hold nothing but these gradients, from the last part to the first.
-pub(crate) fn push_parts(gradients: Vec<Bytes>) -> Vec<pb::PushRequest> {
+pub(crate) fn push_parts(sender: Member, gradients: Vec<Bytes>) -> Vec<pb::PushRequest> {
     let parts = parts(gradients).into_iter().rev();
     let message = |gradients| pb::PushRequest {
         gradients,
         ..pb::PushRequest::default()
     };
-    parts.map(message).collect()
+    let mut messages: Vec<_> = parts.map(message).collect();
+    if let Some(first) = messages.first_mut() {
+        first.sender = Some(sender.into());
+    }
+    messages
 }
 
 /// What the last message of a push says, and where the gradients are if not in its messages.

@@ -3,7 +3,9 @@
 //! [`messages`] are plain types; the rest of the workspace knows only these. The code generated
 //! from `proto/cifar/ps/v1/parameter_server.proto` stays inside this crate: `convert` checks what
 //! arrives and turns it into messages, `follower` those of an evaluator, [`server`] and [`client`] are the
-//! two ends, [`transport`] sets both ends of a connection alike, and [`traffic`] counts its bytes. A worker
+//! two ends, [`transport`] sets both ends of a connection alike, and [`traffic`] counts its bytes. Before
+//! each request stands a [`doorkeeper`], who looks into the table of [`access`]; a client shows who it is
+//! with the [`channel`], and `claims` sees that nobody speaks for another worker. A worker
 //! on the server's host hands its gradients over in a [`gradient_slot`] instead.
 
 pub mod messages;
@@ -21,6 +23,14 @@ mod follower;
 pub mod transport;
 
 pub mod traffic;
+
+pub mod access;
+
+pub mod doorkeeper;
+
+pub mod channel;
+
+mod claims;
 
 pub mod server;
 

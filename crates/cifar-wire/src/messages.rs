@@ -15,7 +15,7 @@ use crate::gradient_slot::Generation;
 pub const MAX_NAME_BYTES: usize = 128;
 
 /// Version of the protocol. A server and a worker of different versions refuse each other.
-pub const PROTOCOL_VERSION: u32 = 3;
+pub const PROTOCOL_VERSION: u32 = 4;
 
 /// A message that is not what the protocol says.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -125,6 +125,17 @@ pub enum Refusal {
         /// Of the run's first worker.
         run: Box<Numerics>,
     },
+}
+
+/// What whoever runs a server tells it to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// Write a checkpoint now.
+    SaveCheckpoint,
+    /// Complete the step under way, save and leave.
+    Drain,
+    /// Save what is complete, and leave.
+    Stop,
 }
 
 /// The answer to a worker that asks to share memory.

@@ -3,24 +3,26 @@
 use std::sync::Arc;
 
 use cifar_params::{Layout, RunConfig, Score, Values};
+use cifar_sequence::GlobalStep;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Request, Response, Status as RpcStatus, Streaming};
+use tonic::{Extensions, Request, Response, Status as RpcStatus, Streaming};
 
+use crate::claims::{Claims, name_of};
 use crate::client::REQUEST_TIMEOUT;
 use crate::convert::{self, Then};
 use crate::follower;
 use crate::gradient_slot::Nonce;
 use crate::messages::{
     Assignment, Attachment, CheckpointReply, CheckpointRequest, FollowerId, Gradients, LedgerPart,
-    LedgerPosition, Member, PROTOCOL_VERSION, Pull, Push, Pushed, ReceivedGradients, Refusal,
-    Registered, Registration, SharedMemory, Status, TowerSummary, Verdict,
+    LedgerPosition, Member, Order, PROTOCOL_VERSION, Pull, Push, Pushed, ReceivedGradients,
+    Refusal, Registered, Registration, SharedMemory, Status, TowerSummary, Verdict,
 };
 use crate::pb;
 use crate::pb::parameter_server_server::{
     ParameterServer as GeneratedService, ParameterServerServer,
 };
-use crate::transport::MAX_MESSAGE_BYTES;
+use crate::transport::{MAX_ANSWER_BYTES, MAX_REQUEST_BYTES};
 
 /// What a parameter server answers.
 pub trait ParameterServer: Send + Sync + 'static {
@@ -48,6 +50,9 @@ pub trait ParameterServer: Send + Sync + 'static {
 
     /// Gives a tower step, waiting a while for one.
     fn pull(&self, pull: Pull) -> impl Future<Output = Result<Assignment, RequestError>> + Send;
+
+    /// What there is to say to the pushes of somebody who is no worker of the run now, whatever is in them.
+    fn turned_away(&self, member: Member) -> Option<Verdict>;
 
     /// Memory for the gradients of a push, of the layout's size, with anything in it.
     fn gradient_memory(&self) -> Values;
@@ -107,6 +112,12 @@ pub trait ParameterServer: Send + Sync + 'static {
         follower: FollowerId,
         score: Score,
     ) -> impl Future<Output = Result<(), RequestError>> + Send;
+
+    /// Does what somebody says who runs the server; the step of the checkpoint that was written for it.
+    fn administer(
+        &self,
+        order: Order,
+    ) -> impl Future<Output = Result<GlobalStep, RequestError>> + Send;
 }
 
 /// A request that has no answer.
@@ -144,10 +155,11 @@ pub fn service<S: ParameterServer>(
         layout_fingerprint: layout.fingerprint(),
         gradient_bytes: layout.size_bytes(),
         following: Arc::new(Semaphore::new(MAX_FOLLOWING)),
+        claims: Arc::default(),
     };
     ParameterServerServer::new(adapter)
-        .max_decoding_message_size(MAX_MESSAGE_BYTES)
-        .max_encoding_message_size(MAX_MESSAGE_BYTES)
+        .max_decoding_message_size(MAX_REQUEST_BYTES)
+        .max_encoding_message_size(MAX_ANSWER_BYTES)
 }
 
 struct Adapter<S> {
@@ -155,6 +167,7 @@ struct Adapter<S> {
     layout_fingerprint: u64,
     gradient_bytes: usize,
     following: Arc<Semaphore>,
+    claims: Arc<Claims>,
 }
 
 /// Ledgers that are being followed at a time.
@@ -185,9 +198,14 @@ impl<S: ParameterServer> GeneratedService for Adapter<S> {
     }
 
     async fn register(&self, request: Request<pb::RegisterRequest>) -> Reply<pb::RegisterReply> {
-        let registration = Registration::try_from(request.into_inner())?;
+        let (_, extensions, request) = request.into_parts();
+        let mut registration = Registration::try_from(request)?;
         self.check_release(&registration).map_err(refused)?;
+        registration.name = name_of(&extensions, registration.name);
         let registered = self.server.register(registration).await?.map_err(refused)?;
+        let is_member = |member| self.server.turned_away(member).is_none();
+        self.claims
+            .registered(registered.member, &extensions, is_member);
         Ok(Response::new(registered.into()))
     }
 
@@ -195,32 +213,40 @@ impl<S: ParameterServer> GeneratedService for Adapter<S> {
         &self,
         request: Request<pb::ShareMemoryRequest>,
     ) -> Reply<pb::ShareMemoryReply> {
-        let member = convert::member(request.into_inner().member)?;
+        let member = self.member_of(request.extensions(), request.get_ref().member)?;
         Ok(Response::new(
             self.server.share_memory(member).await?.into(),
         ))
     }
 
     async fn attach(&self, request: Request<pb::AttachRequest>) -> Reply<pb::AttachReply> {
-        let request = request.into_inner();
-        let member = convert::member(request.member)?;
-        let nonce = convert::nonce(&request.nonce)?;
+        let member = self.member_of(request.extensions(), request.get_ref().member)?;
+        let nonce = convert::nonce(&request.get_ref().nonce)?;
         Ok(Response::new(
             self.server.attach(member, nonce).await?.into(),
         ))
     }
 
     async fn pull(&self, request: Request<pb::PullRequest>) -> Reply<Self::PullStream> {
+        self.member_of(request.extensions(), request.get_ref().member)?;
         let pull = Pull::try_from(request.into_inner())?;
         let assignment = self.server.pull(pull).await?;
         Ok(replies(convert::pull_replies(assignment)))
     }
 
     async fn push(&self, request: Request<Streaming<pb::PushRequest>>) -> Reply<Self::PushStream> {
-        let whole = tokio::time::timeout(REQUEST_TIMEOUT, self.collect(request.into_inner()));
-        let (push, gradients, then) = whole.await.map_err(|_| {
+        let (_, extensions, messages) = request.into_parts();
+        let whole = tokio::time::timeout(REQUEST_TIMEOUT, self.collect(&extensions, messages));
+        let whole = whole.await.map_err(|_| {
             RpcStatus::deadline_exceeded("the last part of the gradients did not come in time")
         })??;
+        let (push, gradients, then) = match whole {
+            Collected::Push(push, gradients, then) => (push, gradients, then),
+            Collected::TurnedAway(verdict) => {
+                let next = None;
+                return Ok(replies(convert::push_replies(Pushed { verdict, next })));
+            }
+        };
         let pushed = match then {
             Then::Pull => self.server.push_and_pull(push, gradients).await?,
             Then::Nothing => Pushed {
@@ -232,21 +258,21 @@ impl<S: ParameterServer> GeneratedService for Adapter<S> {
     }
 
     async fn summarize(&self, request: Request<pb::SummarizeRequest>) -> Reply<pb::SummarizeReply> {
+        self.member_of(request.extensions(), request.get_ref().member)?;
         let (member, summary) = convert::summary(request.into_inner())?;
         let taken = self.server.summarize(member, summary).await?;
         Ok(Response::new(pb::SummarizeReply { taken }))
     }
 
     async fn heartbeat(&self, request: Request<pb::HeartbeatRequest>) -> Reply<pb::HeartbeatReply> {
-        let request = request.into_inner();
-        let registered = match request.follower {
+        let registered = match request.get_ref().follower {
             Some(follower) => {
                 let follower = FollowerId(follower);
                 self.server.follower_heartbeat(follower).await?;
                 true
             }
             None => {
-                let member = convert::member(request.member)?;
+                let member = self.member_of(request.extensions(), request.get_ref().member)?;
                 self.server.heartbeat(member).await?
             }
         };
@@ -254,7 +280,7 @@ impl<S: ParameterServer> GeneratedService for Adapter<S> {
     }
 
     async fn leave(&self, request: Request<pb::LeaveRequest>) -> Reply<pb::LeaveReply> {
-        let member = convert::member(request.into_inner().member)?;
+        let member = self.member_of(request.extensions(), request.get_ref().member)?;
         self.server.leave(member).await?;
         Ok(Response::new(pb::LeaveReply {}))
     }
@@ -293,6 +319,24 @@ impl<S: ParameterServer> GeneratedService for Adapter<S> {
         self.server.report_score(follower, score).await?;
         Ok(Response::new(pb::ReportScoreReply {}))
     }
+
+    async fn save_checkpoint(
+        &self,
+        _: Request<pb::SaveCheckpointRequest>,
+    ) -> Reply<pb::SaveCheckpointReply> {
+        let GlobalStep(global_step) = self.server.administer(Order::SaveCheckpoint).await?;
+        Ok(Response::new(pb::SaveCheckpointReply { global_step }))
+    }
+
+    async fn drain(&self, _: Request<pb::DrainRequest>) -> Reply<pb::DrainReply> {
+        let GlobalStep(global_step) = self.server.administer(Order::Drain).await?;
+        Ok(Response::new(pb::DrainReply { global_step }))
+    }
+
+    async fn stop(&self, _: Request<pb::StopRequest>) -> Reply<pb::StopReply> {
+        let GlobalStep(global_step) = self.server.administer(Order::Stop).await?;
+        Ok(Response::new(pb::StopReply { global_step }))
+    }
 }
 
 impl<S> Adapter<S> {
@@ -310,6 +354,17 @@ impl<S> Adapter<S> {
         Ok(())
     }
 
+    /// The worker that a request names, if whoever asks may speak for it.
+    fn member_of(
+        &self,
+        extensions: &Extensions,
+        member: Option<pb::Member>,
+    ) -> Result<Member, RpcStatus> {
+        let member = convert::member(member)?;
+        self.claims.check(member, extensions)?;
+        Ok(member)
+    }
+
     fn of_another_size(&self, found: usize) -> RpcStatus {
         let expected = self.gradient_bytes;
         RpcStatus::invalid_argument(format!("gradients have {found} bytes, expected {expected}"))
@@ -317,39 +372,61 @@ impl<S> Adapter<S> {
 }
 
 impl<S: ParameterServer> Adapter<S> {
-    /// All messages of a push as one. What is cut short is forgotten here.
+    /// All messages of a push as one. What is cut short is forgotten here, and for what comes from no
+    /// worker of the run no memory is taken.
     async fn collect(
         &self,
+        extensions: &Extensions,
         mut messages: Streaming<pb::PushRequest>,
-    ) -> Result<(Push, ReceivedGradients, Then), RpcStatus> {
+    ) -> Result<Collected, RpcStatus> {
+        let without_end = || RpcStatus::invalid_argument("a push without its last part");
+        let mut message = messages.message().await?.ok_or_else(without_end)?;
+        let sender = self.member_of(extensions, message.sender.or(message.member))?;
+        let _under_way = self.claims.begin_push(sender)?;
+        let turned_away = self.server.turned_away(sender);
         let (mut gradients, mut found) = (None, 0);
-        while let Some(message) = messages.message().await? {
+        loop {
             let part = &message.gradients;
             found += part.len();
             if found > self.gradient_bytes {
                 return Err(self.of_another_size(found));
             }
-            if !part.is_empty() {
+            if part.is_empty() && message.member.is_none() {
+                // Parts of nothing could come for ever.
+                return Err(self.of_another_size(found));
+            }
+            if !part.is_empty() && turned_away.is_none() {
                 let all: &mut Values =
                     gradients.get_or_insert_with(|| self.server.gradient_memory());
                 let from = self.gradient_bytes - found;
                 all.as_bytes_mut()[from..][..part.len()].copy_from_slice(part);
-            } else if message.member.is_none() {
-                // Parts of nothing could come for ever.
-                return Err(self.of_another_size(found));
             }
             if message.member.is_some() {
-                let (push, in_slot, then) = convert::push(&message)?;
-                let gradients = match (in_slot, gradients) {
-                    (Some(generation), None) => Gradients::InSlot(generation),
-                    (None, Some(all)) if found == self.gradient_bytes => Gradients::Sent(all),
-                    _ => return Err(self.of_another_size(found)),
-                };
-                return Ok((push, gradients, then));
+                break;
             }
+            message = messages.message().await?.ok_or_else(without_end)?;
         }
-        Err(RpcStatus::invalid_argument("a push without its last part"))
+        let (push, in_slot, then) = convert::push(&message)?;
+        if push.member != sender {
+            return Err(RpcStatus::invalid_argument("a push of two workers"));
+        }
+        if let Some(verdict) = turned_away {
+            return Ok(Collected::TurnedAway(verdict));
+        }
+        let gradients = match (in_slot, gradients) {
+            (Some(generation), None) => Gradients::InSlot(generation),
+            (None, Some(all)) if found == self.gradient_bytes => Gradients::Sent(all),
+            _ => return Err(self.of_another_size(found)),
+        };
+        Ok(Collected::Push(push, gradients, then))
     }
+}
+
+/// What came of the messages of a push.
+enum Collected {
+    Push(Push, ReceivedGradients, Then),
+    /// This is the answer, whatever is in it.
+    TurnedAway(Verdict),
 }
 
 /// Sends the ledger until it is over, the client is gone, or takes nothing for as long as a request may

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 
+use cifar_guard::admission::{Guarded, Peer};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio_stream::{Stream, StreamExt};
-use tonic::transport::server::{Connected, TcpConnectInfo};
+use tonic::transport::server::Connected;
 
 /// Bytes that went over a server's connections, in both directions.
 #[derive(Debug, Default)]
@@ -34,21 +34,21 @@ impl Traffic {
 
 /// The same connections, whose bytes are counted in `traffic`.
 pub fn counted(
-    incoming: impl Stream<Item = io::Result<TcpStream>>,
+    incoming: impl Stream<Item = Guarded>,
     traffic: Arc<Traffic>,
 ) -> impl Stream<Item = io::Result<CountedStream>> {
     incoming.map(move |stream| {
         Ok(CountedStream {
-            stream: stream?,
+            stream,
             traffic: Arc::clone(&traffic),
         })
     })
 }
 
-/// A connection whose bytes are counted.
+/// A connection whose bytes are counted, before they are encrypted.
 #[derive(Debug)]
 pub struct CountedStream {
-    stream: TcpStream,
+    stream: Guarded,
     traffic: Arc<Traffic>,
 }
 
@@ -63,10 +63,10 @@ impl CountedStream {
 }
 
 impl Connected for CountedStream {
-    type ConnectInfo = TcpConnectInfo;
+    type ConnectInfo = Peer;
 
-    fn connect_info(&self) -> TcpConnectInfo {
-        self.stream.connect_info()
+    fn connect_info(&self) -> Peer {
+        self.stream.peer()
     }
 }
 
@@ -120,18 +120,21 @@ impl AsyncWrite for CountedStream {
 
 #[cfg(test)]
 mod tests {
+    use cifar_guard::admission::admit;
+    use cifar_guard::door::Capacity;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::net::TcpListener;
+    use tokio::net::{TcpListener, TcpStream};
+    use tokio_stream::wrappers::ReceiverStream;
 
     use super::*;
-    use crate::transport::incoming;
 
     #[tokio::test]
     async fn what_comes_and_goes_is_counted() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let traffic = Arc::new(Traffic::default());
-        let mut streams = Box::pin(counted(incoming(listener), Arc::clone(&traffic)));
+        let incoming = ReceiverStream::new(admit(listener, None, Capacity::default()));
+        let mut streams = Box::pin(counted(incoming, Arc::clone(&traffic)));
         let mut client = TcpStream::connect(address).await.unwrap();
         let mut server = streams.next().await.unwrap().unwrap();
 

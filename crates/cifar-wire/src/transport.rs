@@ -6,10 +6,16 @@
 
 use std::time::Duration;
 
+use cifar_guard::Credentials;
+use cifar_guard::connection::{self, Refusal};
+use cifar_guard::limits::{KEEPALIVE, MAX_HEADER_BYTES, MAX_STREAMS, REQUEST_DEADLINE};
 use cifar_params::Layout;
+use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
 use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Channel, Endpoint, Server};
+
+use crate::channel::SecureChannel;
 
 /// HTTP/2 frames of this size moved most bytes per second; larger ones were slower.
 const FRAME_BYTES: u32 = 256 * 1024;
@@ -18,16 +24,16 @@ const FRAME_BYTES: u32 = 256 * 1024;
 /// cost more time.
 pub const PART_BYTES: usize = 128 * 1024;
 
-/// The largest message that is taken: far more than a part, and enough for the status of thousands of
+/// The largest answer that is taken: far more than a part, and enough for the status of thousands of
 /// workers.
-pub(crate) const MAX_MESSAGE_BYTES: usize = 1024 * 1024;
+pub(crate) const MAX_ANSWER_BYTES: usize = 1024 * 1024;
+
+/// The largest request that is taken: a part of a gradient or a summary, and what else stands with it.
+pub(crate) const MAX_REQUEST_BYTES: usize = 2 * PART_BYTES;
 
 /// Bytes of a tensor's messages besides the tensor: lengths, keys and digests.
 const OVERHEAD_BYTES: usize = 64 * 1024;
 
-/// A peer that does not answer a ping for this long is gone.
-const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The largest checkpoint of a model of this layout: variables and averages, and a header of which no
@@ -61,8 +67,11 @@ pub fn server_builder(layout: &Layout) -> Server {
         .initial_stream_window_size(window_bytes(layout))
         .initial_connection_window_size(window_bytes(layout))
         .max_frame_size(FRAME_BYTES)
-        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
-        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+        .http2_keepalive_interval(Some(KEEPALIVE))
+        .http2_keepalive_timeout(Some(KEEPALIVE))
+        .max_concurrent_streams(MAX_STREAMS)
+        .http2_max_header_list_size(MAX_HEADER_BYTES)
+        .timeout(REQUEST_DEADLINE)
 }
 
 /// An address that is none.
@@ -75,8 +84,40 @@ pub struct BadAddress(String);
 /// # Errors
 ///
 /// [`BadAddress`] if the text is no address; that nobody listens there shows at the first request.
-pub fn connect(address: &str, layout: &Layout) -> Result<Channel, BadAddress> {
-    Ok(endpoint(address, layout)?.connect_lazy())
+pub fn connect(
+    address: &str,
+    layout: &Layout,
+    credentials: &Credentials,
+) -> Result<SecureChannel, BadAddress> {
+    let endpoint = endpoint(address, layout)?;
+    let refusal = Refusal::default();
+    let channel = match credentials.tls() {
+        None => endpoint.connect_lazy(),
+        Some(_) => over_tls(address, &endpoint, credentials.clone(), refusal.clone())?,
+    };
+    Ok(SecureChannel::new(channel, credentials.clone(), refusal))
+}
+
+fn over_tls(
+    address: &str,
+    endpoint: &Endpoint,
+    credentials: Credentials,
+    refusal: Refusal,
+) -> Result<Channel, BadAddress> {
+    let (host, port) = host_and_port(address)?;
+    let host = host.to_owned();
+    let connector = tower::service_fn(move |_| {
+        // As the files are now: they may have been renewed since the last connection.
+        let tls = credentials
+            .tls()
+            .expect("it does not change that there is TLS");
+        let (host, refusal) = (host.clone(), refusal.clone());
+        async move {
+            let connected = connection::connect(&host, port, tls, refusal).await;
+            connected.map(TokioIo::new)
+        }
+    });
+    Ok(endpoint.connect_with_connector_lazy(connector))
 }
 
 /// The server's address with the connection settings of this protocol, for whoever connects in a
@@ -86,19 +127,23 @@ pub fn connect(address: &str, layout: &Layout) -> Result<Channel, BadAddress> {
 ///
 /// [`BadAddress`] if the text is no address.
 pub fn endpoint(address: &str, layout: &Layout) -> Result<Endpoint, BadAddress> {
-    let bad = || BadAddress(address.to_owned());
-    let (host, port) = address.rsplit_once(':').ok_or_else(bad)?;
-    if host.is_empty() || port.parse::<u16>().is_err() {
-        return Err(bad());
-    }
-    let endpoint = Endpoint::from_shared(format!("http://{address}")).map_err(|_| bad())?;
+    host_and_port(address)?;
+    let bad = |_| BadAddress(address.to_owned());
+    let endpoint = Endpoint::from_shared(format!("http://{address}")).map_err(bad)?;
     Ok(endpoint
         .connect_timeout(CONNECT_TIMEOUT)
         .initial_stream_window_size(window_bytes(layout))
         .initial_connection_window_size(window_bytes(layout))
         .max_frame_size(FRAME_BYTES)
-        .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
-        .keep_alive_timeout(KEEPALIVE_TIMEOUT)
+        .http2_keep_alive_interval(KEEPALIVE)
+        .keep_alive_timeout(KEEPALIVE)
         .keep_alive_while_idle(true)
         .tcp_nodelay(true))
+}
+
+fn host_and_port(address: &str) -> Result<(&str, u16), BadAddress> {
+    let parts = address.rsplit_once(':');
+    let parts = parts.filter(|(host, _)| !host.is_empty());
+    let parts = parts.and_then(|(host, port)| Some((host, port.parse().ok()?)));
+    parts.ok_or_else(|| BadAddress(address.to_owned()))
 }

@@ -9,13 +9,14 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
+use cifar_guard::Credentials;
 use cifar_params::{Initializer, Layout, RunConfig, Score, StateDigest, Values, VariableSpec};
 use cifar_sequence::{GlobalStep, Tower, TowerStep};
 use cifar_wire::client::{Client, ClientError};
 use cifar_wire::gradient_slot::Nonce;
 use cifar_wire::messages::{
     Assignment, Attachment, CheckpointReply, CheckpointRequest, FollowerId, Gradients,
-    GradientsToSend, LedgerPart, LedgerPosition, Losses, Member, Pull, Push, Pushed,
+    GradientsToSend, LedgerPart, LedgerPosition, Losses, Member, Order, Pull, Push, Pushed,
     ReceivedGradients, Refusal, Registered, Registration, Session, SharedMemory, Status,
     TowerSummary, Verdict, WorkerId,
 };
@@ -70,6 +71,10 @@ impl ParameterServer for Recorder {
         Err(RequestError::ShuttingDown)
     }
 
+    fn turned_away(&self, _: Member) -> Option<Verdict> {
+        None
+    }
+
     fn gradient_memory(&self) -> Values {
         Values::zeros(layout().num_values())
     }
@@ -121,6 +126,10 @@ impl ParameterServer for Recorder {
     async fn report_score(&self, _: FollowerId, _: Score) -> Result<(), RequestError> {
         Err(RequestError::ShuttingDown)
     }
+
+    async fn administer(&self, _: Order) -> Result<GlobalStep, RequestError> {
+        Err(RequestError::ShuttingDown)
+    }
 }
 
 async fn start() -> (Arc<Recorder>, Client) {
@@ -131,7 +140,10 @@ async fn start() -> (Arc<Recorder>, Client) {
         .add_service(service(Arc::clone(&recorder), &layout()))
         .serve_with_incoming(incoming(listener));
     tokio::spawn(server);
-    (recorder, Client::new(&address, &layout()).unwrap())
+    (
+        recorder,
+        Client::new(&address, &layout(), &Credentials::default()).unwrap(),
+    )
 }
 
 fn gradients(parts: &[&'static [u8]]) -> GradientsToSend {
@@ -170,7 +182,7 @@ fn accepted() -> Pushed {
 #[tokio::test]
 async fn parts_arrive_as_one_push_in_the_layouts_order() {
     let (recorder, mut client) = start().await;
-    let under_way = client.begin_push(Bytes::from_static(b"head, 12 by."));
+    let under_way = client.begin_push(push().member, Bytes::from_static(b"head, 12 by."));
     let verdict =
         tokio::time::timeout(PATIENCE, under_way.finish(push(), gradients(&[b"4 b."]))).await;
     assert_eq!(verdict.unwrap().unwrap(), accepted());
@@ -186,7 +198,7 @@ async fn parts_arrive_as_one_push_in_the_layouts_order() {
 #[tokio::test]
 async fn a_push_that_is_cut_short_is_never_seen() {
     let (recorder, mut client) = start().await;
-    drop(client.begin_push(Bytes::from_static(b"head, 12 by.")));
+    drop(client.begin_push(push().member, Bytes::from_static(b"head, 12 by.")));
     // What comes after it on the same connection is answered, so it has been dealt with.
     let whole = gradients(&[b"sixteen bytes..."]);
     client.push(push(), whole).await.unwrap();
@@ -197,7 +209,7 @@ async fn a_push_that_is_cut_short_is_never_seen() {
 async fn gradients_of_another_size_are_refused() {
     let (recorder, mut client) = start().await;
     for (ahead, rest) in [("head, 12 by.", "3 b"), ("much too long for it", "4 b.")] {
-        let under_way = client.begin_push(Bytes::from_static(ahead.as_bytes()));
+        let under_way = client.begin_push(push().member, Bytes::from_static(ahead.as_bytes()));
         let verdict = under_way
             .finish(push(), gradients(&[rest.as_bytes()]))
             .await;

@@ -13,6 +13,8 @@ use cifar_cli::host::host_name;
 use cifar_cli::logging::LogArgs;
 use cifar_cli::{logging, signals};
 use cifar_data::args::DataArgs;
+use cifar_guard::Credentials;
+use cifar_guard::args::CredentialArgs;
 use cifar_ledger::{EvalDir, ScoreRecord};
 use cifar_params::checkpoint::{self, Scorable};
 use cifar_params::{EvalData, Layout, Score, ScoredVariables};
@@ -99,6 +101,10 @@ pub struct Args {
     /// Where the data set is.
     #[command(flatten)]
     pub data_args: DataArgs,
+
+    /// How to show the server who this is, and to know the server.
+    #[command(flatten)]
+    pub credentials: CredentialArgs,
 
     /// Where logs go and what is in them.
     #[command(flatten)]
@@ -218,7 +224,9 @@ fn follow_folder(args: &Args, mut evaluator: Evaluator) -> Result<Exit, Failure>
 
 /// Scores the checkpoints that a server has, and tells it the scores.
 fn follow_server(args: &Args, server: &str, mut evaluator: Evaluator) -> Result<Exit, Failure> {
-    let link = FollowerLink::new(server, evaluator.layout(), args.retry_window_secs);
+    let credentials = Credentials::new(&args.credentials).or_exit(Exit::Permanent)?;
+    let window = args.retry_window_secs;
+    let link = FollowerLink::new(server, evaluator.layout(), &credentials, window);
     let mut link = link.map_err(or_exit)?;
     let mut scored = None;
     loop {

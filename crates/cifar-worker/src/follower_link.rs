@@ -8,6 +8,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::path::Path;
 use std::time::Duration;
 
+use cifar_guard::Credentials;
 use cifar_params::{Checkpoint, CheckpointError, Layout, RunConfig, Score, checkpoint};
 use cifar_sequence::GlobalStep;
 use cifar_wire::client::{Client, ClientError, FOLLOWER_LEASE};
@@ -61,14 +62,19 @@ impl FollowerLink {
     /// # Errors
     ///
     /// [`LinkError::Address`] or [`LinkError::Start`].
-    pub fn new(address: &str, layout: &Layout, retry_window: Duration) -> Result<Self, LinkError> {
+    pub fn new(
+        address: &str,
+        layout: &Layout,
+        credentials: &Credentials,
+        retry_window: Duration,
+    ) -> Result<Self, LinkError> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
             .build()?;
         let client = {
             let _context = runtime.enter();
-            Client::new(address, layout)?
+            Client::new(address, layout, credentials)?
         };
         let follower = FollowerId(RandomState::new().hash_one(std::process::id()));
         runtime.spawn(keep_alive(client.clone(), follower));

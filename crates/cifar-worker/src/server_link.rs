@@ -16,6 +16,7 @@ use bytes::Bytes;
 use cifar_cli::exit::Exit;
 use cifar_cli::host::host_name;
 use cifar_cli::signals;
+use cifar_guard::Credentials;
 use cifar_params::{Copied, Layout, Numerics, RunConfig, StateDigest, StateFileError, Values};
 use cifar_wire::client::{Client, ClientError, PushUnderWay};
 use cifar_wire::data_plane::DataPlane;
@@ -186,6 +187,7 @@ impl ServerLink {
     pub fn new(
         address: &str,
         layout: &Layout,
+        credentials: &Credentials,
         data_plane: DataPlane,
         retry_window: Duration,
     ) -> Result<Self, LinkError> {
@@ -194,7 +196,7 @@ impl ServerLink {
             .enable_all()
             .build()?;
         let _context = runtime.enter();
-        let client = Client::new(address, layout)?;
+        let client = Client::new(address, layout, credentials)?;
 
         let (asked, leaving) = watch::channel(None);
         let signal = signals::asked_to_leave()?;
@@ -609,12 +611,12 @@ impl Conversation {
     }
 
     fn begin_push(&mut self, last_part: &[f32]) {
-        if self.shared.is_some() {
+        let Some(member) = self.member.filter(|_| self.shared.is_none()) else {
             return;
-        }
+        };
         let bytes = size_of_val(last_part);
         let last_part = GradientBytes(Arc::new(Values::from(last_part)));
-        let under_way = self.client.begin_push(Bytes::from_owner(last_part));
+        let under_way = self.client.begin_push(member, Bytes::from_owner(last_part));
         self.ahead = Some(Ahead { under_way, bytes });
     }
 

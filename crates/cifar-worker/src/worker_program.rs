@@ -12,6 +12,8 @@ use cifar_cli::{logging, signals};
 use cifar_data::args::DataArgs;
 use cifar_data::prefetch::TrainBatches;
 use cifar_data::{Dataset, Prefetcher};
+use cifar_guard::Credentials;
+use cifar_guard::args::CredentialArgs;
 use cifar_params::{Layout, RunConfig};
 use cifar_sequence::SampleSequence;
 use cifar_wire::data_plane::DataPlane;
@@ -63,6 +65,10 @@ pub struct Args {
     #[command(flatten)]
     pub data: DataArgs,
 
+    /// How to show the server who this is, and to know the server.
+    #[command(flatten)]
+    pub credentials: CredentialArgs,
+
     /// Where logs go and what is in them.
     #[command(flatten)]
     pub log: LogArgs,
@@ -85,9 +91,11 @@ fn run(args: &Args) -> Result<Exit, Failure> {
     }
     let layout = Layout::cifar10();
     let device = device::select(args.gpu).or_exit(Exit::Permanent)?;
+    let credentials = Credentials::new(&args.credentials).or_exit(Exit::Permanent)?;
     let mut server = ServerLink::new(
         &args.server,
         &layout,
+        &credentials,
         args.data_plane,
         args.retry_window_secs,
     )

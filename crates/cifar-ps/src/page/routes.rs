@@ -8,14 +8,15 @@ use axum::http::header::{
     CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
 };
 use axum::http::{HeaderValue, StatusCode};
-use axum::middleware::map_response;
+use axum::middleware::{from_fn_with_state, map_response};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use cifar_guard::gate::Gate;
 use cifar_sequence::GlobalStep;
 use tokio::sync::{Semaphore, watch as signal};
 
 use crate::page::watch::{PageCursor, Watch};
-use crate::page::{Source, metrics, pictures, stream};
+use crate::page::{Source, entry, metrics, pictures, stream};
 
 /// Pages that may be open at a time: each has a connection.
 const MAX_OPEN_PAGES: usize = 100;
@@ -88,7 +89,7 @@ impl Site {
     }
 }
 
-pub(crate) fn router(site: Arc<Site>) -> Router {
+pub(crate) fn router(site: Arc<Site>, gate: Gate) -> Router {
     Router::new()
         .route("/", get(|| typed("text/html; charset=utf-8", HTML)))
         .route(
@@ -103,9 +104,11 @@ pub(crate) fn router(site: Arc<Site>) -> Router {
         .route("/run.json", get(run))
         .route("/events", get(events))
         .route("/metrics", get(metrics))
-        .route("/healthz", get(health))
         .route("/images/filters.png", get(filters))
         .route("/images/{file}", get(sample))
+        .layer(from_fn_with_state(gate, entry::may_look))
+        // Whether the server is well is no secret.
+        .route("/healthz", get(health))
         .layer(map_response(with_safe_headers))
         .with_state(site)
 }

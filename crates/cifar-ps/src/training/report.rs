@@ -34,6 +34,12 @@ impl Training {
         }
     }
 
+    /// How many workers take part.
+    #[must_use]
+    pub fn num_workers(&self) -> usize {
+        self.members.ids().count()
+    }
+
     fn activity(&self) -> String {
         match self.phase {
             Phase::Training if self.members.iter().next().is_none() => {
