@@ -12,7 +12,6 @@ use clap::CommandFactory;
 use cifar_ps::args::RunArgs;
 use cifar_ps::config::new_run;
 
-use crate::manifests::NOT_THERE_YET;
 use crate::python::python;
 
 fn read(document: &str) -> String {
@@ -72,7 +71,6 @@ fn every_flag_in_the_documents_exists() {
         "--logdir",
     ];
     let mut known: BTreeSet<String> = OF_OTHER_PROGRAMS.map(str::to_owned).into();
-    known.extend(NOT_THERE_YET.map(str::to_owned));
     for command in [
         cifar_ps::Args::command(),
         cifar_worker::worker_program::Args::command(),

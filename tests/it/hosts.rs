@@ -20,7 +20,7 @@ fn start_server(network: &Network, train_dir: &Path) -> (Program, String) {
             .args(["--listen", &listen, "--data", "synthetic:512"])
             .args(["--towers", "2", "--batch-size", "16"])
             .args(["--max-steps", &NUM_STEPS.to_string()])
-            .args(["--worker-lease-secs", "3"])
+            .args(["--worker-lease-secs", "3", "--insecure"])
             .arg("--train-dir")
             .arg(train_dir),
     );
