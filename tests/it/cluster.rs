@@ -36,9 +36,18 @@ pub(crate) struct Builder {
     train_dir: Option<PathBuf>,
     server_flags: Vec<String>,
     worker_flags: Vec<String>,
+    credentials: Credentials,
 }
 
 impl Builder {
+    /// What the test shows the server when it asks how the run stands.
+    pub(crate) fn credentials(self, credentials: Credentials) -> Self {
+        Builder {
+            credentials,
+            ..self
+        }
+    }
+
     pub(crate) fn towers(self, towers: u32) -> Self {
         Builder { towers, ..self }
     }
@@ -125,6 +134,7 @@ impl Cluster {
             train_dir: None,
             server_flags: Vec::new(),
             worker_flags: Vec::new(),
+            credentials: Credentials::default(),
         }
     }
 
@@ -250,7 +260,7 @@ impl Server {
             .expect("there are files and memory for an event loop");
         let client = {
             let _context = runtime.enter();
-            let client = Client::new(&address, &Layout::cifar10(), &Credentials::default());
+            let client = Client::new(&address, &Layout::cifar10(), &settings.credentials);
             client.expect("the server prints its address")
         };
         Server {

@@ -40,6 +40,11 @@ pub(crate) fn silence() -> (String, Receiver<()>) {
 
 /// What a server answers when it is asked for a URL: head and body.
 pub(crate) fn get(url: &str) -> String {
+    get_with(url, "")
+}
+
+/// As [`get`], with these lines of headers besides.
+pub(crate) fn get_with(url: &str, headers: &str) -> String {
     let rest = url.strip_prefix("http://").expect("a URL of HTTP");
     let (address, path) = rest.split_once('/').expect("a URL has a path");
     let ask = || -> io::Result<String> {
@@ -47,7 +52,7 @@ pub(crate) fn get(url: &str) -> String {
         stream.set_read_timeout(Some(DEADLINE))?;
         write!(
             stream,
-            "GET /{path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n"
+            "GET /{path} HTTP/1.1\r\nHost: {address}\r\n{headers}Connection: close\r\n\r\n"
         )?;
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer)?;

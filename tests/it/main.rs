@@ -6,6 +6,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may stop where it fails")]
 
+mod authority;
 mod browser;
 mod cluster;
 mod files;
@@ -27,6 +28,9 @@ mod commit_points;
 mod data_plane;
 mod hosts;
 mod same_bits;
+
+mod attacks;
+mod security;
 
 mod bad_data;
 mod disk;

@@ -5,6 +5,7 @@
     reason = "a test without a socket of its own fails"
 )]
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -41,7 +42,12 @@ fn layout() -> Layout {
 #[derive(Debug, Default)]
 struct Recorder {
     pushes: Mutex<Vec<Values>>,
+    /// How often memory was taken.
+    taken: AtomicUsize,
 }
+
+/// A worker that the server does not know.
+const STRANGER: WorkerId = WorkerId(9);
 
 impl Recorder {
     fn gradients(&self) -> Vec<Vec<u8>> {
@@ -71,11 +77,12 @@ impl ParameterServer for Recorder {
         Err(RequestError::ShuttingDown)
     }
 
-    fn turned_away(&self, _: Member) -> Option<Verdict> {
-        None
+    fn turned_away(&self, member: Member) -> Option<Verdict> {
+        (member.worker == STRANGER).then_some(Verdict::Unregistered)
     }
 
     fn gradient_memory(&self) -> Values {
+        self.taken.fetch_add(1, Ordering::Relaxed);
         Values::zeros(layout().num_values())
     }
 
@@ -224,4 +231,51 @@ async fn gradients_of_another_size_are_refused() {
         assert_eq!(verdict.is_ok(), parts[0].is_empty());
     }
     assert_eq!(recorder.gradients().len(), 1);
+}
+
+#[tokio::test]
+async fn for_the_push_of_a_stranger_no_memory_is_taken() {
+    let (recorder, mut client) = start().await;
+    let mut of_a_stranger = push();
+    of_a_stranger.member.worker = STRANGER;
+    let whole = gradients(&[b"sixteen bytes..."]);
+    let verdict = client.push(of_a_stranger, whole.clone()).await;
+    assert_eq!(verdict.unwrap(), Verdict::Unregistered);
+    assert_eq!(recorder.taken.load(Ordering::Relaxed), 0);
+    client.push(push(), whole).await.unwrap();
+    assert_eq!(recorder.taken.load(Ordering::Relaxed), 1);
+}
+
+#[tokio::test]
+async fn a_push_has_one_sender() {
+    let (recorder, client) = start().await;
+    let mut of_another = push().member;
+    of_another.worker = WorkerId(1);
+    let under_way = client.begin_push(of_another, Bytes::from_static(b"head, 12 by."));
+    let verdict = under_way.finish(push(), gradients(&[b"4 b."])).await;
+    assert!(
+        matches!(verdict, Err(ClientError::Refused { reason }) if reason.contains("two workers"))
+    );
+    assert!(recorder.gradients().is_empty());
+}
+
+#[tokio::test]
+async fn half_pushes_of_a_worker_are_limited() {
+    let (recorder, mut client) = start().await;
+    let half = || client.begin_push(push().member, Bytes::from_static(b"head, 12 by."));
+    let halves = [half(), half()];
+    while recorder.taken.load(Ordering::Relaxed) < halves.len() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let whole = gradients(&[b"sixteen bytes..."]);
+    let refused = client.push(push(), whole.clone()).await.unwrap_err();
+    assert!(refused.is_transient(), "{refused}");
+    drop(halves);
+    // What was begun is forgotten a moment later.
+    let again = async {
+        while client.push(push(), whole.clone()).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, again).await.unwrap();
 }

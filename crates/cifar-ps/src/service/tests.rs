@@ -64,6 +64,10 @@ impl Bench {
     }
 
     async fn join(&self) -> Member {
+        self.try_to_join().await.unwrap()
+    }
+
+    async fn try_to_join(&self) -> Result<Member, RequestError> {
         let registration = Registration {
             protocol_version: PROTOCOL_VERSION,
             layout_fingerprint: self.layout.fingerprint(),
@@ -71,8 +75,8 @@ impl Bench {
             numerics: numerics(1),
             name: "worker".to_owned(),
         };
-        let registered = self.service.register(registration).await.unwrap();
-        registered.unwrap().member
+        let registered = self.service.register(registration).await?;
+        Ok(registered.unwrap().member)
     }
 
     async fn share(&self, member: Member) -> (StateReader, WorkerSlot) {
@@ -155,6 +159,22 @@ fn values(numbers: [f32; 2]) -> Values {
 
 fn not_in_slot<T>(answer: &Result<T, RequestError>) -> bool {
     matches!(answer, Err(RequestError::Invalid(reason)) if reason.contains("not in the worker's slot"))
+}
+
+#[tokio::test]
+async fn a_run_takes_so_many_workers_and_no_more() {
+    let bench = Bench::new();
+    let mut members = Vec::new();
+    for _ in 0..max_workers(run_config().num_towers) {
+        members.push(bench.join().await);
+    }
+    let refused = bench.try_to_join().await.unwrap_err();
+    assert!(
+        matches!(&refused, RequestError::NotNow(why) if why.contains("72 workers")),
+        "{refused}"
+    );
+    bench.service.leave(members[0]).await.unwrap();
+    bench.join().await;
 }
 
 #[tokio::test]

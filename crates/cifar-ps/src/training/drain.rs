@@ -33,8 +33,11 @@ impl Training {
     /// Time passes, in which nobody may be at work any more.
     pub(super) fn end_drain(&mut self, now: Instant) {
         let is_at_work = |id| self.towers.held_by(id).is_some();
-        if let Some(until) = self.drain_until
-            && (now >= until || !self.members.ids().any(is_at_work))
+        let is_under_way = self.members.ids().any(is_at_work)
+            || (self.aggregator.have() > 0 && self.num_workers() > 0);
+        if self
+            .drain_until
+            .is_some_and(|until| now >= until || !is_under_way)
         {
             self.stop();
         }

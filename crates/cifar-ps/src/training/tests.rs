@@ -7,6 +7,7 @@ use super::fixtures::{numerics, run_config, some_time};
 use super::*;
 
 mod doubt;
+mod drain;
 mod modes;
 mod summaries;
 

@@ -1,0 +1,570 @@
+//! A server is attacked while two honest workers train: each attack gets the answer that it should, the
+//! server takes no memory for it, and the run ends with the bits of an undisturbed one.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs;
+use std::future::poll_fn;
+use std::io::{Read, Write as _};
+use std::net::TcpStream;
+use std::path::Path;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use cifar_bench::fake_worker::{Answers, gradient};
+use cifar_cli::exit::Exit;
+use cifar_data::manifest::Manifest;
+use cifar_data::unpack::Unpacking;
+use cifar_guard::Credentials;
+use cifar_guard::connection::{Refusal, connect};
+use cifar_guard::limits::{ENTRY_DEADLINE, raise_open_files};
+use cifar_params::{Layout, RunConfig, StateDigest, Values};
+use cifar_sequence::GlobalStep;
+use cifar_wire::client::{Client, ClientError};
+use cifar_wire::messages::{
+    Assignment, Gradients, Member, PROTOCOL_VERSION, Pull, Registration, Verdict, Work, WorkerId,
+};
+use cifar_wire::transport;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::runtime::{self, Runtime};
+use tonic::body::Body;
+use tonic::codegen::Service;
+use tonic::codegen::http::Request;
+
+use crate::authority::{Authority, Good, credentials, flags, words};
+use crate::cluster::Cluster;
+use crate::program::{DEADLINE, Program, SERVER, command};
+
+/// How much the server may grow: a few gradients, and buffers of connections.
+const MAX_GROWTH_BYTES: u64 = 256 << 20;
+
+const FLOOD: usize = 2000;
+
+/// What the attackers have: an address, certificates and tokens.
+struct Enemy {
+    address: String,
+    authority: Authority,
+    runtime: Runtime,
+    layout: Layout,
+    table: Vec<(&'static str, String)>,
+}
+
+impl Enemy {
+    /// Credentials of a certificate and a token, of which either may be missing.
+    fn credentials(&self, certificate: Option<[&str; 2]>, token: Option<&str>) -> Credentials {
+        let ca = self.authority.ca();
+        let mut given = flags(&[("--tls-ca", &ca)]);
+        if let Some([name, role]) = certificate {
+            given = self.authority.client_flags(name, role);
+        }
+        if let Some(token) = token {
+            let file = self.authority.secret("shown", token);
+            given.extend(flags(&[("--token-file", &file)]));
+        }
+        credentials(&given)
+    }
+
+    fn client(&self, credentials: &Credentials) -> Client {
+        let _context = self.runtime.enter();
+        Client::new(&self.address, &self.layout, credentials).unwrap()
+    }
+
+    /// Notes what an attack got, which has to have `words` in it.
+    #[track_caller]
+    fn note(&mut self, attack: &'static str, got: impl ToString, words: &str) {
+        let got = got.to_string();
+        assert!(got.contains(words), "{attack} got: {got}");
+        self.table.push((attack, got));
+    }
+
+    /// Asks what the run is with these credentials; the refusal.
+    fn refused(&self, credentials: &Credentials) -> ClientError {
+        let answer = self.runtime.block_on(self.client(credentials).run());
+        let error = answer.expect_err("nobody may ask like this");
+        assert!(!error.is_transient(), "{error}");
+        error
+    }
+}
+
+fn token_of(role: &str) -> String {
+    format!("{role}-token-0123456789")
+}
+
+#[test]
+fn attacks_are_answered_and_change_nothing() {
+    raise_open_files();
+    let authority = Authority::new();
+    let roles = ["worker", "viewer", "admin"];
+    let lines = roles.map(|role| format!("{role} {}\n", token_of(role)));
+    let tokens = authority.secret("tokens", &lines.concat());
+    let server_flags = [
+        authority.server_flags(&authority),
+        flags(&[("--token-file", &tokens)]),
+    ]
+    .concat();
+    let honest = |name: &str, role: &str| {
+        let token = authority.secret(role, &token_of(role));
+        let certificate = authority.client_flags(name, role);
+        [certificate, flags(&[("--token-file", &token)])].concat()
+    };
+    let (worker, admin) = (honest("honest", "worker"), honest("boss", "admin"));
+    let mut cluster = Cluster::builder()
+        .workers(2)
+        .max_steps(1_000_000)
+        .server_flags(&words(&server_flags))
+        .worker_flags(&words(&worker))
+        .credentials(credentials(&admin))
+        .start();
+    cluster.wait_for_step(20);
+    let process = cluster.server.program.id();
+    let before = resident_bytes(process);
+
+    let mut enemy = Enemy {
+        address: cluster.server.address.clone(),
+        authority,
+        runtime: runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .unwrap(),
+        layout: Layout::cifar10(),
+        table: Vec::new(),
+    };
+    let loris = [slow_handshake(&enemy.address), half_request(&enemy)];
+
+    who_are_you(&mut enemy, &Authority::new());
+    let mut mallory = Mallory::join(&enemy);
+    wrong_requests(&mut enemy, &mut mallory);
+    nonsense(&mut enemy, &mut mallory);
+    garbage(&mut enemy);
+    for (attack, waited) in ["a handshake that never ends", "half of a request"]
+        .into_iter()
+        .zip(loris.map(|waiting| waiting.join().unwrap()))
+    {
+        let limit = ENTRY_DEADLINE + Duration::from_secs(10);
+        assert!(
+            (ENTRY_DEADLINE..limit).contains(&(waited + Duration::from_secs(1))),
+            "{attack}: {waited:?}"
+        );
+        enemy.note(
+            attack,
+            format!("closed after {:.1} s", waited.as_secs_f64()),
+            "closed",
+        );
+    }
+    flood(&mut enemy);
+    archive(&mut enemy);
+
+    let after = resident_bytes(process);
+    let grown = after.saturating_sub(before);
+    let order = Program::start(
+        command(SERVER)
+            .args(["stop", "--server", &enemy.address])
+            .args(&admin),
+    );
+    let step = finish(order);
+    assert_eq!(cluster.server.program.wait(), Exit::Terminated);
+    let attacked: StateDigest = cluster.load(step).state.digest();
+    eprintln!("{}", shown(&enemy.table));
+    eprintln!(
+        "the server's memory grew by {} MB over {step} steps",
+        grown >> 20
+    );
+    assert!(grown < MAX_GROWTH_BYTES, "the server grew by {grown} bytes");
+    for worker in &cluster.workers {
+        assert!(
+            !worker.stderr().contains("quarantine"),
+            "{}",
+            worker.stderr()
+        );
+    }
+    let mut undisturbed = Cluster::builder().workers(2).max_steps(step).start();
+    assert_eq!(undisturbed.finish(), attacked);
+}
+
+/// The step that a server has stopped at.
+fn finish(mut order: Program) -> u64 {
+    assert_eq!(order.wait(), Exit::Complete);
+    let printed = order.stdout();
+    let step = printed.strip_prefix("step ").unwrap();
+    step.trim().parse().unwrap()
+}
+
+fn who_are_you(enemy: &mut Enemy, theirs: &Authority) {
+    let worker = Some(["mallory", "worker"]);
+    let token = token_of("worker");
+    let got = enemy.refused(&enemy.credentials(worker, None));
+    enemy.note("no token", got, "asks for a token");
+    let got = enemy.refused(&enemy.credentials(worker, Some("guessed-token-0123456789")));
+    enemy.note("a wrong token", got, "does not know the token");
+    let got = enemy.refused(&enemy.credentials(None, Some(&token)));
+    enemy.note("no certificate", got, "asks for a certificate");
+
+    let mut stranger = theirs.client_flags("mallory", "worker");
+    stranger[1] = enemy.authority.ca();
+    let got = enemy.refused(&credentials(&stranger));
+    enemy.note(
+        "a certificate of another authority",
+        got,
+        "does not accept the certificate",
+    );
+    let [certificate, key] = enemy.authority.issue("late", "worker", Good::NoMore);
+    let ca = enemy.authority.ca();
+    let expired = flags(&[
+        ("--tls-ca", &ca),
+        ("--tls-cert", &certificate),
+        ("--tls-key", &key),
+    ]);
+    let got = enemy.refused(&credentials(&expired));
+    enemy.note("an expired certificate", got, "CertificateExpired");
+    let got = enemy.refused(&enemy.credentials(Some(["eve", "viewer"]), Some(&token)));
+    enemy.note(
+        "a viewer's certificate with a worker's token",
+        got,
+        "may not do this",
+    );
+}
+
+/// A worker with valid credentials that means no good.
+struct Mallory {
+    client: Client,
+    credentials: Credentials,
+    run: RunConfig,
+    member: Member,
+}
+
+impl Mallory {
+    fn join(enemy: &Enemy) -> Self {
+        let token = token_of("worker");
+        let credentials = enemy.credentials(Some(["mallory", "worker"]), Some(&token));
+        let mut client = enemy.client(&credentials);
+        let (run, member) = enemy.runtime.block_on(async {
+            let run = client.run().await.unwrap();
+            let member = register(&mut client, &run).await;
+            (run, member)
+        });
+        Mallory {
+            client,
+            credentials,
+            run,
+            member,
+        }
+    }
+}
+
+async fn register(client: &mut Client, run: &RunConfig) -> Member {
+    let registration = Registration {
+        protocol_version: PROTOCOL_VERSION,
+        layout_fingerprint: Layout::cifar10().fingerprint(),
+        data_digest: run.data.digest(),
+        numerics: run
+            .numerics
+            .clone()
+            .expect("honest workers have come before"),
+        name: "honest/1".to_owned(),
+    };
+    client.register(registration).await.unwrap().member
+}
+
+/// Work that nobody else has, however long it takes until there is some.
+async fn work(client: &mut Client, member: Member) -> Work {
+    loop {
+        match client.pull(Pull { member, held: None }).await.unwrap() {
+            Assignment::Work(work) => return work,
+            Assignment::Wait => {}
+            other => panic!("a worker is told {other:?}"),
+        }
+    }
+}
+
+fn wrong_requests(enemy: &mut Enemy, mallory: &mut Mallory) {
+    let sent = |values: Values| Gradients::Sent(vec![Bytes::copy_from_slice(values.as_bytes())]);
+    let values = gradient(&enemy.layout, 1);
+    let mut answers = Answers::new(&mallory.run, &values);
+    let Mallory {
+        client,
+        credentials,
+        member,
+        ..
+    } = mallory;
+    let member = *member;
+    let given = enemy.runtime.block_on(work(client, member));
+    let (push, _) = answers.to(member, &given);
+
+    let viewer = enemy.credentials(Some(["eve", "viewer"]), Some(&token_of("viewer")));
+    let mut eve = enemy.client(&viewer);
+    let got = enemy.runtime.block_on(eve.push(push, sent(values.clone())));
+    enemy.note(
+        "a viewer that pushes",
+        got.unwrap_err(),
+        "the role worker or admin is needed",
+    );
+
+    let short = Values::zeros(1000);
+    let got = enemy.runtime.block_on(client.push(push, sent(short)));
+    enemy.note(
+        "gradients of the wrong shape",
+        got.unwrap_err(),
+        "gradients have 4000 bytes",
+    );
+    let long = Values::zeros(2 * enemy.layout.num_values());
+    let got = enemy.runtime.block_on(client.push(push, sent(long)));
+    enemy.note("gradients without end", got.unwrap_err(), "gradients have");
+
+    let got = oversized(enemy, credentials);
+    enemy.note("a message of 16 MiB", got, "grpc-status 11");
+
+    let mut other = push;
+    other.member.worker = WorkerId(0);
+    let got = enemy
+        .runtime
+        .block_on(client.push(other, sent(values.clone())));
+    enemy.note(
+        "a push as another worker",
+        got.unwrap_err(),
+        "registered with another certificate",
+    );
+    let mut nobody = push;
+    nobody.member.worker = WorkerId(77_777);
+    let got = enemy
+        .runtime
+        .block_on(client.push(nobody, sent(values.clone())));
+    enemy.note(
+        "a push as nobody",
+        format!("{:?}", got.unwrap()),
+        "Unregistered",
+    );
+
+    let mut old = push;
+    old.tower_step.global_step = GlobalStep(0);
+    for _ in 0..2 {
+        let got = enemy
+            .runtime
+            .block_on(client.push(old, sent(values.clone())));
+        let got = got.unwrap();
+        assert!(matches!(got, Verdict::Stale { .. }), "{got:?}");
+    }
+    enemy.note("a push of long ago, again and again", "Stale", "Stale");
+}
+
+/// The status that a message gets whose head says that it is larger than any.
+fn oversized(enemy: &Enemy, credentials: &Credentials) -> String {
+    const HEAD: &str = "\0\u{1}\0\0\0";
+    let _context = enemy.runtime.enter();
+    let mut channel = transport::connect(&enemy.address, &enemy.layout, credentials).unwrap();
+    let request = Request::post("http://server/cifar.ps.v1.ParameterServer/Register")
+        .header("content-type", "application/grpc")
+        .header("te", "trailers")
+        .body(Body::new(HEAD.to_owned() + &"x".repeat(1 << 20)))
+        .unwrap();
+    enemy.runtime.block_on(async {
+        poll_fn(|context| channel.poll_ready(context))
+            .await
+            .unwrap();
+        let answer = channel.call(request).await.unwrap();
+        let status = answer.headers().get("grpc-status");
+        let status = status.and_then(|status| status.to_str().ok());
+        format!("grpc-status {}", status.unwrap_or("none"))
+    })
+}
+
+/// Not a number, again and again: each time the worker is put into quarantine, and has to join anew.
+fn nonsense(enemy: &mut Enemy, mallory: &mut Mallory) {
+    let mut values = gradient(&enemy.layout, 1);
+    values[7] = f32::NAN;
+    let mut answers = Answers::new(&mallory.run, &values);
+    let Mallory {
+        client,
+        run,
+        member,
+        ..
+    } = mallory;
+    let mut verdicts: BTreeMap<String, usize> = BTreeMap::new();
+    let last = enemy.runtime.block_on(async {
+        let mut count = |verdict: String| *verdicts.entry(verdict).or_default() += 1;
+        for _ in 0..3 {
+            let until = Instant::now() + DEADLINE;
+            loop {
+                assert!(Instant::now() < until, "it is never put into quarantine");
+                let pull = Pull {
+                    member: *member,
+                    held: None,
+                };
+                match client.pull(pull).await.unwrap() {
+                    Assignment::Work(work) => {
+                        let (push, gradients) = answers.to(*member, &work);
+                        let verdict = client.push(push, gradients).await.unwrap();
+                        count(
+                            format!("{verdict:?}")
+                                .split(['(', ' '])
+                                .next()
+                                .unwrap()
+                                .to_owned(),
+                        );
+                    }
+                    Assignment::Wait => {}
+                    Assignment::Goodbye(goodbye) => {
+                        count(format!("{goodbye:?}"));
+                        break;
+                    }
+                    other => panic!("{other:?}"),
+                }
+            }
+            *member = register(client, run).await;
+        }
+        client.leave(*member).await
+    });
+    last.unwrap();
+    assert_eq!(verdicts.get("Accepted"), None, "{verdicts:?}");
+    enemy.note("a flood of NaN", format!("{verdicts:?}"), "Quarantined");
+}
+
+fn garbage(enemy: &mut Enemy) {
+    let mut stream = TcpStream::connect(&enemy.address).unwrap();
+    stream.set_read_timeout(Some(DEADLINE)).unwrap();
+    let noise: Vec<u8> = (0..100_000_u32)
+        .map(|at| (at.wrapping_mul(2_654_435_761) >> 24) as u8)
+        .collect();
+    // It may be cut off before it has sent all.
+    let _ = stream.write_all(&noise);
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer);
+    assert!(answer.len() < 100, "{answer:?}");
+    enemy.note(
+        "garbage",
+        format!("closed, after {} bytes", answer.len()),
+        "closed",
+    );
+}
+
+/// Waits for the end of a connection on which only the beginning of a handshake is sent.
+fn slow_handshake(address: &str) -> JoinHandle<Duration> {
+    let mut stream = TcpStream::connect(address).unwrap();
+    thread::spawn(move || {
+        let began = Instant::now();
+        stream.set_read_timeout(Some(DEADLINE)).unwrap();
+        stream.write_all(&[0x16, 3]).unwrap();
+        let _ = stream.read_to_end(&mut Vec::new());
+        began.elapsed()
+    })
+}
+
+/// The same of one that is good, with half of a request.
+fn half_request(enemy: &Enemy) -> JoinHandle<Duration> {
+    let credentials = enemy.credentials(Some(["mallory", "worker"]), None);
+    let (host, port) = enemy.address.rsplit_once(':').unwrap();
+    let (host, port) = (host.to_owned(), port.parse().unwrap());
+    let waiting = enemy.runtime.spawn(async move {
+        let tls = credentials.tls().unwrap();
+        let mut stream = connect(&host, port, tls, Refusal::default()).await.unwrap();
+        let began = Instant::now();
+        // What every connection of HTTP/2 begins with, its settings, and the head of half a request.
+        stream
+            .write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+            .await
+            .unwrap();
+        stream
+            .write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0])
+            .await
+            .unwrap();
+        stream
+            .write_all(&[0, 0, 100, 1, 0, 0, 0, 0, 1])
+            .await
+            .unwrap();
+        stream.flush().await.unwrap();
+        let _ = stream.read_to_end(&mut Vec::new()).await;
+        began.elapsed()
+    });
+    let handle = enemy.runtime.handle().clone();
+    thread::spawn(move || handle.block_on(waiting).unwrap())
+}
+
+/// Many connections at once: an honest client is answered all the same.
+fn flood(enemy: &mut Enemy) {
+    let connections: Vec<TcpStream> = (0..FLOOD)
+        .filter_map(|_| TcpStream::connect(&enemy.address).ok())
+        .collect();
+    let viewer = enemy.credentials(Some(["eve", "viewer"]), Some(&token_of("viewer")));
+    let began = Instant::now();
+    let mut client = enemy.client(&viewer);
+    let answer = enemy.runtime.block_on(async {
+        loop {
+            match client.run().await {
+                Err(error) if error.is_transient() && began.elapsed() < DEADLINE => {
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+                answer => return answer,
+            }
+        }
+    });
+    answer.unwrap();
+    let waited = began.elapsed();
+    let is_open = |stream: &TcpStream| {
+        stream.set_nonblocking(true).unwrap();
+        let read = (&mut &*stream).read(&mut [0]);
+        read.is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock)
+    };
+    let open = connections.iter().filter(|stream| is_open(stream)).count();
+    assert!(open <= 300, "{open} are still open");
+    enemy.note(
+        "a flood of 2,000 connections",
+        format!(
+            "{open} may wait, the others were closed; a viewer is answered after {} ms",
+            waited.as_millis()
+        ),
+        "closed",
+    );
+}
+
+/// An archive of a data set whose entry leads out of its folder.
+fn archive(enemy: &mut Enemy) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("archive.tar.gz");
+    fs::write(&path, archive_with("../outside")).unwrap();
+    let data_dir = folder.path().join("data");
+    fs::create_dir(&data_dir).unwrap();
+    let got = Unpacking::start(&Manifest::cifar10(), &path, &data_dir).unwrap_err();
+    assert!(!folder.path().join("outside").exists());
+    assert_eq!(names(&data_dir), 0);
+    enemy.note("an archive with ../", got, "leads out of its folder");
+}
+
+fn names(folder: &Path) -> usize {
+    fs::read_dir(folder).unwrap().count()
+}
+
+/// A tar archive in gzip form with one empty entry of this name, which a library would not write.
+fn archive_with(name: &str) -> Vec<u8> {
+    let mut header = tar::Header::new_gnu();
+    let bytes = header.as_mut_bytes();
+    bytes[..name.len()].copy_from_slice(name.as_bytes());
+    header.set_size(0);
+    header.set_mode(0o644);
+    header.set_cksum();
+    let encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    let mut archive = tar::Builder::new(encoder);
+    archive.append(&header, &[][..]).unwrap();
+    archive.into_inner().unwrap().finish().unwrap()
+}
+
+/// What a process has in memory.
+fn resident_bytes(process: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kilobytes: u64 = line
+        .unwrap()
+        .trim()
+        .trim_end_matches(" kB")
+        .parse()
+        .unwrap();
+    kilobytes << 10
+}
+
+fn shown(table: &[(&str, String)]) -> String {
+    let mut text = String::from("attack | what it got\n---|---\n");
+    for (attack, got) in table {
+        writeln!(text, "{attack} | {got}").unwrap();
+    }
+    text
+}
