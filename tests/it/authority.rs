@@ -16,6 +16,8 @@ use tempfile::TempDir;
 pub(crate) struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
     folder: TempDir,
+    /// What its certificates are good for.
+    addresses: Vec<String>,
 }
 
 /// Until when a certificate is good.
@@ -26,14 +28,24 @@ pub(crate) enum Good {
 }
 
 impl Authority {
+    /// For certificates of this machine.
     pub(crate) fn new() -> Self {
+        Authority::of(&["127.0.0.1", "localhost"])
+    }
+
+    /// For certificates of these addresses.
+    pub(crate) fn of(addresses: &[&str]) -> Self {
         let mut params = CertificateParams::default();
         params.distinguished_name = subject("authority", None);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("ca.pem"), issuer.pem()).unwrap();
-        Authority { issuer, folder }
+        Authority {
+            issuer,
+            folder,
+            addresses: addresses.iter().map(ToString::to_string).collect(),
+        }
     }
 
     pub(crate) fn ca(&self) -> String {
@@ -53,10 +65,9 @@ impl Authority {
         })
     }
 
-    /// A certificate of this machine and its key.
+    /// A certificate and its key.
     pub(crate) fn pair(&self, name: &str, organization: &str, good: Good) -> (String, String) {
-        let here = ["127.0.0.1".to_owned(), "localhost".to_owned()];
-        let mut params = CertificateParams::new(here).unwrap();
+        let mut params = CertificateParams::new(self.addresses.clone()).unwrap();
         params.distinguished_name = subject(name, Some(organization));
         if good == Good::NoMore {
             params.not_after = date_time_ymd(2020, 1, 1);

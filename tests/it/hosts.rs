@@ -1,4 +1,4 @@
-//! A run over several hosts, each with an address of its own, whose cables fail.
+//! A run over several hosts, each with an address and a certificate of its own, whose cables fail.
 
 use std::path::Path;
 
@@ -7,12 +7,13 @@ use cifar_ledger::read_scores;
 use cifar_params::{Layout, checkpoint};
 use cifar_sequence::GlobalStep;
 
+use crate::authority::Authority;
 use crate::cluster::{NUM_STEPS, undisturbed};
 use crate::network::Network;
 use crate::program::{EVAL, Program, SERVER, WORKER};
 
 /// A server of the run that the tests disturb, and its address.
-fn start_server(network: &Network, train_dir: &Path) -> (Program, String) {
+fn start_server(network: &Network, authority: &Authority, train_dir: &Path) -> (Program, String) {
     let listen = format!("{}:0", network.address("server"));
     let server = Program::start(
         network
@@ -20,7 +21,8 @@ fn start_server(network: &Network, train_dir: &Path) -> (Program, String) {
             .args(["--listen", &listen, "--data", "synthetic:512"])
             .args(["--towers", "2", "--batch-size", "16"])
             .args(["--max-steps", &NUM_STEPS.to_string()])
-            .args(["--worker-lease-secs", "3", "--insecure"])
+            .args(["--worker-lease-secs", "3"])
+            .args(authority.server_flags(authority))
             .arg("--train-dir")
             .arg(train_dir),
     );
@@ -33,11 +35,12 @@ fn start_server(network: &Network, train_dir: &Path) -> (Program, String) {
 }
 
 /// A worker on a host. All hosts are one machine, which has memory to share; that of real ones is not.
-fn start_worker(network: &Network, host: &str, server: &str) -> Program {
+fn start_worker(network: &Network, authority: &Authority, host: &str, server: &str) -> Program {
     Program::start(
         network
             .command(host, WORKER)
-            .args(["--server", server, "--data-plane", "wire"]),
+            .args(["--server", server, "--data-plane", "wire"])
+            .args(authority.client_flags(host, "worker")),
     )
 }
 
@@ -75,15 +78,18 @@ fn a_run_over_hosts_does_not_depend_on_their_cables() {
     };
     let folder = tempfile::tempdir().unwrap();
     let train_dir = folder.path().join("run");
-    let (mut server, address) = start_server(&network, &train_dir);
+    let authority = Authority::of(&[&network.address("server")]);
+    let (mut server, address) = start_server(&network, &authority, &train_dir);
     let mut evaluator = Program::start(
         network
             .command("evaluator", EVAL)
-            .args(["--server", &address]),
+            .args(["--server", &address])
+            .args(authority.client_flags("evaluator", "viewer")),
     );
     network.narrow_cable("worker-0", "40mbit");
     network.narrow_cable("worker-1", "30mbit");
-    let mut workers = ["worker-0", "worker-1"].map(|host| start_worker(&network, host, &address));
+    let mut workers =
+        ["worker-0", "worker-1"].map(|host| start_worker(&network, &authority, host, &address));
     server.wait_until_said("step 0,");
 
     cut_off(&network, "worker-0", &server, &[&workers[0]]);
