@@ -60,12 +60,14 @@ fn cut_off(network: &Network, host: &str, server: &Program, workers: &[&Program]
     network.pull_cable(host);
     for number in &numbers {
         server.wait_until_said(&format!("is given up worker={number} "));
+        eprintln!("the server has given worker {number} up");
     }
     network.put_cable_back(host);
     for (worker, old) in workers.iter().zip(&numbers) {
-        worker.wait_for("another number", |worker| {
+        let new = worker.wait_for("another number", |worker| {
             number_of(worker).filter(|number| number != old)
         });
+        eprintln!("worker {old} is back, as worker {new}");
     }
 }
 
@@ -91,6 +93,7 @@ fn a_run_over_hosts_does_not_depend_on_their_cables() {
     let mut workers =
         ["worker-0", "worker-1"].map(|host| start_worker(&network, &authority, host, &address));
     server.wait_until_said("step 0,");
+    eprintln!("the run has begun on {address}, with certificates");
 
     cut_off(&network, "worker-0", &server, &[&workers[0]]);
     cut_off(&network, "server", &server, &[&workers[0], &workers[1]]);
@@ -104,7 +107,9 @@ fn a_run_over_hosts_does_not_depend_on_their_cables() {
     }
     let last = checkpoint::path_of(&train_dir, GlobalStep(NUM_STEPS));
     let last = checkpoint::load(&last, &Layout::cifar10()).unwrap();
-    assert_eq!(last.state.digest(), undisturbed());
+    let (disturbed, undisturbed) = (last.state.digest(), undisturbed());
+    eprintln!("state {disturbed} after {NUM_STEPS} steps, {undisturbed} without hosts and faults");
+    assert_eq!(disturbed, undisturbed);
     let scores = read_scores(&train_dir.join("eval/scores.jsonl")).unwrap();
     let last = &scores.last().unwrap().score;
     assert_eq!(last.global_step, GlobalStep(NUM_STEPS));

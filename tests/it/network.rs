@@ -88,10 +88,12 @@ impl Network {
 
     /// Nothing comes or goes, and nobody is told: what is under way is lost.
     pub(crate) fn pull_cable(&self, host: &str) {
+        eprintln!("the cable of {host} is pulled");
         self.set_cable(host, "down");
     }
 
     pub(crate) fn put_cable_back(&self, host: &str) {
+        eprintln!("the cable of {host} is put back");
         self.set_cable(host, "up");
     }
 
@@ -102,6 +104,10 @@ impl Network {
 
     /// What the host sends goes no faster than this.
     pub(crate) fn narrow_cable(&self, host: &str, rate: &str) {
+        eprintln!(
+            "{host} at {} sends no faster than {rate}",
+            self.address(host)
+        );
         let namespace = self.namespace(host);
         let limit = format!("tbf rate {rate} burst 64kb latency 1s");
         run(&format!(
@@ -111,6 +117,7 @@ impl Network {
     }
 
     pub(crate) fn widen_cable(&self, host: &str) {
+        eprintln!("{host} sends as fast as it can again");
         let namespace = self.namespace(host);
         run(&format!("tc -n {namespace} qdisc delete dev eth0 root")).unwrap();
     }
