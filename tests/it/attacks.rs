@@ -456,7 +456,7 @@ fn half_request(enemy: &Enemy) -> JoinHandle<Duration> {
     let (host, port) = enemy.address.rsplit_once(':').unwrap();
     let (host, port) = (host.to_owned(), port.parse().unwrap());
     let waiting = enemy.runtime.spawn(async move {
-        let tls = credentials.tls().unwrap();
+        let tls = credentials.tls();
         let mut stream = connect(&host, port, tls, Refusal::default()).await.unwrap();
         let began = Instant::now();
         // What every connection of HTTP/2 begins with, its settings, and the head of half a request.

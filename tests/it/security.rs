@@ -182,6 +182,15 @@ fn a_client_that_asks_for_tls_says_that_the_server_has_none() {
 }
 
 #[test]
+fn a_client_in_clear_says_that_the_server_has_tls() {
+    let authority = Authority::new();
+    let cluster = with_certificates(&authority).workers(0).start();
+    let mut worker = Program::start(command(WORKER).args(["--server", &cluster.server.address]));
+    assert_eq!(worker.wait(), Exit::Permanent);
+    worker.assert_said("it speaks TLS: give this program --tls-ca");
+}
+
+#[test]
 fn in_clear_a_server_listens_on_this_machine_alone() {
     let authority = Authority::new();
     let folder = tempfile::tempdir().unwrap();

@@ -317,7 +317,8 @@ impl Guarded {
     }
 }
 
-trait ReadWrite: AsyncRead + AsyncWrite {}
+/// Either kind of connection.
+pub(crate) trait ReadWrite: AsyncRead + AsyncWrite {}
 
 impl<T: AsyncRead + AsyncWrite> ReadWrite for T {}
 

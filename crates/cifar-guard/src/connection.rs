@@ -1,4 +1,4 @@
-//! A client's connection over TLS, which remembers why a server would have none of it.
+//! A client's connection, in clear or over TLS, which remembers why a server would have none of it.
 //!
 //! In TLS 1.3 a server looks at a client's certificate after the client believes itself connected. So a
 //! refusal comes with the first answer, through layers that keep only its text; here it is still known.
@@ -14,6 +14,8 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::pki_types::ServerName;
 use tokio_rustls::rustls::{AlertDescription, ClientConfig, Error, InvalidMessage};
+
+use crate::admission::ReadWrite;
 
 /// Why the last connection was refused for good, if it was.
 #[derive(Clone, Debug, Default)]
@@ -40,7 +42,7 @@ impl Refusal {
     }
 }
 
-/// Connects to `host`, as its certificate has to call it.
+/// Connects to `host`, as its certificate has to call it where there is TLS.
 ///
 /// # Errors
 ///
@@ -48,16 +50,26 @@ impl Refusal {
 pub async fn connect(
     host: &str,
     port: u16,
-    config: Arc<ClientConfig>,
+    tls: Option<Arc<ClientConfig>>,
     refusal: Refusal,
 ) -> io::Result<Connection> {
     refusal.set(None);
     let host = host.trim_start_matches('[').trim_end_matches(']');
-    let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
     let stream = TcpStream::connect((host, port)).await?;
     stream.set_nodelay(true)?;
-    let connected = TlsConnector::from(config).connect(name, stream).await;
-    let stream = connected.inspect_err(|error| refusal.note(error))?;
+    let stream = match tls {
+        None => Stream::Clear {
+            stream,
+            has_answered: false,
+        },
+        Some(config) => {
+            let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
+            let connected = TlsConnector::from(config).connect(name, stream).await;
+            Stream::Encrypted(Box::new(
+                connected.inspect_err(|error| refusal.note(error))?,
+            ))
+        }
+    };
     Ok(Connection { stream, refusal })
 }
 
@@ -91,11 +103,46 @@ fn reason_of(error: &io::Error) -> Option<String> {
     }
 }
 
-/// A connection over TLS.
+/// What the first byte of an answer is where a server speaks TLS: of an alert. In clear HTTP/2 it is 0.
+const ALERT: u8 = 0x15;
+
+/// A connection to a server.
 #[derive(Debug)]
 pub struct Connection {
-    stream: TlsStream<TcpStream>,
+    stream: Stream,
     refusal: Refusal,
+}
+
+#[derive(Debug)]
+enum Stream {
+    Clear {
+        stream: TcpStream,
+        has_answered: bool,
+    },
+    Encrypted(Box<TlsStream<TcpStream>>),
+}
+
+impl Connection {
+    fn stream(&mut self) -> Pin<&mut (dyn ReadWrite + Send + Unpin)> {
+        match &mut self.stream {
+            Stream::Clear { stream, .. } => Pin::new(stream),
+            Stream::Encrypted(stream) => Pin::new(stream),
+        }
+    }
+
+    /// Looks at the beginning of what a server in clear answers.
+    fn look_at(&mut self, answer: &[u8]) {
+        if let Stream::Clear { has_answered, .. } = &mut self.stream
+            && !*has_answered
+            && let Some(first) = answer.first()
+        {
+            *has_answered = true;
+            if *first == ALERT {
+                let reason = "it speaks TLS: give this program --tls-ca";
+                self.refusal.set(Some(reason.to_owned()));
+            }
+        }
+    }
 }
 
 impl AsyncRead for Connection {
@@ -104,7 +151,9 @@ impl AsyncRead for Connection {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let read = ready!(Pin::new(&mut self.stream).poll_read(context, buffer));
+        let before = buffer.filled().len();
+        let read = ready!(self.stream().poll_read(context, buffer));
+        self.look_at(&buffer.filled()[before..]);
         Poll::Ready(read.inspect_err(|error| self.refusal.note(error)))
     }
 }
@@ -115,7 +164,7 @@ impl AsyncWrite for Connection {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
+        self.stream().poll_write(context, bytes)
     }
 
     fn poll_write_vectored(
@@ -123,18 +172,21 @@ impl AsyncWrite for Connection {
         context: &mut Context<'_>,
         pieces: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(context, pieces)
+        self.stream().poll_write_vectored(context, pieces)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
+        match &self.stream {
+            Stream::Clear { stream, .. } => stream.is_write_vectored(),
+            Stream::Encrypted(stream) => stream.is_write_vectored(),
+        }
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
+        self.stream().poll_flush(context)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
+        self.stream().poll_shutdown(context)
     }
 }

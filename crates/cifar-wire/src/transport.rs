@@ -13,7 +13,7 @@ use cifar_params::Layout;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
 use tonic::transport::server::TcpIncoming;
-use tonic::transport::{Channel, Endpoint, Server};
+use tonic::transport::{Endpoint, Server};
 
 use crate::channel::SecureChannel;
 
@@ -91,33 +91,22 @@ pub fn connect(
 ) -> Result<SecureChannel, BadAddress> {
     let endpoint = endpoint(address, layout)?;
     let refusal = Refusal::default();
-    let channel = match credentials.tls() {
-        None => endpoint.connect_lazy(),
-        Some(_) => over_tls(address, &endpoint, credentials.clone(), refusal.clone())?,
-    };
-    Ok(SecureChannel::new(channel, credentials.clone(), refusal))
-}
-
-fn over_tls(
-    address: &str,
-    endpoint: &Endpoint,
-    credentials: Credentials,
-    refusal: Refusal,
-) -> Result<Channel, BadAddress> {
     let (host, port) = host_and_port(address)?;
     let host = host.to_owned();
-    let connector = tower::service_fn(move |_| {
-        // As the files are now: they may have been renewed since the last connection.
-        let tls = credentials
-            .tls()
-            .expect("it does not change that there is TLS");
-        let (host, refusal) = (host.clone(), refusal.clone());
-        async move {
-            let connected = connection::connect(&host, port, tls, refusal).await;
-            connected.map(TokioIo::new)
-        }
-    });
-    Ok(endpoint.connect_with_connector_lazy(connector))
+    let connector = {
+        let (credentials, refusal) = (credentials.clone(), refusal.clone());
+        tower::service_fn(move |_| {
+            // As the files are now: they may have been renewed since the last connection.
+            let tls = credentials.tls();
+            let (host, refusal) = (host.clone(), refusal.clone());
+            async move {
+                let connected = connection::connect(&host, port, tls, refusal).await;
+                connected.map(TokioIo::new)
+            }
+        })
+    };
+    let channel = endpoint.connect_with_connector_lazy(connector);
+    Ok(SecureChannel::new(channel, credentials.clone(), refusal))
 }
 
 /// The server's address with the connection settings of this protocol, for whoever connects in a
