@@ -259,7 +259,9 @@ mod tests {
         let headless = text.split_once('\n').unwrap().1;
         let no_towers = text.replace("\"num_towers\":2", "\"num_towers\":0");
         let newer = text.replace("\"format_version\":1", "\"format_version\":2");
-        for text in [headless, &no_towers, &newer] {
+        let error = read(&no_towers).unwrap_err();
+        assert!(matches!(error, LedgerError::Line { line: 1, .. }));
+        for text in [headless, &newer] {
             let error = read(text).unwrap_err();
             assert!(
                 matches!(error, LedgerError::Impossible { line: 1, .. }),

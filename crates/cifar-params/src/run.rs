@@ -8,19 +8,28 @@ use std::fmt;
 use std::str::FromStr;
 
 use cifar_sequence::{DataSet, InputKind};
-use serde::{Deserialize, Serialize};
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::mode::Mode;
 use crate::state::StateDigest;
+
+/// Most towers of a run: what is kept of a step is a few hundred bytes for each.
+pub const MAX_TOWERS: u32 = 4096;
+
+/// Most examples of a tower step: their images take 453 MB.
+pub const MAX_BATCH_SIZE: u32 = 65_536;
 
 /// The configuration of a run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RunConfig {
     /// Every random choice of the run follows from it.
     pub seed: u64,
-    /// Micro-batches per step.
+    /// Micro-batches per step, from 1 to [`MAX_TOWERS`].
+    #[serde(deserialize_with = "num_towers")]
     pub num_towers: u32,
-    /// Examples per tower step.
+    /// Examples per tower step, from 1 to [`MAX_BATCH_SIZE`].
+    #[serde(deserialize_with = "batch_size")]
     pub batch_size: u32,
     /// How training examples are ordered and prepared.
     pub input: InputKind,
@@ -100,6 +109,37 @@ impl RunConfig {
             .map(|((name, before), (_, now))| format!("{name}: {before} -> {now}"))
             .collect()
     }
+}
+
+/// A number that something cannot have so many of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{found}, expected 1 to {most}")]
+pub struct OutOfRange {
+    found: u32,
+    most: u32,
+}
+
+/// `found`, if it is from 1 to `most`.
+///
+/// # Errors
+///
+/// [`OutOfRange`] if it is not.
+pub fn within(found: u32, most: u32) -> Result<u32, OutOfRange> {
+    match (1..=most).contains(&found) {
+        true => Ok(found),
+        false => Err(OutOfRange { found, most }),
+    }
+}
+
+fn num_towers<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
+    let found = u32::deserialize(deserializer)?;
+    within(found, MAX_TOWERS).map_err(|error| D::Error::custom(format!("num_towers is {error}")))
+}
+
+fn batch_size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
+    let found = u32::deserialize(deserializer)?;
+    within(found, MAX_BATCH_SIZE)
+        .map_err(|error| D::Error::custom(format!("batch_size is {error}")))
 }
 
 /// What the epochs between two decays of the learning rate are counted in.
@@ -261,6 +301,36 @@ mod tests {
         };
         assert!(unknown.differences(&known).is_empty());
         assert_eq!(known.differences(&other).len(), 1);
+    }
+
+    #[test]
+    fn a_text_form_of_more_than_there_can_be_is_refused_by_its_name() {
+        let text = serde_json::to_string(&example()).unwrap();
+        for (from, to, expected) in [
+            (
+                "\"num_towers\":2",
+                "\"num_towers\":4097",
+                "num_towers is 4097, expected 1 to 4096",
+            ),
+            (
+                "\"num_towers\":2",
+                "\"num_towers\":0",
+                "num_towers is 0, expected 1",
+            ),
+            (
+                "\"batch_size\":128",
+                "\"batch_size\":65537",
+                "batch_size is 65537, expected",
+            ),
+            (
+                "\"cifar10\"",
+                "\"synthetic:4000000000\"",
+                "no data set is called",
+            ),
+        ] {
+            let error = serde_json::from_str::<RunConfig>(&text.replace(from, to)).unwrap_err();
+            assert!(error.to_string().starts_with(expected), "{error}");
+        }
     }
 
     #[test]

@@ -41,6 +41,10 @@ pub const CIFAR10_FILES: [(&str, &str); 6] = [
 /// Training examples of the synthetic set when no number is given: as many as CIFAR-10 has.
 const DEFAULT_SYNTHETIC_EXAMPLES: u32 = 50_000;
 
+/// Most training examples of a synthetic set: their records take 31 GB. Whoever reads of a set with more,
+/// in a file or a message, would run out of memory in shuffling it.
+pub const MAX_SYNTHETIC_EXAMPLES: u32 = 10_000_000;
+
 /// Changes whenever the synthetic drawing changes, so that old and new runs are never compared.
 const SYNTHETIC_VERSION: u32 = 1;
 
@@ -69,7 +73,7 @@ pub enum DataSet {
     Cifar10,
     /// A procedurally drawn set of the same form.
     Synthetic {
-        /// Number of training examples, at least 1; a fifth as many, at least 1, are for testing.
+        /// Number of training examples, from 1 to [`MAX_SYNTHETIC_EXAMPLES`]; a fifth as many, at least 1, are for testing.
         num_examples: u32,
     },
 }
@@ -138,7 +142,7 @@ impl fmt::Display for DataSet {
 /// A name that is no data set.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "no data set is called {0:?}; there are cifar10, synthetic and synthetic:N (N training examples, at least 1)"
+    "no data set is called {0:?}; there are cifar10, synthetic and synthetic:N (N training examples, 1 to 10,000,000)"
 )]
 pub struct UnknownDataSet(String);
 
@@ -153,7 +157,9 @@ impl FromStr for DataSet {
                 num_examples: DEFAULT_SYNTHETIC_EXAMPLES,
             }),
             Some(("synthetic", number)) => match number.parse() {
-                Ok(num_examples) if num_examples > 0 => Ok(DataSet::Synthetic { num_examples }),
+                Ok(num_examples) if (1..=MAX_SYNTHETIC_EXAMPLES).contains(&num_examples) => {
+                    Ok(DataSet::Synthetic { num_examples })
+                }
                 _ => Err(unknown()),
             },
             _ => Err(unknown()),
@@ -191,6 +197,7 @@ mod tests {
         for name in [
             "mnist",
             "synthetic:0",
+            "synthetic:10000001",
             "synthetic:x",
             "synthetic:",
             "cifar10:5",

@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use cifar_events::Histogram;
 use cifar_events::histogram::Moments;
+use cifar_params::run::{self, MAX_BATCH_SIZE, MAX_TOWERS};
 use cifar_params::{Mode, Numerics, RunConfig, StateDigest};
 use cifar_sequence::{GlobalStep, Tower, TowerStep};
 use prost::Message;
@@ -57,13 +58,10 @@ fn short(field: &'static str, name: String) -> Result<String, Malformed> {
     })
 }
 
-fn at_least_one(field: &'static str, number: u32) -> Result<u32, Malformed> {
-    if number > 0 {
-        return Ok(number);
-    }
-    Err(Malformed::Value {
+fn from_one_to(most: u32, field: &'static str, number: u32) -> Result<u32, Malformed> {
+    run::within(number, most).map_err(|error| Malformed::Value {
         field,
-        reason: "0, expected at least 1".to_owned(),
+        reason: error.to_string(),
     })
 }
 
@@ -157,15 +155,15 @@ impl TryFrom<pb::Run> for RunConfig {
     fn try_from(run: pb::Run) -> Result<Self, Malformed> {
         Ok(RunConfig {
             seed: run.seed,
-            num_towers: at_least_one("run.num_towers", run.num_towers)?,
-            batch_size: at_least_one("run.batch_size", run.batch_size)?,
+            num_towers: from_one_to(MAX_TOWERS, "run.num_towers", run.num_towers)?,
+            batch_size: from_one_to(MAX_BATCH_SIZE, "run.batch_size", run.batch_size)?,
             input: named("run.input", &run.input)?,
             data: named("run.data", &run.data)?,
             learning_rate: finite("run.learning_rate", run.learning_rate)?,
             num_epochs_per_decay: finite("run.num_epochs_per_decay", run.num_epochs_per_decay)?,
             decay_by: named("run.decay_by", &run.decay_by)?,
             moving_average_decay: finite("run.moving_average_decay", run.moving_average_decay)?,
-            threads: at_least_one("run.threads", run.threads)?,
+            threads: from_one_to(u32::MAX, "run.threads", run.threads)?,
             kernels: named("run.kernels", &run.kernels)?,
             initial_digest: digest_from_pb("run.initial_digest", &run.initial_digest)?,
             numerics: run.numerics.map(Numerics::try_from).transpose()?,
@@ -813,9 +811,15 @@ mod tests {
     #[test]
     fn a_run_that_no_server_would_have_is_refused_by_the_fields_name() {
         type Damage = fn(&mut pb::Run);
-        let cases: [(&str, Damage); 4] = [
-            ("run.num_towers: 0, expected at least 1", |run| {
+        let cases: [(&str, Damage); 6] = [
+            ("run.num_towers: 0, expected 1 to 4096", |run| {
                 run.num_towers = 0
+            }),
+            ("run.batch_size: 65537, expected 1 to 65536", |run| {
+                run.batch_size = 65_537
+            }),
+            ("run.data: no data set is called", |run| {
+                run.data = "synthetic:4000000000".to_owned()
             }),
             ("run.learning_rate: NaN is not finite", |run| {
                 run.learning_rate = f32::NAN
