@@ -80,7 +80,11 @@ pub fn explain(history: &History) -> Explanation {
             .max()
             .unwrap_or(begun_micros)
             .saturating_sub(begun_micros),
-        served_micros: history.starts.iter().map(served).sum(),
+        served_micros: history
+            .starts
+            .iter()
+            .map(served)
+            .fold(0, u64::saturating_add),
         starts: starts_of(history),
         rewinds: history.rewinds.clone(),
         num_contradictions: history.contradictions.len(),

@@ -183,8 +183,12 @@ impl History {
 /// Whether a record can be the next of a run: what stands in a file may be anything.
 fn is_possible(record: &Record, history: Option<&History>) -> bool {
     match (record, history) {
-        (Record::Start(start), _) => {
-            start.format_version == FORMAT_VERSION && has_samples(&start.run, start.global_step)
+        (Record::Start(start), history) => {
+            // Of another run than that before, perhaps; what is told of steps is told of the first.
+            let runs = [Some(&start.run), history.map(|history| &history.run)];
+            let mut runs = runs.into_iter().flatten();
+            start.format_version == FORMAT_VERSION
+                && runs.all(|run| has_samples(run, start.global_step))
         }
         (_, None) => false,
         (Record::Commit(commit), Some(history)) => has_samples(&history.run, commit.global_step),
@@ -274,6 +278,32 @@ mod tests {
             Err(LedgerError::Impossible { line: 5, .. })
         ));
         assert!(matches!(read(""), Err(LedgerError::Empty { .. })));
+    }
+
+    #[test]
+    fn a_start_at_a_step_that_the_run_before_has_no_samples_for_is_refused() {
+        let wide = text_of(undisturbed(1)).replace("\"batch_size\":4", "\"batch_size\":65536");
+        let far = text_of(vec![started(1 << 60)]);
+        assert!(read(&far).is_ok());
+        assert!(matches!(
+            read(&(wide + &far)),
+            Err(LedgerError::Impossible { line: 5, .. })
+        ));
+    }
+
+    #[test]
+    fn times_and_examples_that_add_up_to_too_much_are_told_as_much() {
+        let mut text = String::new();
+        for at_micros in [0, u64::MAX, 0, u64::MAX] {
+            let mut line = lines(vec![started(0)]).next().unwrap();
+            line.at_micros = at_micros;
+            text += &(serde_json::to_string(&line).unwrap() + "\n");
+            line.record = joined(0, "host/10");
+            line.at_micros = u64::MAX;
+            text += &(serde_json::to_string(&line).unwrap() + "\n");
+        }
+        let explanation = crate::explain(&read(&text).unwrap());
+        assert_eq!(explanation.served_micros, u64::MAX);
     }
 
     #[test]

@@ -66,7 +66,10 @@ impl Training {
             first: **first,
             last: **last,
             wall_micros: start.last_at_micros.saturating_sub(start.at_micros),
-            examples: committed.len() as u64 * history.run.examples_per_update(),
+            examples: history
+                .run
+                .examples_per_update()
+                .saturating_mul(committed.len() as u64),
             loss: newest.commit.loss,
             step_time: StepTime::of(commits)?,
             stragglers: explain(history).stragglers,

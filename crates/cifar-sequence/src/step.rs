@@ -12,10 +12,10 @@ use serde::{Deserialize, Serialize};
 pub struct GlobalStep(pub u64);
 
 impl GlobalStep {
-    /// The step after this one.
+    /// The step after this one; of the last number, which no run comes to, itself.
     #[must_use]
     pub fn next(self) -> Self {
-        GlobalStep(self.0 + 1)
+        GlobalStep(self.0.saturating_add(1))
     }
 }
 
@@ -73,5 +73,21 @@ impl TowerStep {
 impl fmt::Display for TowerStep {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "step {} tower {}", self.global_step, self.tower)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn steps_and_serials_end_with_the_largest_number() {
+        assert_eq!(GlobalStep(7).next(), GlobalStep(8));
+        assert_eq!(GlobalStep(u64::MAX).next(), GlobalStep(u64::MAX));
+        let last = TowerStep {
+            global_step: GlobalStep(u64::MAX),
+            tower: Tower(1),
+        };
+        assert_eq!(last.serial(4), u64::MAX);
     }
 }

@@ -121,7 +121,7 @@ impl Lines {
             let offset = self.offset;
             let line = serde_json::from_slice(text);
             lines.push(line.map_err(|source| FeedError::Line { offset, source })?);
-            self.offset += text.len() as u64;
+            self.offset = self.offset.saturating_add(text.len() as u64);
         }
         self.begun.drain(..whole);
         if self.begun.len() > MAX_LINE_BYTES {
@@ -186,6 +186,14 @@ mod tests {
             assert_eq!(found, [1, 2, 3]);
             assert_eq!(lines.position().offset, all.len() as u64);
         }
+    }
+
+    #[test]
+    fn a_place_beyond_all_numbers_is_the_last() {
+        let mut lines = Lines::default();
+        let far = part(7, u64::MAX, &text(1));
+        assert_eq!(workers(lines.add(&far).unwrap()).0, [1]);
+        assert_eq!(lines.position().offset, u64::MAX);
     }
 
     #[test]
