@@ -106,7 +106,9 @@ fn unpack(manifest: &Manifest, archive: &Path, into: &Path) -> Result<(), DataEr
     let record_bytes: u64 = manifest.files().map(|file| file.size_bytes()).sum();
     let unzipped = GzDecoder::new(file).take(record_bytes + MAX_OTHER_BYTES);
     let mut tar = Archive::new(unzipped);
-    for entry in tar.entries().map_err(damaged)? {
+    // As the headers stand: long names and other attributes, which come as entries of their own and of any
+    // length, are not collected in memory.
+    for entry in tar.entries().map_err(damaged)?.raw(true) {
         let mut entry = entry.map_err(damaged)?;
         take_entry(manifest, archive, &mut entry, into)?;
     }
@@ -140,8 +142,8 @@ fn take_entry<R: Read>(
     match entry.header().entry_type() {
         EntryType::Regular | EntryType::Continuous => {}
         EntryType::Directory => return check_inside(&name).map_err(refuse),
-        // Remarks about the archive, such as the commit it was made from.
-        EntryType::XGlobalHeader => return Ok(()),
+        // Remarks about the archive or the next entry, such as the commit it was made from, or a time.
+        EntryType::XGlobalHeader | EntryType::XHeader => return Ok(()),
         EntryType::Symlink => return Err(refuse("is a symbolic link")),
         EntryType::Link => return Err(refuse("is a hard link")),
         _ => return Err(refuse("is neither a file nor a folder")),

@@ -153,6 +153,29 @@ fn an_archive_that_unpacks_for_ever_is_refused() {
     assert_refused(archive, "it is damaged");
 }
 
+/// However long they are: they would be held in memory, as much of them as a whole set may have.
+#[test]
+fn names_that_come_as_entries_of_their_own_are_refused_and_attributes_passed_over() {
+    let archive = |entry_type| {
+        let whole = ArchiveBuilder::empty().entry("long", entry_type, &[b'a'; 9000]);
+        (1..)
+            .zip(manifest().files())
+            .fold(whole, |archive, (index, file)| {
+                archive.file(&format!("{FOLDER}/{}", file.name), &file_bytes(index))
+            })
+            .finish()
+    };
+    assert_refused(
+        archive(EntryType::GNULongName),
+        "is neither a file nor a folder",
+    );
+    assert_refused(
+        archive(EntryType::GNULongLink),
+        "is neither a file nor a folder",
+    );
+    obtain_from(archive(EntryType::XHeader)).0.unwrap();
+}
+
 #[test]
 fn an_archive_of_other_records_is_refused() {
     let name = format!("{FOLDER}/test_batch.bin");
