@@ -219,7 +219,7 @@ impl Client {
             let replies = self.inner.pull(request).await?.into_inner();
             let (first, parts) = self.receive(replies, |part| Some(part.variables)).await?;
             let mut assignment = convert::assignment(first)?;
-            add_variables(Some(&mut assignment), parts);
+            self.add_variables(Some(&mut assignment), parts)?;
             Ok(assignment)
         };
         in_time(limit, answer).await
@@ -282,7 +282,7 @@ impl Client {
             let variables = |part: pb::PushReply| part.next.map(|part| part.variables);
             let (first, parts) = self.receive(replies, variables).await?;
             let mut pushed = convert::pushed(first)?;
-            add_variables(pushed.next.as_mut(), parts);
+            self.add_variables(pushed.next.as_mut(), parts)?;
             Ok(pushed)
         };
         in_time(limit, answer).await
@@ -311,6 +311,33 @@ impl Client {
             parts.push(part);
         }
         Ok((first, parts))
+    }
+
+    /// Puts the variables where the work says that they follow, all of them.
+    fn add_variables(
+        &self,
+        assignment: Option<&mut Assignment>,
+        parts: Vec<Bytes>,
+    ) -> Result<(), Malformed> {
+        let (variables, expected) = match assignment {
+            Some(Assignment::Work(Work {
+                variables: Variables::Sent(variables),
+                ..
+            })) => (Some(variables), self.tensor_bytes),
+            _ => (None, 0),
+        };
+        let found = parts.iter().map(Bytes::len).sum();
+        if found != expected {
+            return Err(Malformed::Size {
+                field: "variables",
+                found,
+                expected,
+            });
+        }
+        if let Some(variables) = variables {
+            *variables = parts;
+        }
+        Ok(())
     }
 
     /// Hands in what this worker alone knows of a tower step; false if nobody waits for it.
@@ -504,17 +531,6 @@ impl PushUnderWay {
     }
 }
 
-/// Puts the variables where the work says that they follow.
-fn add_variables(assignment: Option<&mut Assignment>, parts: Vec<Bytes>) {
-    if let Some(Assignment::Work(Work {
-        variables: Variables::Sent(variables),
-        ..
-    })) = assignment
-    {
-        *variables = parts;
-    }
-}
-
 /// An answer, to its last message, or the failure of a server that takes too long.
 async fn in_time<T>(
     limit: Duration,
@@ -553,4 +569,57 @@ fn within<T>(timeout: Duration, message: T) -> Request<T> {
     let mut request = Request::new(message);
     request.set_timeout(timeout);
     request
+}
+
+#[cfg(test)]
+mod tests {
+    use cifar_params::{Initializer, StateDigest, VariableSpec};
+    use cifar_sequence::{GlobalStep, Tower, TowerStep};
+
+    use super::*;
+
+    fn work(variables: Variables) -> Assignment {
+        Assignment::Work(Work {
+            tower_step: TowerStep {
+                global_step: GlobalStep(1),
+                tower: Tower(0),
+            },
+            state_digest: StateDigest(1),
+            variables,
+            attempt: 0,
+            summary_step: None,
+        })
+    }
+
+    #[tokio::test]
+    async fn variables_that_follow_are_all_of_them_and_none_come_unasked() {
+        let four_numbers = Layout::new(vec![VariableSpec {
+            name: "a".to_owned(),
+            shape: vec![4],
+            initializer: Initializer::Constant(0.0),
+            weight_decay: None,
+        }]);
+        let in_clear = Credentials::default();
+        let client = Client::new("127.0.0.1:1", &four_numbers, &in_clear).unwrap();
+        let added = |variables, parts: &[&'static [u8]]| {
+            let mut work = work(variables);
+            let parts = parts.iter().map(|part| Bytes::from_static(part)).collect();
+            client
+                .add_variables(Some(&mut work), parts)
+                .map(|()| work)
+                .map_err(|malformed| malformed.to_string())
+        };
+        let parts = [b"four".as_slice(), b"and twelve.."];
+        let sent = parts.map(Bytes::from_static).to_vec();
+        let follow = || Variables::Sent(Vec::new());
+        assert_eq!(added(follow(), &parts), Ok(work(Variables::Sent(sent))));
+        assert_eq!(added(Variables::Held, &[]), Ok(work(Variables::Held)));
+        let refused = |found, expected| {
+            let reason = format!("variables has {found} bytes, expected {expected}");
+            Err::<Assignment, _>(reason)
+        };
+        assert_eq!(added(follow(), &[]), refused(0, 16));
+        assert_eq!(added(follow(), &parts[..1]), refused(4, 16));
+        assert_eq!(added(Variables::Held, &parts), refused(16, 0));
+    }
 }
