@@ -33,11 +33,17 @@ const CHECKS: [Check; 4] = [
     },
 ];
 
-/// Licences, advisories and duplicates among the dependencies, checked by a program of its own,
-/// which not everybody has.
+/// Licences, duplicates and origins of the dependencies, checked by a program of its own, which not
+/// everybody has.
 const DENY: Check = Check {
-    cargo: "deny check",
+    cargo: "deny check bans licenses sources",
     hint: "deny.toml holds the rules",
+};
+
+/// What is known to be wrong with them.
+const ADVISORIES: Check = Check {
+    cargo: "deny check --disable-fetch advisories",
+    hint: "the advisory above says what to update; deny.toml can say why one does not matter here",
 };
 
 pub(crate) fn run(workspace: &Workspace) -> anyhow::Result<()> {
@@ -46,11 +52,7 @@ pub(crate) fn run(workspace: &Workspace) -> anyhow::Result<()> {
     for check in &CHECKS {
         check.run(workspace)?;
     }
-    if has_deny(workspace) {
-        DENY.run(workspace)?;
-    } else {
-        eprintln!("==> cargo deny check: skipped, `cargo install cargo-deny` brings it");
-    }
+    check_dependencies(workspace)?;
     let seconds = start.elapsed().as_secs();
     eprintln!(
         "all checks passed in {} min {} s",
@@ -71,7 +73,20 @@ impl Check {
     }
 }
 
-fn has_deny(workspace: &Workspace) -> bool {
-    let mut cargo = workspace.cargo();
-    command::succeeds(cargo.args(["deny", "--version"]))
+fn check_dependencies(workspace: &Workspace) -> anyhow::Result<()> {
+    let deny = |arguments: &[&str]| {
+        let mut cargo = workspace.cargo();
+        command::succeeds(cargo.arg("deny").args(arguments))
+    };
+    if !deny(&["--version"]) {
+        eprintln!("==> cargo deny check: skipped, `cargo install --locked cargo-deny` brings it");
+        return Ok(());
+    }
+    DENY.run(workspace)?;
+    if deny(&["fetch", "db"]) {
+        ADVISORIES.run(workspace)
+    } else {
+        eprintln!("==> cargo deny check advisories: skipped, their database cannot be fetched");
+        Ok(())
+    }
 }
