@@ -375,8 +375,22 @@ pub fn load_scorable(
     layout: &Layout,
     variables: ScoredVariables,
 ) -> Result<Scorable, CheckpointError> {
-    let bytes = read(path)?;
-    let reader = Reader::new(path, &bytes)?;
+    load_scorable_bytes(path, &read(path)?, layout, variables)
+}
+
+/// Reads what is to be scored in a file that is in memory, as [`load_scorable`] does. `path` is what errors
+/// call it.
+///
+/// # Errors
+///
+/// As [`load`], but for `Read`.
+pub fn load_scorable_bytes(
+    path: &Path,
+    bytes: &[u8],
+    layout: &Layout,
+    variables: ScoredVariables,
+) -> Result<Scorable, CheckpointError> {
+    let reader = Reader::new(path, bytes)?;
     if let Some(Metadata {
         run,
         digest: DigestOf::Averages(expected),

@@ -10,6 +10,7 @@
 
 mod bench;
 mod chaos;
+mod fuzz;
 mod load;
 mod mutants;
 mod record;
@@ -58,6 +59,8 @@ enum Verb {
     Simulate(simulate::Args),
     /// Put faults into the server and see that the simulation finds each
     Mutants,
+    /// Look for bytes that do harm in a decoder
+    Fuzz(fuzz::Args),
     /// Measure training, the server and its peers in turns
     Bench(bench::Args),
     /// Measure a server with up to many workers that compute nothing
@@ -87,6 +90,7 @@ fn run(verb: Verb) -> anyhow::Result<()> {
         Verb::Chaos(args) => chaos::run(&workspace, &args),
         Verb::Simulate(args) => simulate::run(&workspace, &args),
         Verb::Mutants => mutants::run(&workspace),
+        Verb::Fuzz(args) => fuzz::run(&workspace, &args),
         Verb::Bench(args) => bench::run(&workspace, &args),
         Verb::Load(args) => load::run(&workspace, &args),
         Verb::Record(args) => record::run(&workspace, &args),

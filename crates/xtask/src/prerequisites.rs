@@ -44,6 +44,12 @@ pub(crate) fn check_programs() -> anyhow::Result<Vec<String>> {
     Ok(compiler)
 }
 
+/// Whether there is a C++ compiler.
+pub(crate) fn has_compiler() -> bool {
+    let compiler = compiler(env::var("CXX").ok());
+    command::succeeds(command::of(&compiler).arg("--version"))
+}
+
 /// Whether `needed` bytes are free where `folder` lies.
 pub(crate) fn check_disk(folder: &Path, needed: u64) -> anyhow::Result<()> {
     let disk = rustix::fs::statvfs(folder)

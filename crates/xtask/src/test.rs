@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use crate::command;
+use crate::fuzz;
 use crate::setup;
 use crate::workspace::Workspace;
 
@@ -14,10 +15,14 @@ struct Check {
     hint: &'static str,
 }
 
-const CHECKS: [Check; 4] = [
+const CHECKS: [Check; 5] = [
     Check {
         cargo: "fmt --all --check",
         hint: "`cargo fmt --all` puts it right",
+    },
+    Check {
+        cargo: "fmt --manifest-path fuzz/Cargo.toml --check",
+        hint: "`cargo fmt --manifest-path fuzz/Cargo.toml` puts it right",
     },
     Check {
         cargo: "clippy --workspace --all-targets -- -D warnings",
@@ -51,6 +56,10 @@ pub(crate) fn run(workspace: &Workspace) -> anyhow::Result<()> {
     setup::run(workspace)?;
     for check in &CHECKS {
         check.run(workspace)?;
+    }
+    match fuzz::missing() {
+        None => fuzz::run(workspace, &fuzz::Args::short())?,
+        Some(lack) => eprintln!("==> fuzz: skipped, {lack}"),
     }
     check_dependencies(workspace)?;
     let seconds = start.elapsed().as_secs();

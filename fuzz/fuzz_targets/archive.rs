@@ -1,0 +1,3 @@
+#![no_main]
+
+cifar_fuzz_targets::target!(archive::archive);
