@@ -2,6 +2,7 @@
 //!
 //! `cargo run --package cifar-fuzz --example seeds` writes them to `fuzz/seeds` when a format has changed.
 
+use std::io::Write;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -27,6 +28,8 @@ use cifar_wire::messages::{
     Pushed, Registered, Registration, SUMMARY_IMAGE_BYTES, Session, SharedMemory, Status,
     TowerSummary, Variables, Verdict, Work, WorkerId, WorkerStatus,
 };
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use tar::{EntryType, Header};
 
 use crate::in_memory::{self, with_ends};
@@ -414,6 +417,12 @@ fn data_folders() -> Group {
 const TRAIN: &str = "cifar-10-batches-bin/data_batch_1.bin";
 const TEST: &str = "cifar-10-batches-bin/test_batch.bin";
 
+fn compressed(tar: &[u8]) -> Vec<u8> {
+    let mut gzip = GzEncoder::new(Vec::new(), Compression::fast());
+    gzip.write_all(tar).expect("memory can be written");
+    gzip.finish().expect("memory can be written")
+}
+
 fn archives() -> Group {
     let entry = |name: &str, entry_type: EntryType, contents: &[u8]| {
         let mut header = Header::new_ustar();
@@ -447,7 +456,7 @@ fn archives() -> Group {
     let seed = |name: &str, kind: u8, tar: &[u8]| (name.to_owned(), [&[kind], tar].concat());
     vec![
         seed("whole", 1, &whole),
-        seed("compressed", 0, &crate::archive::compressed(&whole)),
+        seed("compressed", 0, &compressed(&whole)),
         seed(
             "folder",
             2,

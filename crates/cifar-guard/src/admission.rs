@@ -17,6 +17,7 @@ use tokio::time::Sleep;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::server::TlsStream;
+use tokio_util::either::Either;
 use tracing::{debug, info};
 
 use crate::door::{Capacity, Door, Knock, Ticket};
@@ -117,7 +118,7 @@ async fn shake_hands(stream: TcpStream, hall: &Hall) -> io::Result<(Stream, Opti
     rustix::net::sockopt::set_socket_keepalive(&stream, true)?;
     rustix::net::sockopt::set_tcp_keepidle(&stream, SOCKET_KEEPALIVE)?;
     let Some(tls) = &hall.tls else {
-        return Ok((Stream::Clear(stream), None));
+        return Ok((Either::Left(stream), None));
     };
     let accepted = TlsAcceptor::from(tls.newest())
         .accept(stream)
@@ -133,7 +134,7 @@ async fn shake_hands(stream: TcpStream, hall: &Hall) -> io::Result<(Stream, Opti
     let (_, session) = stream.get_ref();
     let certificates = session.peer_certificates();
     let identity = certificates.and_then(|chain| Identity::of(chain.first()?));
-    Ok((Stream::Encrypted(Box::new(stream)), identity))
+    Ok((Either::Right(Box::new(stream)), identity))
 }
 
 /// Lets a peer read why it is refused: to close while it still sends would throw that away.
@@ -279,11 +280,7 @@ pub struct Guarded {
     waiting: Option<(Pin<Box<Sleep>>, oneshot::Receiver<()>)>,
 }
 
-#[derive(Debug)]
-enum Stream {
-    Clear(TcpStream),
-    Encrypted(Box<TlsStream<TcpStream>>),
-}
+type Stream = Either<TcpStream, Box<TlsStream<TcpStream>>>;
 
 impl Guarded {
     /// Who is at the other end.
@@ -308,19 +305,7 @@ impl Guarded {
             false => Ok(()),
         }
     }
-
-    fn stream(&mut self) -> Pin<&mut (dyn ReadWrite + Send + Unpin)> {
-        match &mut self.stream {
-            Stream::Clear(stream) => Pin::new(stream),
-            Stream::Encrypted(stream) => Pin::new(stream),
-        }
-    }
 }
-
-/// Either kind of connection.
-pub(crate) trait ReadWrite: AsyncRead + AsyncWrite {}
-
-impl<T: AsyncRead + AsyncWrite> ReadWrite for T {}
 
 impl AsyncRead for Guarded {
     fn poll_read(
@@ -329,7 +314,7 @@ impl AsyncRead for Guarded {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         self.poll_wait(context)?;
-        self.stream().poll_read(context, buffer)
+        Pin::new(&mut self.stream).poll_read(context, buffer)
     }
 }
 
@@ -339,7 +324,7 @@ impl AsyncWrite for Guarded {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.stream().poll_write(context, bytes)
+        Pin::new(&mut self.stream).poll_write(context, bytes)
     }
 
     fn poll_write_vectored(
@@ -347,21 +332,18 @@ impl AsyncWrite for Guarded {
         context: &mut Context<'_>,
         pieces: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.stream().poll_write_vectored(context, pieces)
+        Pin::new(&mut self.stream).poll_write_vectored(context, pieces)
     }
 
     fn is_write_vectored(&self) -> bool {
-        match &self.stream {
-            Stream::Clear(stream) => stream.is_write_vectored(),
-            Stream::Encrypted(stream) => stream.is_write_vectored(),
-        }
+        self.stream.is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.stream().poll_flush(context)
+        Pin::new(&mut self.stream).poll_flush(context)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.stream().poll_shutdown(context)
+        Pin::new(&mut self.stream).poll_shutdown(context)
     }
 }

@@ -14,8 +14,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::pki_types::ServerName;
 use tokio_rustls::rustls::{AlertDescription, ClientConfig, Error, InvalidMessage};
-
-use crate::admission::ReadWrite;
+use tokio_util::either::Either;
 
 /// Why the last connection was refused for good, if it was.
 #[derive(Clone, Debug, Default)]
@@ -57,20 +56,22 @@ pub async fn connect(
     let host = host.trim_start_matches('[').trim_end_matches(']');
     let stream = TcpStream::connect((host, port)).await?;
     stream.set_nodelay(true)?;
+    let is_in_clear = tls.is_none();
     let stream = match tls {
-        None => Stream::Clear {
-            stream,
-            has_answered: false,
-        },
+        None => Either::Left(stream),
         Some(config) => {
             let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
             let connected = TlsConnector::from(config).connect(name, stream).await;
-            Stream::Encrypted(Box::new(
+            Either::Right(Box::new(
                 connected.inspect_err(|error| refusal.note(error))?,
             ))
         }
     };
-    Ok(Connection { stream, refusal })
+    Ok(Connection {
+        stream,
+        is_to_be_looked_at: is_in_clear,
+        refusal,
+    })
 }
 
 /// The kinds of failure that trying again does not mend.
@@ -109,34 +110,19 @@ const ALERT: u8 = 0x15;
 /// A connection to a server.
 #[derive(Debug)]
 pub struct Connection {
-    stream: Stream,
+    stream: Either<TcpStream, Box<TlsStream<TcpStream>>>,
+    /// The first answer of a server in clear.
+    is_to_be_looked_at: bool,
     refusal: Refusal,
 }
 
-#[derive(Debug)]
-enum Stream {
-    Clear {
-        stream: TcpStream,
-        has_answered: bool,
-    },
-    Encrypted(Box<TlsStream<TcpStream>>),
-}
-
 impl Connection {
-    fn stream(&mut self) -> Pin<&mut (dyn ReadWrite + Send + Unpin)> {
-        match &mut self.stream {
-            Stream::Clear { stream, .. } => Pin::new(stream),
-            Stream::Encrypted(stream) => Pin::new(stream),
-        }
-    }
-
     /// Looks at the beginning of what a server in clear answers.
     fn look_at(&mut self, answer: &[u8]) {
-        if let Stream::Clear { has_answered, .. } = &mut self.stream
-            && !*has_answered
+        if self.is_to_be_looked_at
             && let Some(first) = answer.first()
         {
-            *has_answered = true;
+            self.is_to_be_looked_at = false;
             if *first == ALERT {
                 let reason = "it speaks TLS: give this program --tls-ca";
                 self.refusal.set(Some(reason.to_owned()));
@@ -152,7 +138,7 @@ impl AsyncRead for Connection {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
-        let read = ready!(self.stream().poll_read(context, buffer));
+        let read = ready!(Pin::new(&mut self.stream).poll_read(context, buffer));
         self.look_at(&buffer.filled()[before..]);
         Poll::Ready(read.inspect_err(|error| self.refusal.note(error)))
     }
@@ -164,7 +150,7 @@ impl AsyncWrite for Connection {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.stream().poll_write(context, bytes)
+        Pin::new(&mut self.stream).poll_write(context, bytes)
     }
 
     fn poll_write_vectored(
@@ -172,21 +158,18 @@ impl AsyncWrite for Connection {
         context: &mut Context<'_>,
         pieces: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.stream().poll_write_vectored(context, pieces)
+        Pin::new(&mut self.stream).poll_write_vectored(context, pieces)
     }
 
     fn is_write_vectored(&self) -> bool {
-        match &self.stream {
-            Stream::Clear { stream, .. } => stream.is_write_vectored(),
-            Stream::Encrypted(stream) => stream.is_write_vectored(),
-        }
+        self.stream.is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.stream().poll_flush(context)
+        Pin::new(&mut self.stream).poll_flush(context)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.stream().poll_shutdown(context)
+        Pin::new(&mut self.stream).poll_shutdown(context)
     }
 }

@@ -1,16 +1,14 @@
 //! What a client's flags come to: TLS, and the token that it shows.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use tokio_rustls::rustls::ClientConfig;
 
 use crate::args::CredentialArgs;
 use crate::error::GuardError;
-use crate::guard::warn_if_shared;
 use crate::tls::{self, PairFiles};
-use crate::token::Token;
-use crate::watched::{Watched, read};
+use crate::token::{self, Token};
+use crate::watched::Watched;
 
 /// How a client shows who it is. The default is in clear, and shows nothing.
 #[derive(Clone, Debug, Default)]
@@ -32,7 +30,9 @@ impl Credentials {
         let tls = tls
             .map(|authority| tls::client(authority, pair))
             .transpose()?;
-        let token = args.token_file.clone().map(token).transpose()?;
+        let token = args.token_file.clone();
+        let token = token.map(|path| token::watched(path, Token::in_file));
+        let token = token.transpose()?;
         Ok(Credentials {
             tls: tls.map(Arc::new),
             token: token.map(Arc::new),
@@ -51,16 +51,4 @@ impl Credentials {
         let token = self.token.as_ref()?.newest();
         Some(token.authorization())
     }
-}
-
-fn token(path: PathBuf) -> Result<Watched<Token>, GuardError> {
-    Watched::new(vec![path.clone()], move || {
-        warn_if_shared(&path);
-        let bytes = read(&path)?;
-        let token = Token::in_file(&String::from_utf8_lossy(&bytes));
-        token.map_err(|source| GuardError::Tokens {
-            path: path.clone(),
-            source,
-        })
-    })
 }

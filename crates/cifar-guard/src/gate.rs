@@ -88,9 +88,13 @@ impl Gate {
         if roles.may(needed) {
             return Ok(());
         }
-        let who = certificate.map_or("the bearer of this token".to_owned(), |certificate| {
-            format!("{:?}, by certificate and token,", certificate.name)
-        });
+        let who = match (certificate, &self.tokens) {
+            (Some(Identity { name, .. }), Some(_)) => {
+                format!("{name:?}, by certificate and token,")
+            }
+            (Some(Identity { name, .. }), None) => format!("{name:?}, by its certificate,"),
+            (None, _) => "the bearer of this token".to_owned(),
+        };
         let mut names: Vec<String> = needed.iter().map(ToString::to_string).collect();
         names.push(Role::Admin.to_string());
         let needed = names.join(" or ");
@@ -170,6 +174,17 @@ mod tests {
         assert_eq!(
             refused.to_string(),
             "the bearer of this token may not do this, for which the role viewer or admin is needed"
+        );
+    }
+
+    #[test]
+    fn a_certificate_has_to_be_enough() {
+        let gate = Gate::new(None, true);
+        let viewer = identity(Role::Viewer);
+        let refused = gate.check(Some(&viewer), None, &[Role::Worker]);
+        assert_eq!(
+            refused.unwrap_err().to_string(),
+            "\"w\", by its certificate, may not do this, for which the role worker or admin is needed"
         );
     }
 

@@ -1,7 +1,6 @@
 //! What a server's flags come to: an address it may listen on, TLS for its ports, a gate for requests.
 
 use std::net::SocketAddr;
-use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
 use tracing::warn;
@@ -10,10 +9,9 @@ use crate::admission::PortTls;
 use crate::args::GuardArgs;
 use crate::error::GuardError;
 use crate::gate::Gate;
-use crate::reach::{Cover, listen_on};
+use crate::reach::{Cover, is_here, listen_on};
 use crate::tls::{self, PairFiles, Speaks};
-use crate::token::Tokens;
-use crate::watched::{Watched, read};
+use crate::token::{self, Tokens};
 
 /// The protection of a server.
 #[derive(Clone, Debug, Default)]
@@ -33,7 +31,9 @@ impl Guard {
     pub fn new(args: &GuardArgs) -> Result<Self, GuardError> {
         let pair = args.tls_cert.clone().zip(args.tls_key.clone());
         let pair = pair.map(|(certificate, key)| PairFiles { certificate, key });
-        let tokens = args.token_file.clone().map(tokens).transpose()?;
+        let tokens = args.token_file.clone();
+        let tokens = tokens.map(|path| token::watched(path, Tokens::in_file));
+        let tokens = tokens.transpose()?;
         let guard = Guard {
             gate: Gate::new(tokens, args.tls_client_ca.is_some()),
             pair,
@@ -61,7 +61,6 @@ impl Guard {
             (false, false) => Cover::Clear,
         };
         let sockets = listen_on(flag, address, cover)?;
-        let is_here = |socket: &SocketAddr| socket.ip().to_canonical().is_loopback();
         if !sockets.iter().all(is_here) {
             if !self.is_encrypted() {
                 warn!(
@@ -100,26 +99,5 @@ impl Guard {
     #[must_use]
     pub fn gate(&self) -> &Gate {
         &self.gate
-    }
-}
-
-fn tokens(path: PathBuf) -> Result<Watched<Tokens>, GuardError> {
-    Watched::new(vec![path.clone()], move || {
-        warn_if_shared(&path);
-        let bytes = read(&path)?;
-        let tokens = Tokens::in_file(&String::from_utf8_lossy(&bytes));
-        tokens.map_err(|source| GuardError::Tokens {
-            path: path.clone(),
-            source,
-        })
-    })
-}
-
-/// Says so if other users of this machine can read a secret.
-pub(crate) fn warn_if_shared(path: &PathBuf) {
-    const READ_BY_OTHERS: u32 = 0o004;
-    let mode = std::fs::metadata(path).map_or(0, |found| found.mode());
-    if mode & READ_BY_OTHERS != 0 {
-        warn!(path = %path.display(), "every user of this machine can read this file of secrets: chmod 600 would change that");
     }
 }

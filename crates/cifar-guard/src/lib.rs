@@ -4,8 +4,8 @@
 //! [`admission`] takes connections in, as many as the [`door`] lets wait and enter, over [`tls`] where that
 //! is asked for; what a peer may do follows from its certificate ([`identity`]) and its [`token`], and is a
 //! [`role`], which the [`gate`] compares with what is needed. From a client's flags come [`credentials`]
-//! for each [`connection`] and request. Files are read again when they change ([`watched`]). All numbers are in [`limits`], and [`rate`] says
-//! what is too often.
+//! for each [`connection`] and request. Files are read again when they change ([`watched`]). All numbers are
+//! in [`limits`], and [`rate`] says what is too often.
 
 pub mod args;
 

@@ -33,7 +33,6 @@ pub fn listen_on(
             source,
         })?;
     let found: Vec<SocketAddr> = found.collect();
-    let is_here = |address: &SocketAddr| address.ip().to_canonical().is_loopback();
     if cover == Cover::Clear && !found.iter().all(is_here) {
         return Err(GuardError::Clear {
             flag,
@@ -41,6 +40,11 @@ pub fn listen_on(
         });
     }
     Ok(found)
+}
+
+/// Whether only this machine reaches the address.
+pub(crate) fn is_here(address: &SocketAddr) -> bool {
+    address.ip().to_canonical().is_loopback()
 }
 
 #[cfg(test)]

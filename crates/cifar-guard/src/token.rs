@@ -4,11 +4,18 @@
 //! token.
 
 use std::fmt;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 use subtle::{Choice, ConditionallySelectable, ConstantTimeEq};
 
+use tracing::warn;
+
+use crate::error::GuardError;
 use crate::role::{Role, Roles};
+use crate::watched::{Watched, read};
 
 /// A shorter token could be guessed.
 pub const MIN_TOKEN_CHARS: usize = 16;
@@ -146,6 +153,31 @@ impl Tokens {
 impl fmt::Debug for Tokens {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Tokens({})", self.0.len())
+    }
+}
+
+/// What `parse` finds in the file of secrets at `path`, now and whenever it has changed.
+pub(crate) fn watched<T: 'static>(
+    path: PathBuf,
+    parse: fn(&str) -> Result<T, TokenError>,
+) -> Result<Watched<T>, GuardError> {
+    Watched::new(vec![path.clone()], move || {
+        warn_if_shared(&path);
+        let bytes = read(&path)?;
+        parse(&String::from_utf8_lossy(&bytes)).map_err(|source| GuardError::Tokens {
+            path: path.clone(),
+            source,
+        })
+    })
+}
+
+/// Says so if other users of this machine can read a secret.
+fn warn_if_shared(path: &Path) {
+    const READ_BY_OTHERS: u32 = 0o004;
+    let mode = fs::metadata(path).map_or(0, |found| found.mode());
+    if mode & READ_BY_OTHERS != 0 {
+        let path = path.display();
+        warn!(%path, "every user of this machine can read this file of secrets: chmod 600 would change that");
     }
 }
 

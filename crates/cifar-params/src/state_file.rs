@@ -60,8 +60,9 @@ const NO_SEQUENCE: u64 = 0;
 /// Sequence number, step, digest, length of the note, and the checksum after the note.
 const SLOT_HEADER_BYTES: usize = 8 + 8 + 16 + 8 + 8;
 
-/// More pages than this before a slot's variables are taken for damage.
-const MAX_HEADER_PAGES: u64 = 1 << 20;
+/// More pages than this before a slot's variables are taken for damage: 16 MiB, where the note of the most towers
+/// that there can be takes two.
+const MAX_HEADER_PAGES: u64 = 1 << 12;
 
 /// A state file that cannot be used.
 #[derive(Debug, thiserror::Error)]

@@ -3,8 +3,8 @@
 //! The page is a reader of the train dir: a thread of its own follows the ledger a few times a second
 //! and folds it into a view ([`watch`]), so that the way of a commit knows nothing of it, and a run in
 //! another process or one that is over is shown by the same code. What only the running server knows
-//! comes from its status ([`live`]). `entry` lets in who may look, [`routes`] answers, [`stream`] sends each open page what changed,
-//! [`metrics`] is the same for Prometheus, [`pictures`] are what the model sees and has learnt.
+//! comes from its status ([`live`]). `entry` lets in who may look, [`routes`] answers, [`stream`] sends each
+//! open page what changed, [`metrics`] is the same for Prometheus, [`pictures`] are what the model sees and has learnt.
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -701,7 +701,7 @@ impl Training {
             return;
         }
         self.end_drain(now);
-        let has_enough = self.members.ids().count() >= self.limits.min_workers as usize;
+        let has_enough = self.num_workers() >= self.limits.min_workers as usize;
         match self.patience.pass(now, has_enough) {
             Passed::Quietly => {}
             Passed::StandsStill => {

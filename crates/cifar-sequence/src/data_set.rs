@@ -73,7 +73,8 @@ pub enum DataSet {
     Cifar10,
     /// A procedurally drawn set of the same form.
     Synthetic {
-        /// Number of training examples, from 1 to [`MAX_SYNTHETIC_EXAMPLES`]; a fifth as many, at least 1, are for testing.
+        /// Number of training examples, from 1 to [`MAX_SYNTHETIC_EXAMPLES`]; a fifth as many, at least 1,
+        /// are for testing.
         num_examples: u32,
     },
 }

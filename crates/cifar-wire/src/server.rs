@@ -383,7 +383,11 @@ impl<S: ParameterServer> Adapter<S> {
         let mut message = messages.message().await?.ok_or_else(without_end)?;
         let sender = self.member_of(extensions, message.sender.or(message.member))?;
         let _under_way = self.claims.begin_push(sender)?;
-        let turned_away = self.server.turned_away(sender);
+        // Where nothing travels there is nothing to take memory for.
+        let turned_away = match message.gradients.is_empty() {
+            true => None,
+            false => self.server.turned_away(sender),
+        };
         let (mut gradients, mut found) = (None, 0);
         loop {
             let part = &message.gradients;

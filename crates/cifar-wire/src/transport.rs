@@ -50,11 +50,11 @@ fn window_bytes(layout: &Layout) -> u32 {
     (layout.size_bytes() + OVERHEAD_BYTES).min(MAX_WINDOW_BYTES) as u32
 }
 
-/// The connections that come to `listener`, which send what they have at once.
+/// The connections that come to `listener`, for a stand-in of a server in a test or a benchmark: let in as they
+/// come. A server's own come by `cifar_guard::admission`.
 ///
-/// tonic's own setting of that does not reach connections that it has not accepted itself. Without
-/// it the last piece of a pull waits until the worker has acknowledged those before, which the worker
-/// does 40 ms later.
+/// They send what they have at once. tonic's own setting of that does not reach connections that it has not
+/// accepted itself, and without it the last piece of a pull waits 40 ms.
 #[must_use]
 pub fn incoming(listener: TcpListener) -> TcpIncoming {
     TcpIncoming::from(listener).with_nodelay(Some(true))
