@@ -1,7 +1,7 @@
 //! A server is attacked while two honest workers train: each attack gets the answer that it should, the
 //! server takes no memory for it, and the run ends with the bits of an undisturbed one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs;
 use std::future::poll_fn;
@@ -18,19 +18,21 @@ use cifar_data::manifest::Manifest;
 use cifar_data::unpack::Unpacking;
 use cifar_guard::Credentials;
 use cifar_guard::connection::{Refusal, connect};
-use cifar_guard::limits::{ENTRY_DEADLINE, raise_open_files};
+use cifar_guard::limits::{ENTRY_DEADLINE, MAX_ANSWERS_OF_PEER, MAX_STREAMS, raise_open_files};
 use cifar_params::{Layout, RunConfig, StateDigest, Values};
-use cifar_sequence::GlobalStep;
+use cifar_sequence::{GlobalStep, TowerStep};
 use cifar_wire::client::{Client, ClientError};
 use cifar_wire::messages::{
-    Assignment, Gradients, Member, PROTOCOL_VERSION, Pull, Registration, Verdict, Work, WorkerId,
+    Assignment, Goodbye, Gradients, Member, PROTOCOL_VERSION, Pull, Registration, Verdict, Work,
+    WorkerId,
 };
 use cifar_wire::transport;
+use http_body_util::Full;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::runtime::{self, Runtime};
 use tonic::body::Body;
 use tonic::codegen::Service;
-use tonic::codegen::http::Request;
+use tonic::codegen::http::{Request, Response};
 
 use crate::authority::{Authority, Good, credentials, flags, words};
 use crate::cluster::Cluster;
@@ -136,7 +138,9 @@ fn attacks_are_answered_and_change_nothing() {
     who_are_you(&mut enemy, &Authority::new());
     let mut mallory = Mallory::join(&enemy);
     wrong_requests(&mut enemy, &mut mallory);
+    unread(&mut enemy, &mallory);
     nonsense(&mut enemy, &mut mallory);
+    conspiracy(&mut enemy, &mut mallory);
     garbage(&mut enemy);
     for (attack, waited) in ["a handshake that never ends", "half of a request"]
         .into_iter()
@@ -418,6 +422,125 @@ fn nonsense(enemy: &mut Enemy, mallory: &mut Mallory) {
     last.unwrap();
     assert_eq!(verdicts.get("Accepted"), None, "{verdicts:?}");
     enemy.note("a flood of NaN", format!("{verdicts:?}"), "Quarantined");
+}
+
+/// Pulls whose variables nobody reads, each of which would keep the state of its step in memory.
+fn unread(enemy: &mut Enemy, mallory: &Mallory) {
+    const CONNECTIONS: usize = 5;
+    let pull = pull_request(mallory.member);
+    let connections: Vec<_> = {
+        let _context = enemy.runtime.enter();
+        let connect = |_| transport::connect(&enemy.address, &enemy.layout, &mallory.credentials);
+        (0..CONNECTIONS).map(|at| connect(at).unwrap()).collect()
+    };
+    let answers = enemy.runtime.block_on(async {
+        let mut asked = tokio::task::JoinSet::new();
+        for channel in &connections {
+            for _ in 0..MAX_STREAMS - 2 {
+                let request = Request::post("http://server/cifar.ps.v1.ParameterServer/Pull")
+                    .header("content-type", "application/grpc")
+                    .header("te", "trailers")
+                    .body(Body::new(Full::new(pull.clone())))
+                    .unwrap();
+                let mut channel = channel.clone();
+                asked.spawn(async move {
+                    poll_fn(|context| channel.poll_ready(context))
+                        .await
+                        .unwrap();
+                    channel.call(request).await.unwrap()
+                });
+            }
+        }
+        asked.join_all().await
+    });
+    let is_refused = |answer: &&Response<Body>| {
+        let status = answer.headers().get("grpc-status");
+        status.is_some_and(|status| status == "14")
+    };
+    let refused = answers.iter().filter(is_refused).count();
+    let begun = answers.len() - refused;
+    // What fits the window of a connection is under way no more.
+    assert!(begun <= MAX_ANSWERS_OF_PEER + CONNECTIONS, "{begun}");
+    enemy.note(
+        "pulls that are not read",
+        format!(
+            "{begun} of {} are begun, the others unavailable",
+            answers.len()
+        ),
+        "unavailable",
+    );
+}
+
+/// A pull as it travels.
+fn pull_request(member: Member) -> Bytes {
+    let mut of_member = vec![0x09];
+    of_member.extend(member.session.0.to_le_bytes());
+    of_member.push(0x10);
+    prost::encoding::encode_varint(member.worker.0.into(), &mut of_member);
+    let mut message = vec![
+        0,
+        0,
+        0,
+        0,
+        of_member.len() as u8 + 2,
+        0x0a,
+        of_member.len() as u8,
+    ];
+    message.extend(of_member);
+    message.into()
+}
+
+/// Two workers of one certificate that confirm each other's nonsense: the good ones are asked all the same.
+fn conspiracy(enemy: &mut Enemy, mallory: &mut Mallory) {
+    let mut values = gradient(&enemy.layout, 1);
+    values[7] = f32::NAN;
+    let answers = Answers::new(&mallory.run, &values);
+    let Mallory {
+        client: first,
+        credentials,
+        run,
+        ..
+    } = mallory;
+    let mut second = enemy.client(credentials);
+    let until = Instant::now() + DEADLINE;
+    let confirmed = enemy.runtime.block_on(async {
+        loop {
+            assert!(Instant::now() < until, "they never confirm each other");
+            let members = (register(first, run).await, register(&mut second, run).await);
+            let (one, other) = tokio::join!(
+                spoil(first, members.0, answers.clone()),
+                spoil(&mut second, members.1, answers.clone())
+            );
+            if let Some(both) = one.intersection(&other).next() {
+                return *both;
+            }
+        }
+    });
+    enemy.note(
+        "two workers that push NaN for the same tower step",
+        format!("both of {confirmed}: Quarantined"),
+        "Quarantined",
+    );
+}
+
+/// Pushes nonsense until the worker is put into quarantine; for which tower steps.
+async fn spoil(client: &mut Client, member: Member, mut answers: Answers) -> BTreeSet<TowerStep> {
+    let mut spoilt = BTreeSet::new();
+    loop {
+        match client.pull(Pull { member, held: None }).await.unwrap() {
+            Assignment::Work(work) => {
+                let (push, gradients) = answers.to(member, &work);
+                match client.push(push, gradients).await.unwrap() {
+                    Verdict::InDoubt => drop(spoilt.insert(work.tower_step)),
+                    Verdict::Stale { .. } | Verdict::Goodbye(Goodbye::Quarantined) => {}
+                    other => panic!("nonsense is told {other:?}"),
+                }
+            }
+            Assignment::Wait => {}
+            Assignment::Goodbye(Goodbye::Quarantined) => return spoilt,
+            other => panic!("a worker is told {other:?}"),
+        }
+    }
 }
 
 fn garbage(enemy: &mut Enemy) {

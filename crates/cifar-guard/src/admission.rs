@@ -255,6 +255,15 @@ impl Peer {
         self.0.certificate.as_ref()
     }
 
+    /// Whom limits count it as: the name of its certificate, or its address if it has none.
+    #[must_use]
+    pub fn who(&self) -> String {
+        match self.certificate() {
+            Some(certificate) => certificate.name.clone(),
+            None => self.address().ip().to_string(),
+        }
+    }
+
     /// It has asked for something that it may ask for: it may stay.
     pub fn let_in(&self) {
         let PeerState {

@@ -2,8 +2,8 @@
 //! random share of those that look right.
 //!
 //! A tower step is a pure function, so two workers of the same numerics come to the same bits. Where
-//! only one of them comes to nonsense, it is the worker that is at fault; where both do, it is the
-//! model.
+//! one worker makes sense of what others came to nonsense with, those are at fault; where nobody
+//! does, it is the model. No number of bad workers outvotes a good one.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
@@ -147,7 +147,7 @@ pub enum Ruling {
     },
     /// One more worker computes the tower step.
     AskAnother,
-    /// Two workers, or one twice, came to nonsense: the model diverged.
+    /// Every worker at hand, or the only one twice, came to nonsense: the model diverged.
     Diverged,
 }
 
@@ -166,7 +166,7 @@ pub fn rule(answers: &[Answer], is_audited: bool, has_others: bool) -> Ruling {
     let (fine, bad) = (of_doubt(false), of_doubt(true));
     let count = |answer, wrong| Ruling::Count { answer, wrong };
     match fine[..] {
-        [] if bad.len() < 2 => Ruling::AskAnother,
+        [] if bad.len() < 2 || has_others => Ruling::AskAnother,
         [] => Ruling::Diverged,
         [_] if bad.is_empty() && is_audited && has_others => Ruling::AskAnother,
         [only] => count(only, bad),
@@ -299,7 +299,10 @@ mod tests {
         );
         assert_eq!(ruling(&[f32::NAN, 1.0], false), count(1, &[0]));
         assert_eq!(ruling(&[1.0, f32::NAN], true), count(0, &[1]));
-        assert_eq!(ruling(&[f32::NAN, f32::INFINITY], false), Ruling::Diverged);
+        let two = [answer(0, f32::NAN), answer(1, f32::INFINITY)];
+        assert_eq!(rule(&two, false, true), Ruling::AskAnother);
+        assert_eq!(rule(&two, false, false), Ruling::Diverged);
+        assert_eq!(ruling(&[f32::NAN, f32::NAN, 1.0], false), count(2, &[0, 1]));
     }
 
     #[test]

@@ -1,24 +1,22 @@
-//! Who speaks for a worker, under what name, and with how many pushes at a time.
+//! Who speaks for a worker, under what name, and with how many requests at a time.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use cifar_guard::admission::Peer;
 use cifar_guard::identity::Identity;
-use cifar_guard::limits::MAX_PUSHES_OF_WORKER;
+use cifar_guard::limits::{MAX_ANSWERS_OF_PEER, MAX_PUSHES_OF_WORKER};
 use tonic::{Extensions, Status};
 
 use crate::messages::Member;
 
 /// What the server knows of its workers' connections.
 #[derive(Debug, Default)]
-pub(crate) struct Claims(Mutex<Inner>);
-
-#[derive(Debug, Default)]
-struct Inner {
+pub(crate) struct Claims {
     /// The common name of the certificate that a worker registered with.
-    owners: BTreeMap<Member, String>,
-    pushes: BTreeMap<Member, usize>,
+    owners: Mutex<BTreeMap<Member, String>>,
+    pushes: Counts<Member>,
+    answers: Counts<String>,
 }
 
 impl Claims {
@@ -32,9 +30,9 @@ impl Claims {
         let Some(certificate) = certificate(extensions) else {
             return;
         };
-        let mut inner = self.lock();
-        inner.owners.retain(|member, _| is_member(*member));
-        inner.owners.insert(member, certificate.name.clone());
+        let mut owners = self.owners.lock().unwrap_or_else(PoisonError::into_inner);
+        owners.retain(|member, _| is_member(*member));
+        owners.insert(member, certificate.name.clone());
     }
 
     /// Sees that a request of a worker comes from whoever it registered as.
@@ -43,8 +41,8 @@ impl Claims {
     ///
     /// A status for somebody else.
     pub(crate) fn check(&self, member: Member, extensions: &Extensions) -> Result<(), Status> {
-        let inner = self.lock();
-        let Some(owner) = inner.owners.get(&member) else {
+        let owners = self.owners.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(owner) = owners.get(&member) else {
             return Ok(());
         };
         match certificate(extensions) {
@@ -61,42 +59,79 @@ impl Claims {
     /// # Errors
     ///
     /// A status for a worker that has too many.
-    pub(crate) fn begin_push(self: &Arc<Self>, member: Member) -> Result<PushUnderWay, Status> {
-        let mut inner = self.lock();
-        let pushes = inner.pushes.entry(member).or_default();
-        if *pushes >= MAX_PUSHES_OF_WORKER {
-            return Err(Status::unavailable(format!(
+    pub(crate) fn begin_push(&self, member: Member) -> Result<UnderWay<Member>, Status> {
+        let begun = self.pushes.begin(member, MAX_PUSHES_OF_WORKER);
+        begun.ok_or_else(|| {
+            Status::unavailable(format!(
                 "{MAX_PUSHES_OF_WORKER} pushes of worker {} are under way",
                 member.worker
-            )));
-        }
-        *pushes += 1;
-        drop(inner);
-        Ok(PushUnderWay {
-            claims: Arc::clone(self),
-            member,
+            ))
         })
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    /// An answer with variables or a checkpoint begins, which is under way until what this gives is
+    /// dropped. Nothing is counted where there is no connection, as in a simulation.
+    ///
+    /// # Errors
+    ///
+    /// A status for a peer that does not read what it asks for.
+    pub(crate) fn begin_answer(
+        &self,
+        extensions: &Extensions,
+    ) -> Result<Option<UnderWay<String>>, Status> {
+        let Some(peer) = extensions.get::<Peer>() else {
+            return Ok(None);
+        };
+        let who = peer.who();
+        let begun = self.answers.begin(who.clone(), MAX_ANSWERS_OF_PEER);
+        begun.map(Some).ok_or_else(|| {
+            Status::unavailable(format!(
+                "{MAX_ANSWERS_OF_PEER} answers to {who} are under way and not read"
+            ))
+        })
     }
 }
 
-/// A push that is under way.
+/// How many requests of each key are under way.
 #[derive(Debug)]
-pub(crate) struct PushUnderWay {
-    claims: Arc<Claims>,
-    member: Member,
+struct Counts<K>(Arc<Mutex<BTreeMap<K, usize>>>);
+
+impl<K> Default for Counts<K> {
+    fn default() -> Self {
+        Counts(Arc::default())
+    }
 }
 
-impl Drop for PushUnderWay {
+impl<K: Ord + Clone> Counts<K> {
+    /// One more, unless there are so many already.
+    fn begin(&self, key: K, most: usize) -> Option<UnderWay<K>> {
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = counts.entry(key.clone()).or_default();
+        if *count >= most {
+            return None;
+        }
+        *count += 1;
+        Some(UnderWay {
+            counts: Arc::clone(&self.0),
+            key,
+        })
+    }
+}
+
+/// A request that is under way.
+#[derive(Debug)]
+pub(crate) struct UnderWay<K: Ord> {
+    counts: Arc<Mutex<BTreeMap<K, usize>>>,
+    key: K,
+}
+
+impl<K: Ord> Drop for UnderWay<K> {
     fn drop(&mut self) {
-        let mut inner = self.claims.lock();
-        if let Some(pushes) = inner.pushes.get_mut(&self.member) {
-            *pushes -= 1;
-            if *pushes == 0 {
-                inner.pushes.remove(&self.member);
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = counts.get_mut(&self.key) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&self.key);
             }
         }
     }
@@ -140,7 +175,7 @@ mod tests {
 
     #[test]
     fn pushes_of_a_worker_are_counted_until_they_are_over() {
-        let claims = Arc::new(Claims::default());
+        let claims = Claims::default();
         let member = |worker| Member {
             session: Session(1),
             worker: WorkerId(worker),

@@ -82,10 +82,7 @@ impl Doorkeeper {
     }
 
     fn count_registration(&self, now: Instant, peer: &Peer) -> Result<(), Status> {
-        let who = match peer.certificate() {
-            Some(certificate) => certificate.name.clone(),
-            None => peer.address().ip().to_string(),
-        };
+        let who = peer.who();
         let registrations = self.registrations.lock();
         let mut registrations = registrations.unwrap_or_else(PoisonError::into_inner);
         match registrations.take(now, &who) {

@@ -1,14 +1,17 @@
 //! The server's end: a trait of plain messages, and its adapter to the generated service.
 
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use cifar_params::{Layout, RunConfig, Score, Values};
 use cifar_sequence::GlobalStep;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Extensions, Request, Response, Status as RpcStatus, Streaming};
 
-use crate::claims::{Claims, name_of};
+use crate::claims::{Claims, UnderWay, name_of};
 use crate::client::REQUEST_TIMEOUT;
 use crate::convert::{self, Then};
 use crate::follower;
@@ -16,7 +19,7 @@ use crate::gradient_slot::Nonce;
 use crate::messages::{
     Assignment, Attachment, CheckpointReply, CheckpointRequest, FollowerId, Gradients, LedgerPart,
     LedgerPosition, Member, Order, PROTOCOL_VERSION, Pull, Push, Pushed, ReceivedGradients,
-    Refusal, Registered, Registration, SharedMemory, Status, TowerSummary, Verdict,
+    Refusal, Registered, Registration, SharedMemory, Status, TowerSummary, Variables, Verdict,
 };
 use crate::pb;
 use crate::pb::parameter_server_server::{
@@ -155,7 +158,7 @@ pub fn service<S: ParameterServer>(
         layout_fingerprint: layout.fingerprint(),
         gradient_bytes: layout.size_bytes(),
         following: Arc::new(Semaphore::new(MAX_FOLLOWING)),
-        claims: Arc::default(),
+        claims: Claims::default(),
     };
     ParameterServerServer::new(adapter)
         .max_decoding_message_size(MAX_REQUEST_BYTES)
@@ -167,7 +170,7 @@ struct Adapter<S> {
     layout_fingerprint: u64,
     gradient_bytes: usize,
     following: Arc<Semaphore>,
-    claims: Arc<Claims>,
+    claims: Claims,
 }
 
 /// Ledgers that are being followed at a time.
@@ -176,11 +179,25 @@ const MAX_FOLLOWING: usize = 32;
 type Reply<T> = Result<Response<T>, RpcStatus>;
 
 /// Messages that are all there, and are encoded one by one as the connection takes them.
-type Replies<T> = tokio_stream::Iter<std::vec::IntoIter<Result<T, RpcStatus>>>;
+struct Replies<T> {
+    messages: std::vec::IntoIter<T>,
+    /// Counted as long as there is something to send.
+    _under_way: Option<UnderWay<String>>,
+}
 
-fn replies<T>(messages: Vec<T>) -> Response<Replies<T>> {
-    let messages: Vec<_> = messages.into_iter().map(Ok).collect();
-    Response::new(tokio_stream::iter(messages))
+impl<T: Unpin> Stream for Replies<T> {
+    type Item = Result<T, RpcStatus>;
+
+    fn poll_next(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        Poll::Ready(self.get_mut().messages.next().map(Ok))
+    }
+}
+
+fn replies<T>(messages: Vec<T>, under_way: Option<UnderWay<String>>) -> Response<Replies<T>> {
+    Response::new(Replies {
+        messages: messages.into_iter(),
+        _under_way: under_way,
+    })
 }
 
 #[tonic::async_trait]
@@ -228,10 +245,12 @@ impl<S: ParameterServer> GeneratedService for Adapter<S> {
     }
 
     async fn pull(&self, request: Request<pb::PullRequest>) -> Reply<Self::PullStream> {
-        self.member_of(request.extensions(), request.get_ref().member)?;
-        let pull = Pull::try_from(request.into_inner())?;
+        let (_, extensions, request) = request.into_parts();
+        self.member_of(&extensions, request.member)?;
+        let pull = Pull::try_from(request)?;
         let assignment = self.server.pull(pull).await?;
-        Ok(replies(convert::pull_replies(assignment)))
+        let under_way = self.begin_assignment(&extensions, &assignment)?;
+        Ok(replies(convert::pull_replies(assignment), under_way))
     }
 
     async fn push(&self, request: Request<Streaming<pb::PushRequest>>) -> Reply<Self::PushStream> {
@@ -244,17 +263,25 @@ impl<S: ParameterServer> GeneratedService for Adapter<S> {
             Collected::Push(push, gradients, then) => (push, gradients, then),
             Collected::TurnedAway(verdict) => {
                 let next = None;
-                return Ok(replies(convert::push_replies(Pushed { verdict, next })));
+                let turned_away = convert::push_replies(Pushed { verdict, next });
+                return Ok(replies(turned_away, None));
             }
         };
-        let pushed = match then {
+        let Pushed { verdict, next } = match then {
             Then::Pull => self.server.push_and_pull(push, gradients).await?,
             Then::Nothing => Pushed {
                 verdict: self.server.push(push, gradients).await?,
                 next: None,
             },
         };
-        Ok(replies(convert::push_replies(pushed)))
+        // The verdict stands; a peer that may not have its next work now can pull it later.
+        let begun = next.map(|next| (self.begin_assignment(&extensions, &next), next));
+        let (next, under_way) = match begun {
+            Some((Ok(under_way), next)) => (Some(next), under_way),
+            _ => (None, None),
+        };
+        let pushed = Pushed { verdict, next };
+        Ok(replies(convert::push_replies(pushed), under_way))
     }
 
     async fn summarize(&self, request: Request<pb::SummarizeRequest>) -> Reply<pb::SummarizeReply> {
@@ -293,9 +320,13 @@ impl<S: ParameterServer> GeneratedService for Adapter<S> {
         &self,
         request: Request<pb::GetCheckpointRequest>,
     ) -> Reply<Self::GetCheckpointStream> {
-        let request = CheckpointRequest::from(request.into_inner());
-        let reply = self.server.checkpoint(request).await?;
-        Ok(replies(follower::checkpoint_messages(reply)))
+        let (_, extensions, request) = request.into_parts();
+        let reply = self.server.checkpoint(request.into()).await?;
+        let under_way = match &reply {
+            CheckpointReply::Checkpoint { .. } => self.claims.begin_answer(&extensions)?,
+            CheckpointReply::Wait | CheckpointReply::Goodbye(_) => None,
+        };
+        Ok(replies(follower::checkpoint_messages(reply), under_way))
     }
 
     async fn follow(&self, request: Request<pb::FollowRequest>) -> Reply<Self::FollowStream> {
@@ -363,6 +394,20 @@ impl<S> Adapter<S> {
         let member = convert::member(member)?;
         self.claims.check(member, extensions)?;
         Ok(member)
+    }
+
+    /// An answer with work begins, which counts if variables travel with it.
+    fn begin_assignment(
+        &self,
+        extensions: &Extensions,
+        assignment: &Assignment,
+    ) -> Result<Option<UnderWay<String>>, RpcStatus> {
+        match assignment {
+            Assignment::Work(work) if matches!(work.variables, Variables::Sent(_)) => {
+                self.claims.begin_answer(extensions)
+            }
+            _ => Ok(None),
+        }
     }
 
     fn of_another_size(&self, found: usize) -> RpcStatus {

@@ -51,7 +51,7 @@ fn a_gradient_that_another_worker_makes_sense_of_costs_its_worker_the_membership
 }
 
 #[test]
-fn a_gradient_that_two_workers_agree_on_is_the_models_fault() {
+fn nonsense_of_every_worker_is_the_models_fault() {
     let mut bench = Bench::new(10);
     let (a, b) = (bench.join(), bench.join());
     let work = bench.work(a);
@@ -64,6 +64,30 @@ fn a_gradient_that_two_workers_agree_on_is_the_models_fault() {
     );
     assert_eq!(bench.training.phase(), Phase::Closing(Goodbye::Diverged));
     assert_eq!(bench.variables(), [1.0, 2.0], "the last good state");
+}
+
+#[test]
+fn two_bad_workers_do_not_outvote_a_good_one() {
+    let mut bench = Bench::new(10);
+    let (bad, worse, good) = (bench.join(), bench.join(), bench.join());
+    let work = bench.work(bad);
+    let other = bench.work(good);
+    bench.push(bad, &work, [f32::NAN, 0.0]);
+    let again = bench.work(worse);
+    assert_eq!(again.tower_step, work.tower_step);
+    assert_eq!(
+        bench.push(worse, &again, [f32::NAN, 0.0]),
+        Verdict::InDoubt,
+        "the good one has not been asked"
+    );
+    bench.push(good, &other, [1.0, 1.0]);
+    let third = bench.work(good);
+    assert_eq!((third.tower_step, third.attempt), (work.tower_step, 2));
+    assert_eq!(bench.push(good, &third, [1.0, 1.0]), Verdict::Accepted);
+    let told = quarantined(&mut bench);
+    let at_fault: Vec<WorkerId> = told.iter().map(|(worker, _)| *worker).collect();
+    assert_eq!(at_fault, [bad.worker, worse.worker]);
+    assert_eq!(bench.variables(), [0.5, 1.5]);
 }
 
 #[test]
