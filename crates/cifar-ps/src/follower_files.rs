@@ -73,11 +73,16 @@ impl FollowerFiles {
     /// Those of `train_dir`. Dates of scores are taken from `calendar`.
     #[must_use]
     pub fn new(train_dir: &Path, calendar: Calendar) -> Self {
+        let eval_dir = EvalDir::of_train_dir(train_dir);
+        // The server before may have kept one, and been killed before it said so. What cannot be read was
+        // not kept by it.
+        let kept = eval_dir.scores().unwrap_or_default();
+        let last = kept.into_iter().next_back().map(|record| record.score);
         FollowerFiles {
             train_dir: train_dir.to_owned(),
             calendar,
             sending: Arc::new(Semaphore::new(MAX_SENDING)),
-            scores: Mutex::new((EvalDir::of_train_dir(train_dir).writer(&host_name()), None)),
+            scores: Mutex::new((eval_dir.writer(&host_name()), last)),
         }
     }
 
@@ -169,6 +174,10 @@ fn number_of(file: &File) -> io::Result<u64> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use cifar_params::{Confusion, EvalData, ScoredVariables};
+
     use super::*;
 
     fn at(ledger: Option<u64>, offset: u64) -> LedgerPosition {
@@ -195,6 +204,34 @@ mod tests {
         let part = ledger_part(&path, more.end()).unwrap();
         assert_ne!(part.ledger, first.ledger);
         assert_eq!((part.offset, &part.bytes[..]), (0, other.as_bytes()));
+    }
+
+    #[test]
+    fn a_score_that_the_server_before_kept_is_not_kept_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let now = Instant::now();
+        let calendar = Calendar {
+            moment: now,
+            since_1970: Duration::from_secs(1_700_000_000),
+        };
+        let score = |step| {
+            let mut confusion = Confusion::default();
+            confusion.note(3, 3);
+            Score {
+                global_step: GlobalStep(step),
+                eval_data: EvalData::Test,
+                variables: ScoredVariables::Averages,
+                confusion,
+            }
+        };
+        let keep = |files: &FollowerFiles, step| {
+            let kept = files.keep_score(now, DataSet::Cifar10, score(step));
+            kept.unwrap().is_some()
+        };
+        let before = FollowerFiles::new(folder.path(), calendar);
+        assert!(keep(&before, 10) && !keep(&before, 10));
+        let after = FollowerFiles::new(folder.path(), calendar);
+        assert!(!keep(&after, 10) && keep(&after, 20));
     }
 
     #[test]
