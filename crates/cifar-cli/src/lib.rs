@@ -13,6 +13,8 @@ pub mod signals;
 
 pub mod host;
 
+pub mod priority;
+
 /// Release and commit of the program, for `--version`.
 pub const VERSION: &str = concat!(
     env!("CARGO_PKG_VERSION"),

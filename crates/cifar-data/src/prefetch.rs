@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, SyncSender, TryRecvError, TrySendError};
 use std::thread::{self, JoinHandle};
 
+use cifar_cli::priority::give_way;
 use cifar_sequence::{InputKind, SampleSequence, TowerStep};
 
 use crate::dataset::Dataset;
@@ -146,6 +147,8 @@ impl PrefetchThread {
         let (requests, requested) = mpsc::sync_channel::<(TowerStep, Batch)>(MAX_PREPARED);
         let (answer, answers) = mpsc::channel();
         let run = move || {
+            // It has a whole step's time, and a step has moments in which its core is idle.
+            give_way();
             for (tower_step, mut batch) in requested {
                 prepare(tower_step, &mut batch);
                 if answer.send((tower_step, batch)).is_err() {

@@ -1,9 +1,12 @@
 // Listens to the server and draws what it says.
 
-/** A long curve changes slowly, and is most of what there is to draw: milliseconds between two drawings. */
-const CURVES_EVERY = 10000;
+/**
+ * Milliseconds between two drawings of what changes slowly and is most of the work: the curves of a long
+ * run, the pictures, the title of the window. The page may be open on the cores that train.
+ */
+const SLOW_PARTS_EVERY = 9000;
 
-/** A shorter one is drawn whenever it changes. */
+/** The curves of a shorter run are drawn whenever they change, and the rest with them. */
 const LONG_CURVE = 60;
 
 /** A stream that was refused is asked for again after this, in milliseconds. */
@@ -12,8 +15,8 @@ const ASK_AGAIN = 2000;
 const run = new Run();
 let is_connected = true;
 let is_due = false;
-let curves_drawn = -Infinity;
-let curves_timer = null;
+let slow_parts_drawn = -Infinity;
+let slow_parts_timer = null;
 
 /** Draws before the browser next does: never while nobody looks. */
 function draw() {
@@ -25,28 +28,28 @@ function draw() {
     drawNotice(run);
     if (!run.message) return;
     drawTiles(run);
-    drawCurves();
     drawPhases(run);
     drawLanes(run);
     drawEvents(run);
-    drawPictures(run);
     drawSettings(run);
+    drawSlowParts();
     document.body.dataset.drawnStep = run.view.global_step;
   });
 }
 
-function drawCurves() {
-  const rest = run.isLongAndGrowing(LONG_CURVE) ? CURVES_EVERY : 0;
-  const wait = curves_drawn + rest - performance.now();
+function drawSlowParts() {
+  const rest = run.isLongAndGrowing(LONG_CURVE) ? SLOW_PARTS_EVERY : 0;
+  const wait = slow_parts_drawn + rest - performance.now();
+  clearTimeout(slow_parts_timer);
   if (wait > 0) {
     // Also if nothing comes any more.
-    curves_timer ??= setTimeout(draw, wait);
+    slow_parts_timer = setTimeout(draw, wait);
     return;
   }
-  clearTimeout(curves_timer);
-  curves_timer = null;
-  curves_drawn = performance.now();
+  slow_parts_drawn = performance.now();
   drawCharts(run);
+  drawPictures(run);
+  drawTitle(run);
 }
 
 function listen() {

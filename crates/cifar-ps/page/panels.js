@@ -68,6 +68,10 @@ function drawTop(run, is_connected) {
   const left = remaining === null ? "" : `, about ${format.duration(remaining)} left`;
   const steps = all ? `step ${format.count(view.global_step)} of ${format.count(all)}` : `step ${format.count(view.global_step)}`;
   setText(byId("remaining"), `${steps}${left}`);
+}
+
+/** The title of the window. A browser writes each one down in its history. */
+function drawTitle({ view }) {
   const loss = view.loss === null ? "" : ` · loss ${format.loss(view.loss)}`;
   document.title = `step ${format.count(view.global_step)}${loss} · cifar-ps`;
 }

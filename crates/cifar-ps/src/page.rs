@@ -43,7 +43,7 @@ pub mod stream;
 pub mod watch;
 
 /// How often the ledger is looked at. Whatever changes makes a browser draw, perhaps on the cores that train.
-const TICK: Duration = Duration::from_secs(2);
+const TICK: Duration = Duration::from_secs(5);
 
 /// How long open pages may take to be told that the server leaves.
 const FAREWELL: Duration = Duration::from_secs(2);

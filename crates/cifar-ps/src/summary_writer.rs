@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use cifar_cli::host::host_name;
+use cifar_cli::priority::give_way;
 use cifar_events::{EventFile, Image};
 use cifar_params::Layout;
 use cifar_sequence::GlobalStep;
@@ -66,6 +67,7 @@ impl SummaryWriter {
         let (ended, finished) = oneshot::channel();
         let train_dir = train_dir.to_owned();
         let write = move || {
+            give_way();
             if let Err(error) = write_all(&train_dir, &layout, calendar, global_step, &received) {
                 error!(
                     "no more summaries for TensorBoard are written, training goes on: {error:#}"

@@ -10,6 +10,7 @@ use std::thread::{self, JoinHandle};
 
 use anyhow::Context;
 use bytes::Bytes;
+use cifar_cli::priority::give_way;
 use cifar_data::Batch;
 use cifar_events::{Histogram, image::rgb_of_floats};
 use cifar_params::{Layout, Values};
@@ -98,6 +99,7 @@ impl Drop for Summarizer {
 }
 
 fn make_all(layout: &Layout, sender: &SummarySender, jobs: &Receiver<Job>) {
+    give_way();
     let mut model = None;
     for job in jobs {
         match make(&mut model, layout, &job) {
