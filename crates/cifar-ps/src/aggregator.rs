@@ -87,6 +87,16 @@ impl Aggregator {
     }
 }
 
+/// The mean of one number of each tower: their sum in the given order, divided by their number.
+#[inline(always)]
+pub fn mean_of<const N: usize>(towers: [f32; N]) -> f32 {
+    const { assert!(N > 0, "there is at least one tower") };
+    towers[1..]
+        .iter()
+        .fold(towers[0], |sum, number| sum + number)
+        / N as f32
+}
+
 /// The mean of the towers' numbers in `piece`, element by element: their sum in the given order,
 /// divided by their number.
 ///

@@ -16,19 +16,11 @@ pub fn decay(limit: f32, global_step: GlobalStep) -> f32 {
     limit.min((1.0 + n) / (10.0 + n))
 }
 
-/// `next = average - (average - variable) * (1 - decay)`, element by element, in TensorFlow's order
-/// of operations.
-///
-/// # Panics
-///
-/// If the slices differ in length.
+/// `average - (average - variable) * (1 - decay)`, in TensorFlow's order of operations.
+#[must_use]
 #[inline(always)]
-pub fn update(averages: &[f32], variables: &[f32], decay: f32, next: &mut [f32]) {
-    assert_eq!((averages.len(), variables.len()), (next.len(), next.len()));
-    let share = 1.0 - decay;
-    for ((next, average), variable) in next.iter_mut().zip(averages).zip(variables) {
-        *next = average - (average - variable) * share;
-    }
+pub fn update(average: f32, variable: f32, decay: f32) -> f32 {
+    average - (average - variable) * (1.0 - decay)
 }
 
 #[cfg(test)]
@@ -44,8 +36,7 @@ mod tests {
 
     #[test]
     fn averages_move_towards_the_variables() {
-        let mut next = [0.0; 2];
-        update(&[1.0, 0.0], &[3.0, 0.0], 0.75, &mut next);
-        assert_eq!(next, [1.5, 0.0]);
+        assert_eq!(update(1.0, 3.0, 0.75), 1.5);
+        assert_eq!(update(0.0, 0.0, 0.75), 0.0);
     }
 }

@@ -11,6 +11,7 @@ use std::fmt;
 use cifar_params::Numerics;
 use cifar_sequence::TowerStep;
 use cifar_wire::messages::WorkerId;
+use multiversion::multiversion;
 
 use crate::aggregator::TowerGradient;
 
@@ -227,18 +228,7 @@ impl Norm {
 
     /// Takes in more numbers: a multiple of 32 of them, unless they are the last.
     pub fn add(&mut self, numbers: &[f32]) {
-        // A copy stays in registers.
-        let mut sums = self.sums;
-        let (chunks, rest) = numbers.as_chunks::<{ Norm::LANES }>();
-        for chunk in chunks {
-            for (sum, number) in sums.iter_mut().zip(chunk) {
-                *sum += number * number;
-            }
-        }
-        for (sum, number) in sums.iter_mut().zip(rest) {
-            *sum += number * number;
-        }
-        self.sums = sums;
+        self.sums = add_squares(self.sums, numbers);
     }
 
     /// The norm of all that was taken in.
@@ -247,6 +237,21 @@ impl Norm {
         let sum: f64 = self.sums.into_iter().map(f64::from).sum();
         sum.sqrt() as f32
     }
+}
+
+/// Adds each number's square to one of the sums, in turns. The sums are a copy, which stays in registers.
+#[multiversion(targets("x86_64+avx512f", "x86_64+avx2"))]
+fn add_squares(mut sums: [f32; Norm::LANES], numbers: &[f32]) -> [f32; Norm::LANES] {
+    let (chunks, rest) = numbers.as_chunks::<{ Norm::LANES }>();
+    for chunk in chunks {
+        for (sum, number) in sums.iter_mut().zip(chunk) {
+            *sum += number * number;
+        }
+    }
+    for (sum, number) in sums.iter_mut().zip(rest) {
+        *sum += number * number;
+    }
+    sums
 }
 
 #[cfg(test)]
