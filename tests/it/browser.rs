@@ -5,20 +5,16 @@
 
 use std::env;
 use std::net::TcpStream;
-use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
+use cifar_bench::browser;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tungstenite::stream::MaybeTlsStream;
 use tungstenite::{Message, WebSocket};
 
 use crate::program::{DEADLINE, Program, eventually};
-
-/// What Chromium is called on one system or another.
-const NAMES: [&str; 3] = ["chromium", "chromium-browser", "google-chrome"];
 
 /// What a person's screen is like.
 #[derive(Clone, Copy, Debug)]
@@ -41,7 +37,7 @@ pub(crate) struct Browser {
 impl Browser {
     /// Opens a page; `None` where there is no browser.
     pub(crate) fn open(url: &str, screen: Screen) -> Option<Self> {
-        let Some(path) = find() else {
+        let Some(path) = browser::find() else {
             assert!(
                 env::var_os("CIFAR_REQUIRE_BROWSER").is_none_or(|required| required != "1"),
                 "there is no Chromium among the programs"
@@ -50,7 +46,7 @@ impl Browser {
             return None;
         };
         let profile = tempfile::tempdir().expect("there is room for a temporary folder");
-        let program = Program::start(&mut command(&path, profile.path()));
+        let program = Program::start(&mut browser::headless(&path, profile.path(), "about:blank"));
         let address = program.wait_for("the address of the browser", |program| {
             let stderr = program.stderr();
             let (_, rest) = stderr.split_once("DevTools listening on ")?;
@@ -159,24 +155,4 @@ impl Browser {
             }
         }
     }
-}
-
-fn find() -> Option<PathBuf> {
-    let path = env::var_os("PATH")?;
-    let files = env::split_paths(&path).flat_map(|dir| NAMES.map(|name| dir.join(name)));
-    let mut files = files.filter(|file| file.is_file());
-    files.next()
-}
-
-fn command(browser: &Path, profile: &Path) -> Command {
-    let mut command = Command::new(browser);
-    command
-        // A container has neither a sandbox nor a graphics card, and little shared memory.
-        .args(["--headless", "--no-sandbox", "--disable-gpu"])
-        .args(["--disable-dev-shm-usage", "--hide-scrollbars"])
-        .args(["--no-first-run", "--disable-background-networking"])
-        .args(["--remote-debugging-port=0", "--remote-allow-origins=*"])
-        .arg(format!("--user-data-dir={}", profile.display()))
-        .arg("about:blank");
-    command
 }

@@ -13,11 +13,13 @@ use clap::Args;
 use rustix::process::{Pid, Signal, kill_process};
 use serde::Serialize;
 
-use crate::figures::{EXAMPLES_PER_SEC, Figures, PUSH_PULL_MS, SGEMM_GFLOPS};
+use crate::figures::{
+    APPLY_WARM_GB_PER_SEC, EXAMPLES_PER_SEC, Figures, PUSH_PULL_MS, SGEMM_GFLOPS,
+};
 use crate::report::{Setting, report};
 use crate::rows::{self, Programs, Row, is_wanted};
 use crate::statistics::{median, smallest};
-use crate::{hardware, rows::Kind};
+use crate::{browser, hardware, rows::Kind};
 
 /// What starting a row may take besides its measurement: TensorFlow warms up for 15 seconds.
 const TIME_TO_START: Duration = Duration::from_secs(240);
@@ -137,6 +139,7 @@ pub fn compare(args: &CompareArgs) -> anyhow::Result<String> {
         peers: args.peer_scripts.clone(),
         torch_python: args.torch_python.clone(),
         tensorflow_python: args.tensorflow_python.clone(),
+        browser: browser::find(),
     };
     let mut rows = rows::all(&programs, args.seconds);
     rows.retain(|row| is_wanted(row, &args.only));
@@ -210,10 +213,13 @@ fn measure_in_turns(args: &CompareArgs, rows: &[Row]) -> Results {
 fn told(row: &Row, figures: &Figures) -> String {
     let (figure, unit) = match row.kind {
         Kind::Machine => (SGEMM_GFLOPS, "GF/s"),
+        Kind::Apply => (APPLY_WARM_GB_PER_SEC, "GB/s"),
         Kind::Transport => (PUSH_PULL_MS, "ms"),
-        Kind::Lone { .. } | Kind::TwoLone { .. } | Kind::Ours { .. } | Kind::Peer => {
-            (EXAMPLES_PER_SEC, "examples/s")
-        }
+        Kind::Lone { .. }
+        | Kind::TwoLone { .. }
+        | Kind::Ours { .. }
+        | Kind::Watched
+        | Kind::Peer => (EXAMPLES_PER_SEC, "examples/s"),
     };
     let number = figures.get(figure).unwrap_or(f64::NAN);
     format!("{number:.1} {unit}")

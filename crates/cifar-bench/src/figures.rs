@@ -18,8 +18,15 @@ pub const SGEMM_GFLOPS: &str = "sgemm_gflops";
 pub const FRACTION_OF_SGEMM: &str = "fraction_of_sgemm";
 /// Bytes read and written, a thousand million a second, copying one model's variables again and again.
 pub const MEMCPY_GB_PER_SEC: &str = "memcpy_gb_per_sec";
-/// The same, copying as many bytes as the server touches when it applies the gradients of two towers.
-pub const MEMCPY_OF_APPLY_GB_PER_SEC: &str = "memcpy_of_apply_gb_per_sec";
+/// Bytes that the update of two towers reads and writes, a thousand million a second, out of caches as far as
+/// they go.
+pub const APPLY_WARM_GB_PER_SEC: &str = "apply_warm_gb_per_sec";
+/// The same of copying as many bytes.
+pub const MEMCPY_WARM_GB_PER_SEC: &str = "memcpy_warm_gb_per_sec";
+/// The same of an update out of memory.
+pub const APPLY_COLD_GB_PER_SEC: &str = "apply_cold_gb_per_sec";
+/// The same of copying as many bytes out of memory.
+pub const MEMCPY_COLD_GB_PER_SEC: &str = "memcpy_cold_gb_per_sec";
 
 /// From the commit before to being given a tower step, mean over the towers.
 pub const ASK_MS: &str = "ask_ms";

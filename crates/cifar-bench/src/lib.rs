@@ -1,10 +1,10 @@
 //! What this project costs and yields on this machine, beside what its peers do.
 //!
 //! Every measurement is one call of a program that prints one line of JSON: [`figures`]. Those of this
-//! project are verbs of `cifar-bench` itself: [`machine`] is the measure of the machine, [`lone_worker`]
+//! project are verbs of `cifar-bench` itself: [`machine`] is the measure of the machine, [`mod@apply`] the update alone, [`lone_worker`]
 //! a worker without a server, [`training`] a server with its workers, [`transport`] a push and a pull
-//! with nothing computed, [`load`] a server with up to many idle workers. The peers are the scripts
-//! below `bench/peers`.
+//! with nothing computed, [`load`] a server with up to many idle workers. [`spectators`] look at a run that is
+//! measured, with a [`browser`]. The peers are the scripts below `bench/peers`.
 //!
 //! [`compare`] runs the [`rows`] of a comparison in turns, A B C A B C, because the machine's own speed
 //! drifts by half over minutes, and [`report`] makes tables of the medians. [`statistics`], [`table`]
@@ -20,7 +20,12 @@ pub mod ledger_window;
 pub mod process_usage;
 pub mod server_process;
 
+pub mod browser;
+pub mod spectators;
+
 pub mod machine;
+
+pub mod apply;
 
 pub mod lone_worker;
 

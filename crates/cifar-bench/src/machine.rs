@@ -7,7 +7,7 @@ use anyhow::Context;
 use cifar_params::Layout;
 use tch::{Device, Kind, Tensor};
 
-use crate::figures::{Figures, MEMCPY_GB_PER_SEC, MEMCPY_OF_APPLY_GB_PER_SEC, SGEMM_GFLOPS};
+use crate::figures::{Figures, MEMCPY_GB_PER_SEC, SGEMM_GFLOPS};
 use crate::statistics::median;
 
 /// Rows and columns of the matrices: large enough that the time goes into arithmetic.
@@ -15,10 +15,6 @@ const SIZE: i64 = 2048;
 
 /// A product takes a multiplication and an addition for each row, column and term.
 const OPERATIONS: f64 = 2.0 * (SIZE * SIZE * SIZE) as f64;
-
-/// What the server reads and writes to apply the gradients of two towers, in buffers of one model:
-/// reads both gradients, the variables and the averages, and writes the last two anew.
-pub const BUFFERS_OF_APPLY: usize = 6;
 
 /// Measures the machine for about `time`.
 ///
@@ -28,15 +24,12 @@ pub const BUFFERS_OF_APPLY: usize = 6;
 pub fn measure(time: Duration) -> anyhow::Result<Figures> {
     tch::set_num_threads(1);
     let mut sgemm = Sgemm::new()?;
-    let share = time / 3;
-    let layout = Layout::cifar10();
+    let share = time / 2;
     let gflops = repeat(share, || sgemm.gflops())?;
-    let hot = repeat(share, memcpy(layout.num_values()))?;
-    let of_apply = repeat(share, memcpy(layout.num_values() * BUFFERS_OF_APPLY / 2))?;
+    let copied = repeat(share, memcpy(Layout::cifar10().num_values()))?;
     Ok(Figures::default()
         .with(SGEMM_GFLOPS, gflops)
-        .with(MEMCPY_GB_PER_SEC, hot)
-        .with(MEMCPY_OF_APPLY_GB_PER_SEC, of_apply))
+        .with(MEMCPY_GB_PER_SEC, copied))
 }
 
 /// A product of two matrices of f32, by libtorch.

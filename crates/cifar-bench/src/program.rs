@@ -11,7 +11,7 @@ use crate::compare::{self, CompareArgs};
 use crate::lone_worker::{self, LoneArgs};
 use crate::training::{self, TrainingArgs};
 use crate::transport::{self, TransportArgs};
-use crate::{load, machine, record};
+use crate::{apply, load, machine, record};
 
 /// Measures this project and its peers on this machine. Results go to stdout, each one line of JSON.
 #[derive(Clone, Debug, Parser)]
@@ -37,6 +37,12 @@ pub enum Verb {
     Transport(TransportArgs),
     /// Nothing: makes the record of a training run out of its train dir (cargo xtask record)
     Record(record::RecordArgs),
+    /// The update of two towers, alone, and a copy of as many bytes
+    Apply {
+        /// For how long
+        #[arg(long, default_value_t = 3.0, value_name = "SECS")]
+        seconds: f64,
+    },
     /// How fast this machine multiplies matrices and copies memory
     Machine {
         /// For how long
@@ -63,6 +69,10 @@ fn run(verb: &Verb) -> Result<Exit, Failure> {
         Verb::Lone(args) => serde_json::to_string(&lone_worker::measure(args)?)?,
         Verb::Transport(args) => serde_json::to_string(&transport::measure(args)?)?,
         Verb::Record(args) => record::record(args)?,
+        Verb::Apply { seconds } => {
+            let time = Duration::from_secs_f64(*seconds);
+            serde_json::to_string(&apply::measure(time)?)?
+        }
         Verb::Machine { seconds } => {
             let time = Duration::from_secs_f64(*seconds);
             serde_json::to_string(&machine::measure(time)?)?

@@ -5,16 +5,17 @@ use std::fmt::Write;
 use cifar_params::Layout;
 use serde::Serialize;
 
+use crate::apply::BUFFERS_OF_APPLY;
 use crate::compare::Results;
 use crate::figures::{
-    APPLY_MS, ASK_MS, BARRIER_MS, CLIENT_CPU_S_PER_GB, COMMIT_MS, COMPUTE_MS, CONTROL_MS,
-    DIGEST_MS, EXAMPLES_PER_SEC, FRACTION_OF_SGEMM, LEDGER_MS, MEMCPY_GB_PER_SEC,
-    MEMCPY_OF_APPLY_GB_PER_SEC, PULL_MS, PUSH_MS, PUSH_PULL_MS, SERVER_CPU_MS_PER_STEP,
+    APPLY_COLD_GB_PER_SEC, APPLY_MS, APPLY_WARM_GB_PER_SEC, ASK_MS, BARRIER_MS,
+    CLIENT_CPU_S_PER_GB, COMMIT_MS, COMPUTE_MS, CONTROL_MS, DIGEST_MS, EXAMPLES_PER_SEC,
+    FRACTION_OF_SGEMM, LEDGER_MS, MEMCPY_COLD_GB_PER_SEC, MEMCPY_GB_PER_SEC,
+    MEMCPY_WARM_GB_PER_SEC, PULL_MS, PUSH_MS, PUSH_PULL_MS, SERVER_CPU_MS_PER_STEP,
     SERVER_CPU_S_PER_GB, SERVER_CPU_SHARE, SERVER_PEAK_MB, SERVER_RESIDENT_MB, SGEMM_GFLOPS,
     STEP_MS, TRANSPORT_MS, WORKER_RESIDENT_MB, WORKERS_CPU_MS_PER_STEP, WRITE_MS,
 };
-use crate::machine::BUFFERS_OF_APPLY;
-use crate::rows::{DDP, DDP_TUNED, Kind, MACHINE, Row, TF_PS_SYNC};
+use crate::rows::{APPLY, DDP, DDP_TUNED, Kind, Row, TF_PS_SYNC, UNSEEN};
 use crate::table::{Table, cell};
 
 /// How and on what the measurements were taken.
@@ -50,6 +51,14 @@ pub fn report(setting: &Setting, rows: &[Row], results: &Results) -> String {
             phases(rows, results),
         ),
         ("The server, and memory", server(rows, results)),
+        (
+            "Summaries every 100 steps, the page open in a browser, the metrics collected every second",
+            watched(rows, results),
+        ),
+        (
+            "The update of two towers alone, out of caches and out of memory",
+            apply(rows, results),
+        ),
         ("A worker without a server", lone(rows, results)),
         (
             "Push and pull of 4.27 MB each, nothing computed",
@@ -187,17 +196,18 @@ fn server(rows: &[Row], results: &Results) -> Table {
         "peak MB",
         "a worker MB",
         "apply GB/s",
-        "/ memcpy",
+        "/ memcpy out of memory",
     ]);
     let megabytes = Layout::cifar10().size_bytes() as f64 / 1e6;
-    let memcpy = results.median(MACHINE, MEMCPY_OF_APPLY_GB_PER_SEC);
+    // The workers have had the caches since the step before.
+    let memcpy = results.median(APPLY, MEMCPY_COLD_GB_PER_SEC);
     for row in of_kind(rows, |kind| matches!(kind, Kind::Ours { .. })) {
         let median = |figure| results.median(&row.name, figure);
         // Megabytes a millisecond are gigabytes a second.
         let apply = median(APPLY_MS).map(|ms| BUFFERS_OF_APPLY as f64 * megabytes / ms);
         table.row(vec![
             row.name.clone(),
-            cell(median(SERVER_CPU_SHARE).map(|share| 100.0 * share), 1),
+            cell(median(SERVER_CPU_SHARE).map(|share| 100.0 * share), 2),
             cell(median(SERVER_CPU_MS_PER_STEP), 2),
             cell(median(WORKERS_CPU_MS_PER_STEP), 1),
             cell(median(SERVER_RESIDENT_MB), 0),
@@ -205,6 +215,47 @@ fn server(rows: &[Row], results: &Results) -> Table {
             cell(median(WORKER_RESIDENT_MB), 0),
             cell(apply, 1),
             cell(ratio(apply, memcpy), 2),
+        ]);
+    }
+    table
+}
+
+fn apply(rows: &[Row], results: &Results) -> Table {
+    let mut table = Table::new(&[
+        "row",
+        "warm GB/s",
+        "memcpy",
+        "warm / memcpy",
+        "cold GB/s",
+        "memcpy",
+        "cold / memcpy",
+    ]);
+    for row in of_kind(rows, |kind| matches!(kind, Kind::Apply)) {
+        let mut cells = vec![row.name.clone()];
+        for (apply, memcpy) in [
+            (APPLY_WARM_GB_PER_SEC, MEMCPY_WARM_GB_PER_SEC),
+            (APPLY_COLD_GB_PER_SEC, MEMCPY_COLD_GB_PER_SEC),
+        ] {
+            let [apply, memcpy] = [apply, memcpy].map(|figure| results.median(&row.name, figure));
+            cells.extend([
+                cell(apply, 1),
+                cell(memcpy, 1),
+                cell(ratio(apply, memcpy), 2),
+            ]);
+        }
+        table.row(cells);
+    }
+    table
+}
+
+fn watched(rows: &[Row], results: &Results) -> Table {
+    let mut table = Table::new(&["row", "examples/s", "/ unseen", "server's CPU ms a step"]);
+    for row in of_kind(rows, |kind| matches!(kind, Kind::Watched)) {
+        table.row(vec![
+            row.name.clone(),
+            cell(results.median(&row.name, EXAMPLES_PER_SEC), 0),
+            cell(results.ratio(&row.name, UNSEEN, EXAMPLES_PER_SEC), 3),
+            cell(results.median(&row.name, SERVER_CPU_MS_PER_STEP), 2),
         ]);
     }
     table
@@ -242,7 +293,6 @@ fn machine(rows: &[Row], results: &Results) -> Table {
     let columns = [
         ("sgemm GF/s", SGEMM_GFLOPS, 1),
         ("memcpy of a model GB/s", MEMCPY_GB_PER_SEC, 1),
-        ("of as much as apply touches", MEMCPY_OF_APPLY_GB_PER_SEC, 1),
     ];
     let machine = of_kind(rows, |kind| matches!(kind, Kind::Machine));
     medians(machine, results, &columns)

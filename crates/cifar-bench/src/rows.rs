@@ -14,6 +14,13 @@ pub const TF_PS_SYNC: &str = "tf-ps sync";
 pub const TF_PS_ASYNC: &str = "tf-ps async";
 /// The measure of the machine.
 pub const MACHINE: &str = "machine";
+/// The update of two towers, alone.
+pub const APPLY: &str = "apply";
+
+/// A run that nobody looks at and of which nothing is summarised.
+pub const UNSEEN: &str = "unseen";
+/// The same with a summary every hundred steps, its page open in a browser and its metrics collected.
+pub const WATCHED: &str = "watched";
 
 /// Kernels of the workers.
 const KERNELS: [&str; 3] = ["torch", "direct", "winograd"];
@@ -23,6 +30,7 @@ const DATA_PLANES: [&str; 2] = ["wire", "shm"];
 
 /// Times of what is steady after seconds.
 const SECONDS_OF_MACHINE: &str = "--seconds=3";
+const SECONDS_OF_APPLY: &str = "--seconds=3";
 const SECONDS_OF_TRANSPORT: &str = "--seconds=4";
 
 /// What a row measures.
@@ -30,6 +38,8 @@ const SECONDS_OF_TRANSPORT: &str = "--seconds=4";
 pub enum Kind {
     /// The machine itself.
     Machine,
+    /// The update of two towers, and a copy.
+    Apply,
     /// A worker without a server.
     Lone {
         /// Its kernels.
@@ -45,6 +55,8 @@ pub enum Kind {
         /// The workers' kernels.
         kernels: &'static str,
     },
+    /// A server and two workers at their fastest, looked at or not.
+    Watched,
     /// Another system with two workers.
     Peer,
     /// A push and a pull.
@@ -75,22 +87,24 @@ pub struct Programs {
     pub torch_python: Option<PathBuf>,
     /// A Python with TensorFlow, if there is one.
     pub tensorflow_python: Option<PathBuf>,
+    /// A Chromium, if there is one.
+    pub browser: Option<PathBuf>,
 }
 
 /// All rows that can be measured here, in the order of a round: what is compared with each other is
 /// measured close together.
 #[must_use]
 pub fn all(programs: &Programs, seconds: f64) -> Vec<Row> {
-    let mut rows = vec![bench(
-        programs,
-        MACHINE,
-        Kind::Machine,
-        &["machine", SECONDS_OF_MACHINE],
-    )];
+    let machine = ["machine", SECONDS_OF_MACHINE];
+    let mut rows = vec![
+        bench(programs, MACHINE, Kind::Machine, &machine),
+        bench(programs, APPLY, Kind::Apply, &["apply", SECONDS_OF_APPLY]),
+    ];
     for kernels in KERNELS {
         rows.extend(rows_of_kernels(programs, kernels, seconds));
     }
     rows.extend(peers(programs, seconds));
+    rows.extend(watched(programs, seconds));
     for plane in DATA_PLANES {
         rows.push(bench(
             programs,
@@ -152,6 +166,27 @@ fn rows_of_kernels(programs: &Programs, kernels: &'static str, seconds: f64) -> 
     rows
 }
 
+fn watched(programs: &Programs, seconds: f64) -> Vec<Row> {
+    let Some(browser) = &programs.browser else {
+        return Vec::new();
+    };
+    let seconds = format!("--seconds={seconds}");
+    let with_browser = format!("--watched-with={}", browser.display());
+    let row = |name, flag: &str| {
+        let arguments = [
+            "training",
+            &seconds,
+            "--server-flag=--kernels=winograd",
+            flag,
+        ];
+        bench(programs, name, Kind::Watched, &arguments)
+    };
+    vec![
+        row(UNSEEN, "--server-flag=--summary-steps=0"),
+        row(WATCHED, &with_browser),
+    ]
+}
+
 fn peers(programs: &Programs, seconds: f64) -> Vec<Row> {
     let seconds = format!("--seconds={seconds}");
     let peer = |name: &str, python: &Path, arguments| Row {
@@ -210,6 +245,7 @@ mod tests {
             peers: "peers".into(),
             torch_python: python.map(PathBuf::from),
             tensorflow_python: python.map(PathBuf::from),
+            browser: python.map(|_| PathBuf::from("chromium")),
         }
     }
 

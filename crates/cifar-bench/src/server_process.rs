@@ -2,9 +2,9 @@
 
 use std::env;
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 
 use anyhow::{Context, bail};
 use cifar_ledger::History;
@@ -103,6 +103,8 @@ pub struct ServerProcess {
     // Dropped in this order.
     workers: Vec<Process>,
     server: Process,
+    /// What the server says to programs.
+    lines: BufReader<ChildStdout>,
     address: String,
     paths: ProgramPaths,
     folder: TempDir,
@@ -124,10 +126,13 @@ impl ServerProcess {
         all.push(train_dir(&folder).display().to_string());
         all.extend_from_slice(flags);
         let mut server = Process::start("cifar-ps", &paths.server()?, &all, folder.path())?;
-        let address = listening(&mut server)?;
+        let stdout = server.child.stdout.take().context("its stdout is piped")?;
+        let mut lines = BufReader::new(stdout);
+        let address = said(&mut lines, &mut server, "listening ")?;
         Ok(ServerProcess {
             workers: Vec::new(),
             server,
+            lines,
             address,
             paths: paths.clone(),
             folder,
@@ -138,6 +143,15 @@ impl ServerProcess {
     #[must_use]
     pub fn address(&self) -> &str {
         &self.address
+    }
+
+    /// Where the page is shown of a server that was started with `--http`.
+    ///
+    /// # Errors
+    ///
+    /// If it does not say so as its next line.
+    pub fn page_address(&mut self) -> anyhow::Result<String> {
+        said(&mut self.lines, &mut self.server, "http ")
     }
 
     /// Starts one more worker with these flags.
@@ -196,19 +210,21 @@ fn train_dir(folder: &TempDir) -> PathBuf {
     folder.path().join("run")
 }
 
-/// The address in the first line that a server writes.
-fn listening(server: &mut Process) -> anyhow::Result<String> {
-    let stdout = server.child.stdout.take().context("its stdout is piped")?;
+/// The address after `word` in the next line that a server writes.
+fn said(
+    lines: &mut BufReader<ChildStdout>,
+    server: &mut Process,
+    word: &str,
+) -> anyhow::Result<String> {
     let mut line = String::new();
-    let mut reader = BufReader::new(stdout);
-    reader.read_line(&mut line)?;
-    match line.trim_end().strip_prefix("listening ") {
+    lines.read_line(&mut line)?;
+    match line.trim_end().strip_prefix(word) {
         Some(address) => Ok(address.to_owned()),
-        None => {
-            let _ = reader.read_to_end(&mut Vec::new());
+        None if line.is_empty() => {
             server.child.wait()?;
             server.check()?;
             bail!("the server does not say where it listens")
         }
+        None => bail!("the server says {line:?} instead of {word:?} and an address"),
     }
 }

@@ -1,5 +1,6 @@
 //! A server and its workers, as users start them, for a stretch of time.
 
+use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -13,6 +14,7 @@ use crate::figures::{
 use crate::ledger_window::{Commits, Window, now_micros};
 use crate::process_usage::ProcessUsage;
 use crate::server_process::{ProgramPaths, ServerProcess};
+use crate::spectators::{self, Spectators};
 
 const BATCH_SIZE: u32 = 128;
 
@@ -46,6 +48,10 @@ pub struct TrainingArgs {
     #[arg(long, value_name = "FLAG")]
     pub worker_flag: Vec<String>,
 
+    /// Has the page open in this browser, a Chromium, and the metrics collected every second
+    #[arg(long, value_name = "FILE")]
+    pub watched_with: Option<PathBuf>,
+
     /// Where the programs are.
     #[command(flatten)]
     pub programs: ProgramPaths,
@@ -62,12 +68,22 @@ pub fn measure(args: &TrainingArgs) -> anyhow::Result<Figures> {
         format!("--towers={}", args.workers),
         format!("--batch-size={BATCH_SIZE}"),
     ];
+    if args.watched_with.is_some() {
+        flags.push("--http=127.0.0.1:0".to_owned());
+    }
     flags.extend_from_slice(&args.server_flag);
     let mut run = ServerProcess::start(&args.programs, &flags)?;
     for _ in 0..args.workers {
         run.add_worker(&args.worker_flag)?;
     }
     wait_for_step(&mut run, WARM_UP_STEPS)?;
+    let spectators = match &args.watched_with {
+        Some(browser) => Some(Spectators::come(browser, &run.page_address()?)?),
+        None => None,
+    };
+    if spectators.is_some() {
+        thread::sleep(spectators::TIME_TO_START);
+    }
 
     let first = run.history()?.commits.len();
     let (from_micros, before) = (now_micros(), Used::by(&run)?);
@@ -75,6 +91,9 @@ pub fn measure(args: &TrainingArgs) -> anyhow::Result<Figures> {
     wait_for_step(&mut run, first + LEAST_STEPS)?;
     let (to_micros, after) = (now_micros(), Used::by(&run)?);
     run.check()?;
+    if let Some(spectators) = spectators {
+        spectators.leave()?;
+    }
 
     let history = run.history()?;
     let window = Window {
