@@ -4,6 +4,7 @@ use std::fmt;
 use std::ops::{Deref, DerefMut};
 
 use bytemuck::{Pod, Zeroable};
+use memmap2::MmapMut;
 
 use crate::lent_memory::LentMemory;
 
@@ -21,9 +22,15 @@ pub struct Values {
     len: usize,
 }
 
+/// From so many bytes on a buffer has pages of its own, which the system has back as soon as it is dropped: of
+/// memory that is freed among smaller pieces much stays with the process.
+const OWN_PAGES_FROM: usize = 1 << 20;
+
 /// Where the numbers are.
 enum Memory {
     Own(Vec<Line>),
+    /// Of nobody else's and no file's.
+    Pages(MmapMut),
     /// In a slot of a state file, which gets it back.
     Lent(LentMemory),
 }
@@ -32,10 +39,15 @@ impl Values {
     /// `len` zeros.
     #[must_use]
     pub fn zeros(len: usize) -> Self {
-        Values {
-            memory: Memory::Own(vec![Line::zeroed(); len.div_ceil(16)]),
-            len,
-        }
+        let num_lines = len.div_ceil(16);
+        let num_bytes = num_lines * size_of::<Line>();
+        let pages = (num_bytes >= OWN_PAGES_FROM).then(|| MmapMut::map_anon(num_bytes));
+        let memory = match pages {
+            Some(Ok(pages)) => Memory::Pages(pages),
+            // Where the system gives none, the allocator says what there is to say.
+            Some(Err(_)) | None => Memory::Own(vec![Line::zeroed(); num_lines]),
+        };
+        Values { memory, len }
     }
 
     /// The `len` numbers that `memory`, which is long enough for them, happens to hold.
@@ -76,6 +88,7 @@ impl Deref for Values {
     fn deref(&self) -> &[f32] {
         let numbers = match &self.memory {
             Memory::Own(lines) => bytemuck::cast_slice(lines),
+            Memory::Pages(pages) => bytemuck::cast_slice(pages),
             Memory::Lent(memory) => bytemuck::cast_slice(memory),
         };
         &numbers[..self.len]
@@ -86,6 +99,7 @@ impl DerefMut for Values {
     fn deref_mut(&mut self) -> &mut [f32] {
         let numbers = match &mut self.memory {
             Memory::Own(lines) => bytemuck::cast_slice_mut(lines),
+            Memory::Pages(pages) => bytemuck::cast_slice_mut(pages),
             Memory::Lent(memory) => bytemuck::cast_slice_mut(memory),
         };
         &mut numbers[..self.len]

@@ -14,9 +14,9 @@ use multiversion::multiversion;
 
 use crate::{aggregator, averages, optimizer};
 
-/// Elements of which the mean over many towers is taken at once: few enough to be in the first cache when
-/// it is used.
-const PIECE: usize = 256;
+/// Elements of which the mean over many towers is taken at once: 64 KiB, which a processor's second cache
+/// holds. The longer it reads on in one gradient, the better it foresees what it will read next.
+const PIECE: usize = 16 * 1024;
 
 /// A variable or a moving average became infinite or no number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,7 +98,7 @@ struct After<'a> {
 #[inline(always)]
 fn commit_many(before: &Before<'_>, gradients: &[&[f32]], after: &mut After<'_>) -> bool {
     let len = before.variables.len();
-    let mut mean = [0.0; PIECE];
+    let mut mean = vec![0.0; PIECE];
     let mut finite = true;
     for start in (0..len).step_by(PIECE) {
         let piece = start..len.min(start + PIECE);
@@ -172,10 +172,14 @@ mod tests {
     #[test]
     fn pieces_meet_without_a_gap() {
         let numbers: Vec<f32> = (0..2 * PIECE + 7).map(|i| i as f32).collect();
-        let state = TrainingState::initial(values(&numbers));
-        let mut next = state.clone();
-        commit(&state, &[&values(&numbers)], 1.0, 0.9999, &mut next).unwrap();
-        assert!(next.variables.iter().all(|variable| *variable == 0.0));
+        let numbers = values(&numbers);
+        for num_towers in [1, 5] {
+            let state = TrainingState::initial(numbers.clone());
+            let mut next = state.clone();
+            let gradients = vec![&numbers; num_towers];
+            commit(&state, &gradients, 1.0, 0.9999, &mut next).unwrap();
+            assert!(next.variables.iter().all(|variable| *variable == 0.0));
+        }
     }
 
     #[test]
@@ -210,7 +214,7 @@ mod tests {
         fn every_form_has_the_bits_of_the_formula(
             rows in (3_usize..15).prop_flat_map(|num_rows| {
                 let row = prop::collection::vec(any_number(), num_rows);
-                prop::collection::vec(row, 0..2 * PIECE)
+                prop::collection::vec(row, 0..200)
             }),
             rate in 0.0_f32..1.0,
         ) {

@@ -179,6 +179,7 @@ mod tests {
     use cifar_params::{Confusion, EvalData, ScoredVariables};
 
     use super::*;
+    use crate::training::fixtures::some_time;
 
     fn at(ledger: Option<u64>, offset: u64) -> LedgerPosition {
         LedgerPosition { ledger, offset }
@@ -209,7 +210,7 @@ mod tests {
     #[test]
     fn a_score_that_the_server_before_kept_is_not_kept_again() {
         let folder = tempfile::tempdir().unwrap();
-        let now = Instant::now();
+        let now = some_time();
         let calendar = Calendar {
             moment: now,
             since_1970: Duration::from_secs(1_700_000_000),
