@@ -60,7 +60,9 @@ fn in_turns(time: Duration, uncounted: usize, mut between: impl FnMut()) -> anyh
     let mut next = state.clone();
     let gradients = [2, 3].map(|seed| initial_variables(&layout, seed));
     let gradients: [&Values; 2] = gradients.each_ref();
-    let from = Values::zeros(layout.num_values() * BUFFERS_OF_APPLY / 2);
+    let mut from = Values::zeros(layout.num_values() * BUFFERS_OF_APPLY / 2);
+    // Pages that were never written to are all the same one, of zeros.
+    from.fill(1.0);
     let mut to = from.clone();
 
     let (mut applied, mut copied) = (Vec::new(), Vec::new());

@@ -2,7 +2,8 @@
 
 /**
  * Milliseconds between two drawings of what changes slowly and is most of the work: the curves of a long
- * run, the pictures, the title of the window. The page may be open on the cores that train.
+ * run, the pictures, the title of the window: at every second message. The page may be open on the cores
+ * that train.
  */
 const SLOW_PARTS_EVERY = 9000;
 
