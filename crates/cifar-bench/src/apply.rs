@@ -9,6 +9,7 @@ use cifar_params::initial::initial_variables;
 use cifar_params::{Layout, TrainingState, Values};
 use cifar_ps::averages::MOVING_AVERAGE_DECAY;
 use cifar_ps::commit::commit;
+use cifar_ps::gradient::Reading;
 
 use crate::figures::{
     APPLY_COLD_GB_PER_SEC, APPLY_WARM_GB_PER_SEC, Figures, MEMCPY_COLD_GB_PER_SEC,
@@ -59,7 +60,6 @@ fn in_turns(time: Duration, uncounted: usize, mut between: impl FnMut()) -> anyh
     let mut state = TrainingState::initial(initial_variables(&layout, 1));
     let mut next = state.clone();
     let gradients = [2, 3].map(|seed| initial_variables(&layout, seed));
-    let gradients: [&Values; 2] = gradients.each_ref();
     let mut from = Values::zeros(layout.num_values() * BUFFERS_OF_APPLY / 2);
     // Pages that were never written to are all the same one, of zeros.
     from.fill(1.0);
@@ -71,9 +71,16 @@ fn in_turns(time: Duration, uncounted: usize, mut between: impl FnMut()) -> anyh
         for turn in 0..TURN {
             between();
             let began = Instant::now();
-            commit(&state, &gradients, 1e-6, MOVING_AVERAGE_DECAY, &mut next)
-                .ok()
-                .context("small steps stay finite")?;
+            let mut gradients = gradients.each_ref().map(Reading::from);
+            commit(
+                &state,
+                &mut gradients,
+                1e-6,
+                MOVING_AVERAGE_DECAY,
+                &mut next,
+            )
+            .ok()
+            .context("small steps stay finite")?;
             let elapsed = began.elapsed();
             std::mem::swap(&mut state, &mut next);
             applied.extend((turn >= uncounted).then_some(elapsed));

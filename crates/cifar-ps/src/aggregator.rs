@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use cifar_params::Values;
+use cifar_params::Numerics;
 use cifar_sequence::{ExamplesDigest, TowerStep};
 use cifar_wire::messages::{Losses, WorkerId};
+
+use crate::gradient::Numbers;
 
 /// The gradients that have come in for the next update.
 ///
@@ -28,8 +30,8 @@ pub struct TowerGradient {
     /// Step and tower.
     pub of: TowerStep,
     /// All variables end to end.
-    pub gradients: Values,
-    /// Their Euclidean norm.
+    pub numbers: Numbers,
+    /// Their Euclidean norm; 0 until they are read.
     pub norm: f32,
     /// The tower's losses.
     pub losses: Losses,
@@ -37,6 +39,8 @@ pub struct TowerGradient {
     pub examples: ExamplesDigest,
     /// Who computed it.
     pub worker: WorkerId,
+    /// What that worker computes with: only equals come to the same bits.
+    pub numerics: Numerics,
     /// From giving the tower step out to having the gradient.
     pub held: Duration,
     /// The part of it that the worker computed.
@@ -64,6 +68,20 @@ impl Aggregator {
         }
         self.pending.insert(gradient.of, gradient);
         true
+    }
+
+    /// Takes one back: it is not to count, for now at least.
+    pub fn remove(&mut self, of: TowerStep) -> Option<TowerGradient> {
+        self.pending.remove(&of)
+    }
+
+    /// The tower step whose gradient is in the slot of this worker.
+    #[must_use]
+    pub fn in_slot_of(&self, worker: WorkerId) -> Option<TowerStep> {
+        let mut pending = self.pending.values();
+        pending
+            .find(|gradient| gradient.worker == worker && gradient.numbers.slot().is_some())
+            .map(|gradient| gradient.of)
     }
 
     /// Number of gradients that are there.
@@ -179,7 +197,7 @@ mod tests {
             }
             let complete = aggregator.take_complete().unwrap();
             let mut found = [0.0];
-            let towers: Vec<&[f32]> = complete.iter().map(|tower| &tower.gradients[..]).collect();
+            let towers: Vec<&[f32]> = complete.iter().map(|tower| &tower.numbers.here().unwrap()[..]).collect();
             mean(&towers, 0..1, &mut found);
             let expected = numbers[1..].iter().fold(numbers[0], |sum, number| sum + number) / 5.0;
             prop_assert_eq!(found[0].to_bits(), expected.to_bits());

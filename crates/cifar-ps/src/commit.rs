@@ -1,7 +1,7 @@
 //! One commit: from a state and the gradients of all towers to the next state.
 //!
 //! mean in tower order -> gradient descent -> moving averages, number by number: each is read from
-//! memory once and written once.
+//! memory once and written once. Gradients are read piece by piece, some out of shared memory.
 //!
 //! It is compiled three times, for the instructions that every processor of the target has, for AVX2 and
 //! for AVX-512; which of them runs is decided by what the processor has. The bits are the same: Rust
@@ -9,14 +9,11 @@
 
 use std::ops::Range;
 
-use cifar_params::{TrainingState, Values};
+use cifar_params::TrainingState;
 use multiversion::multiversion;
 
+use crate::gradient::{PIECE, Reading};
 use crate::{aggregator, averages, optimizer};
-
-/// Elements of which the mean over many towers is taken at once: 64 KiB, which a processor's second cache
-/// holds. The longer it reads on in one gradient, the better it foresees what it will read next.
-const PIECE: usize = 16 * 1024;
 
 /// A variable or a moving average became infinite or no number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,7 +22,7 @@ pub struct NotFinite;
 /// Writes into `next` the state that follows `state`.
 ///
 /// `gradients` are those of the towers, in tower order: the mean then has the same bits in whatever
-/// order they arrived.
+/// order they arrived. They are read to their end.
 ///
 /// # Errors
 ///
@@ -37,7 +34,7 @@ pub struct NotFinite;
 #[multiversion(targets("x86_64+avx512f", "x86_64+avx2"))]
 pub fn commit(
     state: &TrainingState,
-    gradients: &[&Values],
+    gradients: &mut [Reading<'_>],
     learning_rate: f32,
     moving_average_decay: f32,
     next: &mut TrainingState,
@@ -50,13 +47,12 @@ pub fn commit(
 #[inline(always)]
 fn commit_numbers(
     state: &TrainingState,
-    gradients: &[&Values],
+    gradients: &mut [Reading<'_>],
     learning_rate: f32,
     moving_average_decay: f32,
     next: &mut TrainingState,
 ) -> Result<(), NotFinite> {
     next.global_step = state.global_step.next();
-    let gradients: Vec<&[f32]> = gradients.iter().map(|gradients| &gradients[..]).collect();
     let before = Before {
         variables: &state.variables,
         averages: &state.averages,
@@ -67,16 +63,13 @@ fn commit_numbers(
         variables: &mut next.variables,
         averages: &mut next.averages,
     };
-    let all = 0..before.variables.len();
-    // Each number of towers is code of its own, in which a number stays in a register from the first
-    // gradient to the last average.
-    let finite = match *gradients {
-        [a] => commit_range(&before, [a], &mut after, all),
-        [a, b] => commit_range(&before, [a, b], &mut after, all),
-        [a, b, c] => commit_range(&before, [a, b, c], &mut after, all),
-        [a, b, c, d] => commit_range(&before, [a, b, c, d], &mut after, all),
-        _ => commit_many(&before, &gradients, &mut after),
-    };
+    let len = before.variables.len();
+    let mut mean = Vec::new();
+    let mut finite = true;
+    for start in (0..len).step_by(PIECE) {
+        let piece = start..len.min(start + PIECE);
+        finite &= commit_piece(&before, gradients, &mut mean, &mut after, piece);
+    }
     if finite { Ok(()) } else { Err(NotFinite) }
 }
 
@@ -94,19 +87,37 @@ struct After<'a> {
     averages: &'a mut [f32],
 }
 
-/// Computes all numbers for any number of towers, a piece at a time; whether they are finite.
+/// Computes the numbers in `piece`; whether they are finite. `mean` is memory to be used.
 #[inline(always)]
-fn commit_many(before: &Before<'_>, gradients: &[&[f32]], after: &mut After<'_>) -> bool {
-    let len = before.variables.len();
-    let mut mean = vec![0.0; PIECE];
-    let mut finite = true;
-    for start in (0..len).step_by(PIECE) {
-        let piece = start..len.min(start + PIECE);
-        let mean = &mut mean[..piece.len()];
-        aggregator::mean(gradients, piece.clone(), mean);
-        finite &= commit_range(before, [mean], after, piece);
+fn commit_piece(
+    before: &Before<'_>,
+    gradients: &mut [Reading<'_>],
+    mean: &mut Vec<f32>,
+    after: &mut After<'_>,
+    piece: Range<usize>,
+) -> bool {
+    // Each number of towers is code of its own, in which a number stays in a register from the first
+    // gradient to the last average.
+    match gradients {
+        [a] => commit_range(before, next([a], &piece), after, piece),
+        [a, b] => commit_range(before, next([a, b], &piece), after, piece),
+        [a, b, c] => commit_range(before, next([a, b, c], &piece), after, piece),
+        [a, b, c, d] => commit_range(before, next([a, b, c, d], &piece), after, piece),
+        _ => {
+            let towers: Vec<&[f32]> = gradients.iter_mut().map(|of| of.next(&piece)).collect();
+            mean.resize(piece.len(), 0.0);
+            aggregator::mean(&towers, 0..piece.len(), mean);
+            commit_range(before, [mean], after, piece)
+        }
     }
-    finite
+}
+
+/// Reads the next piece of each.
+fn next<'a, const N: usize>(
+    gradients: [&'a mut Reading<'_>; N],
+    piece: &Range<usize>,
+) -> [&'a [f32]; N] {
+    gradients.map(|gradient| gradient.next(piece))
 }
 
 /// Computes the numbers in `range`, of which `gradients` are the towers'; whether they are finite.
@@ -139,13 +150,20 @@ fn commit_range<const N: usize>(
 
 #[cfg(test)]
 mod tests {
+    use cifar_params::Values;
     use cifar_sequence::GlobalStep;
     use proptest::prelude::*;
 
     use super::*;
+    use crate::gradient::Numbers;
+    use crate::training::fixtures::in_slot;
 
     fn values(numbers: &[f32]) -> Values {
         Values::from(numbers)
+    }
+
+    fn here<const N: usize>(towers: [&Values; N]) -> [Reading<'_>; N] {
+        towers.map(Reading::from)
     }
 
     #[test]
@@ -154,7 +172,7 @@ mod tests {
         let mut next = state.clone();
         commit(
             &state,
-            &[&values(&[1.0, 0.0]), &values(&[3.0, 4.0])],
+            &mut here([&values(&[1.0, 0.0]), &values(&[3.0, 4.0])]),
             0.5,
             0.9999,
             &mut next,
@@ -173,12 +191,18 @@ mod tests {
     fn pieces_meet_without_a_gap() {
         let numbers: Vec<f32> = (0..2 * PIECE + 7).map(|i| i as f32).collect();
         let numbers = values(&numbers);
+        let (in_slot, _worker) = in_slot(&numbers);
+        let in_slot = Numbers::InSlot(in_slot);
+        let state = TrainingState::initial(numbers.clone());
         for num_towers in [1, 5] {
-            let state = TrainingState::initial(numbers.clone());
-            let mut next = state.clone();
-            let gradients = vec![&numbers; num_towers];
-            commit(&state, &gradients, 1.0, 0.9999, &mut next).unwrap();
-            assert!(next.variables.iter().all(|variable| *variable == 0.0));
+            for num_in_slots in [0, 1, num_towers] {
+                let here = (num_in_slots..num_towers).map(|_| Reading::Here(&numbers));
+                let in_slots = (0..num_in_slots).map(|_| in_slot.read());
+                let mut gradients: Vec<Reading<'_>> = here.chain(in_slots).collect();
+                let mut next = state.clone();
+                commit(&state, &mut gradients, 1.0, 0.9999, &mut next).unwrap();
+                assert!(next.variables.iter().all(|variable| *variable == 0.0));
+            }
         }
     }
 
@@ -187,7 +211,13 @@ mod tests {
         let state = TrainingState::initial(values(&[f32::MAX]));
         let mut next = state.clone();
         assert_eq!(
-            commit(&state, &[&values(&[f32::MIN])], 1.0, 0.9999, &mut next),
+            commit(
+                &state,
+                &mut here([&values(&[f32::MIN])]),
+                1.0,
+                0.9999,
+                &mut next
+            ),
             Err(NotFinite)
         );
     }
@@ -217,6 +247,7 @@ mod tests {
                 prop::collection::vec(row, 0..200)
             }),
             rate in 0.0_f32..1.0,
+            are_in_slots in prop::collection::vec(any::<bool>(), 12),
         ) {
             let column = |index: usize| {
                 values(&rows.iter().map(|row| row[index]).collect::<Vec<_>>())
@@ -227,8 +258,14 @@ mod tests {
                 averages: column(1),
             };
             let num_towers = rows.first().map_or(1, |row| row.len() - 2);
-            let gradients: Vec<Values> = (0..num_towers).map(|tower| column(2 + tower)).collect();
-            let gradients: Vec<&Values> = gradients.iter().collect();
+            let columns = (0..num_towers).map(|tower| column(2 + tower));
+            let gradients: Vec<Numbers> = columns
+                .zip(are_in_slots)
+                .map(|(column, is_in_slot)| match is_in_slot {
+                    true => Numbers::InSlot(in_slot(&column).0),
+                    false => Numbers::Here(column),
+                })
+                .collect();
             let expected: Vec<[f32; 2]> = rows
                 .iter()
                 .map(|row| one_number(row[0], row[1], &row[2..], rate))
@@ -236,7 +273,8 @@ mod tests {
             let is_finite = expected.iter().flatten().all(|number| number.is_finite());
             for form in [commit, commit_numbers] {
                 let mut next = state.clone();
-                let outcome = form(&state, &gradients, rate, 0.9999, &mut next);
+                let mut readings: Vec<Reading<'_>> = gradients.iter().map(Numbers::read).collect();
+                let outcome = form(&state, &mut readings, rate, 0.9999, &mut next);
                 prop_assert_eq!(outcome.is_ok(), is_finite);
                 let found = next.variables.iter().zip(next.averages.iter());
                 for ((variable, average), expected) in found.zip(&expected) {

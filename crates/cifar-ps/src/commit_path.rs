@@ -19,7 +19,7 @@ use cifar_ledger::record::Phases;
 use cifar_ledger::{LedgerError, Record};
 use cifar_params::{StateFile, StateFileError};
 use cifar_sequence::GlobalStep;
-use cifar_wire::messages::{Goodbye, Verdict};
+use cifar_wire::messages::Goodbye;
 
 use crate::event::Event;
 use crate::note::Note;
@@ -149,7 +149,8 @@ impl CommitPath {
         &self.state_file
     }
 
-    /// Carries an update out; the answer to the push that was its last.
+    /// Carries an update out, and hands it back if it cannot be, or the run does not
+    /// [believe](Training::believes) what it has read: nothing has changed then.
     ///
     /// # Errors
     ///
@@ -159,15 +160,15 @@ impl CommitPath {
         clock: impl Fn() -> Instant,
         at: impl Fn(CommitPoint),
         training: &mut Training,
-        update: Update,
-    ) -> Result<Verdict, KeepError> {
+        mut update: Update,
+    ) -> Result<Option<Update>, KeepError> {
         use CommitPart::{Digest, Flip, Ledger, Write};
         use CommitPoint::{After, Before};
 
         let began = clock();
         let mut next = self.state_file.begin()?;
-        if update.apply(&mut next.state).is_err() {
-            return Ok(training.overflowed(&update));
+        if update.apply(&mut next.state).is_err() || !training.believes(&update) {
+            return Ok(Some(update));
         }
         let applied = clock();
         at(Before(Digest));
@@ -213,7 +214,7 @@ impl CommitPath {
         self.recorder.append(&line)?;
         at(After(Ledger));
         self.ledger_micros = between(written, clock());
-        Ok(Verdict::Accepted)
+        Ok(None)
     }
 
     /// Keeps what happened besides.

@@ -5,8 +5,8 @@
 //! [`pace`], [`patience`], [`scrutiny`], [`serials`] and [`aggregator`] know who works on what, how
 //! fast, what to believe and what has come in, and [`followers`] who looks on; [`loss_averages`] and
 //! [`summaries`] are what people look at; [`training`] puts them together, answers every request,
-//! tells of every [`event`] and makes each [`update`]. None of them reads a clock, takes a lock or
-//! waits.
+//! tells of every [`event`] and makes each [`update`] of the [`gradient`]s. None of them reads a clock,
+//! takes a lock or waits.
 //!
 //! Around them is a thin shell: [`service`] answers the wire and looks into [`shared_memory`] and
 //! [`follower_files`], [`commit_path`] takes an update into the files, with a [`note`] beside the state
@@ -45,6 +45,8 @@ pub mod followers;
 pub mod event;
 
 pub mod update;
+
+pub mod gradient;
 
 pub mod aggregator;
 

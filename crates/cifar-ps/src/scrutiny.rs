@@ -8,7 +8,6 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 
-use cifar_params::Numerics;
 use cifar_sequence::TowerStep;
 use cifar_wire::messages::WorkerId;
 use multiversion::multiversion;
@@ -88,8 +87,6 @@ pub struct Answer {
     pub gradient: TowerGradient,
     /// What is wrong with it at first sight.
     pub doubt: Option<Doubt>,
-    /// What its worker computes with: only equals come to the same bits.
-    pub numerics: Numerics,
 }
 
 /// The answers to the tower steps that are not settled yet.
@@ -197,15 +194,16 @@ pub fn are_comparable<'a>(answers: impl Iterator<Item = &'a Answer> + Clone) -> 
     let count = workers.len();
     workers.sort_unstable();
     workers.dedup();
-    let mut numerics = answers.map(|answer| &answer.numerics);
+    let mut numerics = answers.map(|answer| &answer.gradient.numerics);
     let first = numerics.next();
     workers.len() == count && numerics.all(|other| Some(other) == first)
 }
 
-/// Whether two answers agree in every bit.
+/// Whether two answers agree in every bit. Only what was read can.
 #[must_use]
 pub fn same_bits(a: &Answer, b: &Answer) -> bool {
-    a.gradient.gradients.as_bytes() == b.gradient.gradients.as_bytes()
+    let here = [a, b].map(|answer| answer.gradient.numbers.here());
+    matches!(here, [Some(a), Some(b)] if a.as_bytes() == b.as_bytes())
 }
 
 /// Euclidean norm; not finite if one of the numbers is not, or if it is beyond the largest number.
@@ -262,6 +260,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::gradient::Numbers;
     use crate::training::fixtures::{numerics, some_time, tower_gradient};
 
     fn answer(worker: u32, number: f32) -> Answer {
@@ -271,7 +270,6 @@ mod tests {
         Answer {
             gradient,
             doubt: (!number.is_finite()).then_some(Doubt::NotFinite),
-            numerics: numerics(1),
         }
     }
 
@@ -327,7 +325,7 @@ mod tests {
         let twice = [answer(0, 1.0), answer(1, 2.0), answer(0, 1.0)];
         assert_eq!(rule(&twice, true, true), count(0, &[]));
         let mut otherwise = answer(1, 2.0);
-        otherwise.numerics = numerics(8);
+        otherwise.gradient.numerics = numerics(8);
         assert_eq!(
             rule(&[answer(0, 1.0), otherwise], true, true),
             count(0, &[])
@@ -378,11 +376,11 @@ mod tests {
 
     #[test]
     fn answers_are_compared_bit_by_bit() {
-        let values = |numbers: &[f32]| Values::from(numbers);
+        let values = |numbers: &[f32]| Numbers::Here(Values::from(numbers));
         let mut zero = answer(0, 0.0);
-        zero.gradient.gradients = values(&[0.0]);
+        zero.gradient.numbers = values(&[0.0]);
         let mut minus_zero = answer(1, 0.0);
-        minus_zero.gradient.gradients = values(&[-0.0]);
+        minus_zero.gradient.numbers = values(&[-0.0]);
         assert!(!same_bits(&zero, &minus_zero));
     }
 }

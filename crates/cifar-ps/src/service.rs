@@ -22,9 +22,9 @@ use tracing::{error, info, warn};
 use crate::commit_path::{AtPoint, CommitPart, CommitPath, CommitPoint, KeepError};
 use crate::event::Event;
 use crate::follower_files::FollowerFiles;
-use crate::scrutiny::Norm;
+use crate::gradient::Gradient;
 use crate::shared_memory::SharedMemory;
-use crate::training::{ForFollower, Gradient, Phase, Pushed, Training};
+use crate::training::{ForFollower, Phase, Pushed, Training};
 
 /// How often somebody who follows the ledger gets what is new.
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
@@ -50,7 +50,6 @@ pub struct Service {
     /// Wakes who waits in the order in which they came, so that a simulation can be repeated: a
     /// `watch` wakes them in a random order.
     changed: broadcast::Sender<()>,
-    num_values: usize,
     num_towers: u32,
     at_point: AtPoint,
     follower_files: FollowerFiles,
@@ -129,7 +128,6 @@ impl Service {
         Service {
             guarded: Mutex::new(guarded),
             changed,
-            num_values: layout.num_values(),
             num_towers,
             at_point,
             follower_files,
@@ -196,43 +194,75 @@ impl Service {
 
     /// Takes a gradient, and commits the step if it was the last one missing.
     fn take(&self, push: &Push, gradient: Gradient) -> Result<Verdict, RequestError> {
-        let mut guarded = self.lock();
+        self.take_in(&mut self.lock(), push, gradient)
+    }
+
+    fn take_in(
+        &self,
+        guarded: &mut Guarded,
+        push: &Push,
+        gradient: Gradient,
+    ) -> Result<Verdict, RequestError> {
         if guarded.has_failed {
             return Err(RequestError::ShuttingDown);
         }
+        let pushed = guarded.training.push(now(), push, gradient);
+        if let Pushed::Answered(verdict) = pushed {
+            guarded.keep_events();
+            // One that simply counts leaves those who wait nothing to do: with many workers they
+            // would all be woken for each.
+            if verdict != Verdict::Accepted || guarded.training.has_questions() {
+                self.tell_change();
+            }
+            return Ok(verdict);
+        }
+        self.carry_out(guarded, push.member, pushed)
+    }
+
+    /// Commits a step if it is complete; the answer to `pusher`.
+    fn carry_out(
+        &self,
+        guarded: &mut Guarded,
+        pusher: Member,
+        mut pushed: Pushed,
+    ) -> Result<Verdict, RequestError> {
         let Guarded {
             training,
             commit_path,
             ..
-        } = &mut *guarded;
-        let update = match training.push(now(), push, gradient) {
-            Pushed::Answered(verdict) => {
-                guarded.keep_events();
-                // One that simply counts leaves those who wait nothing to do: with many workers they
-                // would all be woken for each.
-                if verdict != Verdict::Accepted || guarded.training.has_questions() {
-                    self.tell_change();
+        } = guarded;
+        let answer = loop {
+            let update = match pushed {
+                Pushed::Answered(verdict) => break Ok(verdict),
+                Pushed::Complete(update) => *update,
+            };
+            let step = update.global_step();
+            let at = |point| (self.at_point)(point, step);
+            match commit_path.commit(now, at, training, update) {
+                Ok(None) => {
+                    at(CommitPoint::Before(CommitPart::Reply));
+                    guarded.answered = Some((pusher, step));
+                    break Ok(Verdict::Accepted);
                 }
-                return Ok(verdict);
+                Ok(Some(update)) => pushed = training.reconsider(now(), update, pusher),
+                Err(error) => break Err(error),
             }
-            Pushed::Complete(update) => *update,
         };
-        let step = update.global_step();
-        let at = |point| (self.at_point)(point, step);
-        let committed = commit_path.commit(now, at, training, update);
         guarded.keep_events();
-        match committed {
-            Ok(verdict) => {
-                at(CommitPoint::Before(CommitPart::Reply));
-                guarded.answered = Some((push.member, step));
-                self.tell_change();
-                Ok(verdict)
-            }
-            Err(error) => {
-                guarded.fail(error);
-                self.tell_change();
-                Err(RequestError::ShuttingDown)
-            }
+        self.tell_change();
+        answer.map_err(|error| {
+            guarded.fail(error);
+            RequestError::ShuttingDown
+        })
+    }
+
+    /// Copies out what counts of a worker's slot, if it is not applied yet: the worker is about to be
+    /// answered, and may use its slot again.
+    fn give_slot_back(&self, member: Member) {
+        let mut guarded = self.lock();
+        if let Some(pushed) = guarded.training.keep(now(), member) {
+            // A failure is kept for the one who ends the run.
+            let _ = self.carry_out(&mut guarded, member, pushed);
         }
     }
 
@@ -252,39 +282,44 @@ impl Service {
         assignment
     }
 
-    /// The gradients of a push, out of the worker's slot; an error if they are not there, a verdict if
-    /// they need not be looked at.
+    /// Takes the gradients that a worker has put into its slot. Where they count they may stay there until
+    /// they are applied, or the worker is answered; otherwise they are copied out, outside of the lock.
     ///
     /// What the slot holds belongs to another push if this one was on its way for too long: then
     /// nobody waits for its answer any more.
-    fn copied_out(
-        &self,
-        member: Member,
-        generation: Generation,
-    ) -> Result<Result<Gradient, Verdict>, RequestError> {
+    fn take_from_slot(&self, push: &Push, generation: Generation) -> Result<Verdict, RequestError> {
+        let not_there = || {
+            let what = "the gradients of this push are not in the worker's slot";
+            RequestError::Invalid(what.to_owned())
+        };
         let mut guarded = self.lock();
-        if let Some(verdict) = guarded.training.turned_away(member) {
-            return Ok(Err(verdict));
+        if let Some(verdict) = guarded.training.turned_away(push.member) {
+            return Ok(verdict);
         }
-        let slot = guarded.shared_memory.slot(member);
-        let mut values = self.memory(&mut guarded);
+        let slot = guarded.shared_memory.slot(push.member);
+        let in_slot = slot.and_then(|slot| slot.gradients(generation));
+        let in_slot = in_slot.ok_or_else(not_there)?;
+        if guarded.training.may_count_unread(push) {
+            return self.take_in(&mut guarded, push, Gradient::in_slot(in_slot));
+        }
+        let memory = guarded.training.gradient_memory();
         drop(guarded);
-        let mut norm = Norm::default();
-        match slot {
-            Some(slot) if slot.read(generation, &mut values, |piece| norm.add(piece)) => {
-                let norm = norm.get();
-                Ok(Ok(Gradient { values, norm }))
-            }
-            _ => Err(RequestError::Invalid(
-                "the gradients of this push are not in the worker's slot".to_owned(),
-            )),
-        }
+        let gradient = Gradient::copied_out(&in_slot, memory).ok_or_else(not_there)?;
+        self.take(push, gradient)
     }
 
-    /// Memory for a gradient, with anything in it.
-    fn memory(&self, guarded: &mut Guarded) -> Values {
-        let spare = guarded.training.spare_gradients();
-        spare.unwrap_or_else(|| Values::zeros(self.num_values))
+    fn accept(&self, push: &Push, gradients: ReceivedGradients) -> Result<Verdict, RequestError> {
+        self.heard_from(push.member)?;
+        if push.tower_step.tower.0 >= self.num_towers {
+            return Err(RequestError::Invalid(format!(
+                "there is no tower {}",
+                push.tower_step.tower
+            )));
+        }
+        match gradients {
+            Gradients::Sent(values) => self.take(push, Gradient::new(values)),
+            Gradients::InSlot(generation) => self.take_from_slot(push, generation),
+        }
     }
 
     /// A worker asks for something: that shows that the answer to its push was sent.
@@ -379,7 +414,9 @@ impl ParameterServer for Service {
 
     async fn pull(&self, pull: Pull) -> Result<Assignment, RequestError> {
         self.heard_from(pull.member)?;
-        Ok(self.assignment(pull).await)
+        let assignment = self.assignment(pull).await;
+        self.give_slot_back(pull.member);
+        Ok(assignment)
     }
 
     fn turned_away(&self, member: Member) -> Option<Verdict> {
@@ -387,7 +424,7 @@ impl ParameterServer for Service {
     }
 
     fn gradient_memory(&self) -> Values {
-        self.memory(&mut self.lock())
+        self.lock().training.gradient_memory()
     }
 
     async fn push(
@@ -395,21 +432,9 @@ impl ParameterServer for Service {
         push: Push,
         gradients: ReceivedGradients,
     ) -> Result<Verdict, RequestError> {
-        self.heard_from(push.member)?;
-        if push.tower_step.tower.0 >= self.num_towers {
-            return Err(RequestError::Invalid(format!(
-                "there is no tower {}",
-                push.tower_step.tower
-            )));
-        }
-        let gradient = match gradients {
-            Gradients::Sent(values) => Gradient::new(values),
-            Gradients::InSlot(generation) => match self.copied_out(push.member, generation)? {
-                Ok(gradient) => gradient,
-                Err(verdict) => return Ok(verdict),
-            },
-        };
-        self.take(&push, gradient)
+        let verdict = self.accept(&push, gradients)?;
+        self.give_slot_back(push.member);
+        Ok(verdict)
     }
 
     async fn push_and_pull(
@@ -421,11 +446,12 @@ impl ParameterServer for Service {
             member: push.member,
             held: Some(push.state_digest),
         };
-        let verdict = self.push(push, gradients).await?;
+        let verdict = self.accept(&push, gradients)?;
         let next = match verdict {
             Verdict::Accepted => Some(self.assignment(pull).await),
             _ => None,
         };
+        self.give_slot_back(push.member);
         Ok(PushAnswer { verdict, next })
     }
 

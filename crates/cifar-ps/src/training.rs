@@ -28,12 +28,13 @@ use crate::aggregator::{Aggregator, TowerGradient};
 use crate::assignment::{Assigned, Assignments};
 use crate::event::{Event, Who};
 use crate::followers::Followers;
+use crate::gradient::{Gradient, Numbers};
 use crate::loss_averages::LossAverages;
 use crate::membership::{Members, Worker};
 use crate::pace::Pace;
 use crate::patience::{Passed, Patience};
 use crate::schedule::LearningRateSchedule;
-use crate::scrutiny::{self, Answer, Norms, Questions};
+use crate::scrutiny::{Answer, Norms, Questions};
 use crate::serials::AppliedSerials;
 use crate::step_log::Throughput;
 use crate::summaries::{UpdateSummary, Wanted};
@@ -69,31 +70,14 @@ impl AsRef<[u8]> for SharedVariables {
     }
 }
 
-/// A gradient as it came, with its norm.
-#[derive(Debug)]
-pub struct Gradient {
-    /// All variables end to end.
-    pub values: Values,
-    /// Their Euclidean norm.
-    pub norm: f32,
-}
-
-impl Gradient {
-    /// Takes the norm.
-    #[must_use]
-    pub fn new(values: Values) -> Self {
-        let norm = scrutiny::norm(&values);
-        Gradient { values, norm }
-    }
-}
-
 /// What becomes of a push.
 #[derive(Debug)]
 pub enum Pushed {
     /// This is the answer.
     Answered(Verdict),
-    /// It was the last gradient that the next update needed. The update is to be carried out and
-    /// handed to [`Training::commit`]; then the answer is [`Verdict::Accepted`].
+    /// It was the last gradient that the next update needed. The update is to be carried out and, if
+    /// the run then [believes](Training::believes) it, handed to [`Training::commit`]; then the answer is
+    /// [`Verdict::Accepted`]. Otherwise [`Training::reconsider`] has the answer.
     Complete(Box<Update>),
 }
 
@@ -453,14 +437,10 @@ impl Training {
         !self.questions.is_empty()
     }
 
-    /// Memory of a gradient that was applied, to be overwritten, if there is any.
-    pub fn spare_gradients(&mut self) -> Option<Values> {
-        self.spare_gradients.pop()
-    }
-
     /// Takes the gradient of a tower step.
     ///
-    /// `gradient` is that of `push`, checked in size.
+    /// `gradient` is that of `push`, checked in size; in a slot only where it
+    /// [may count unread](Self::may_count_unread).
     pub fn push(&mut self, now: Instant, push: &Push, gradient: Gradient) -> Pushed {
         let answered = Pushed::Answered;
         if let Some(verdict) = self.turned_away(push.member) {
@@ -493,14 +473,14 @@ impl Training {
         }
         let answer = Answer {
             doubt: self.norms.doubt(push.losses.total, gradient.norm),
-            numerics,
             gradient: TowerGradient {
                 of,
-                gradients: gradient.values,
+                numbers: gradient.numbers,
                 norm: gradient.norm,
                 losses: push.losses,
                 examples,
                 worker,
+                numerics,
                 held: self
                     .towers
                     .held_for(now, of, worker)
@@ -553,8 +533,8 @@ impl Training {
         if let Some(applied) = update.applied {
             self.applied = applied;
         }
-        let gradients = update.gradients.into_iter().map(|of| of.gradients);
-        let gradients: Vec<Values> = gradients.collect();
+        let numbers = update.gradients.into_iter().map(|of| of.numbers);
+        let gradients: Vec<Values> = numbers.filter_map(Numbers::into_here).collect();
         if self.summaries.includes(before) {
             // It takes their memory along.
             self.events.push(Event::SummaryDue(Box::new(UpdateSummary {
@@ -610,12 +590,8 @@ impl Training {
         }
     }
 
-    /// An update cannot be carried out, because a variable would not be finite.
-    ///
-    /// # Panics
-    ///
-    /// If the update is not one that [`push`](Self::push) made: those have gradients.
-    pub fn overflowed(&mut self, update: &Update) -> Verdict {
+    /// An update of gradients that make sense cannot be carried out: a variable would not be finite.
+    fn overflowed(&mut self, update: &Update) -> Verdict {
         let last = update.gradients.iter().max_by_key(|of| of.arrived);
         let last = last.expect("an update has gradients");
         let (of, worker) = (last.of, last.worker);
@@ -761,6 +737,8 @@ pub fn initial_state(layout: &Layout, seed: u64) -> TrainingState {
 mod drain;
 
 mod judgement;
+
+mod unread;
 
 mod report;
 

@@ -11,15 +11,18 @@
 //! the kernel lets only processes of the same machine and user do, and shows that it has found it
 //! by telling the nonce ([`WorkerSlot`]).
 //!
-//! Gradients are copied in by the worker and out by the server, a tenth of a millisecond each, so
-//! that neither ever computes with what the other may change. A push names the generation that it
-//! means. The server looks for it before and after its copy; where both are not that one, what it
-//! has copied belongs to another push.
+//! From the push until its answer the slot is the server's, and the worker leaves it alone. So the
+//! server need not have a copy of its own: it reads the gradients when they are wanted
+//! ([`GradientsInSlot`]). It does not rely on it. What it computes with are pieces that it has copied
+//! out. A push names the generation that it means, and the server looks for it before the first piece
+//! and after the last; where both are not that one, what it has copied belongs to another push.
 
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 use cifar_params::{Values, shared_path};
@@ -38,9 +41,8 @@ const HEADER_BYTES: usize = MAGIC.len() + size_of::<u64>() + NONCE_BYTES;
 const GENERATION_WORD: usize = 64 / size_of::<u64>();
 const GRADIENTS_WORD: usize = 4096 / size_of::<u64>();
 
-/// Words that are copied out at once: two numbers each, 64 KiB, which a processor's second cache holds. To
-/// begin a copy costs the processor time, so that pieces for the first cache take a tenth longer.
-const PIECE_WORDS: usize = 8192;
+/// Numbers of a word.
+const NUMBERS_A_WORD: usize = size_of::<u64>() / size_of::<f32>();
 
 /// Stands in place of a generation while gradients are written. Real ones begin at 1.
 const NO_GENERATION: u64 = 0;
@@ -137,20 +139,49 @@ impl ServerSlot {
         )?)
     }
 
-    /// Copies out the gradients of `generation`; false if the slot does not hold them, and then
-    /// `gradients` mean nothing. Each piece is shown to `look` while it is in the processor's cache.
+    /// The gradients of `generation`, to be read later; `None` if the slot does not hold them.
+    #[must_use]
+    pub fn gradients(self: &Arc<Self>, generation: Generation) -> Option<GradientsInSlot> {
+        let gradients = GradientsInSlot {
+            slot: Arc::clone(self),
+            generation,
+        };
+        (generation.0 != NO_GENERATION && gradients.are_there()).then_some(gradients)
+    }
+}
+
+/// Gradients that were in a slot when they were pushed, and are to stay there until the worker is
+/// answered.
+#[derive(Clone, Debug)]
+pub struct GradientsInSlot {
+    slot: Arc<ServerSlot>,
+    generation: Generation,
+}
+
+impl GradientsInSlot {
+    /// Copies out the numbers of a range. Whether they are the ones that were pushed is known only by
+    /// [`are_there`](Self::are_there) afterwards.
     ///
     /// # Panics
     ///
-    /// If `gradients` is of another size than the slot.
+    /// If the range does not begin at an even number, goes beyond the gradients, or is of another
+    /// length than `to`.
+    pub fn copy_out(&self, range: Range<usize>, to: &mut [f32]) {
+        let Memory { num_values, .. } = self.slot.memory;
+        assert!(range.start.is_multiple_of(NUMBERS_A_WORD), "begins a word");
+        assert!(range.end <= num_values, "within the gradients");
+        assert_eq!(range.len(), to.len());
+        let words = &self.slot.memory.gradients()[range.start / NUMBERS_A_WORD..];
+        copy_out(words, bytemuck::cast_slice_mut(to));
+    }
+
+    /// Whether the slot holds them still: then all that was copied out before was theirs.
     #[must_use]
-    pub fn read(
-        &self,
-        generation: Generation,
-        gradients: &mut Values,
-        look: impl FnMut(&[f32]),
-    ) -> bool {
-        self.memory.read(generation, gradients, look)
+    pub fn are_there(&self) -> bool {
+        // What was copied was copied before the generation is read, and what will be, after it.
+        fence(Ordering::Acquire);
+        let generation = self.slot.memory.generation().load(Ordering::Acquire);
+        generation == self.generation.0
     }
 }
 
@@ -249,27 +280,6 @@ impl Memory {
         copy_in(gradients.as_bytes(), self.gradients());
         self.generation().store(generation.0, Ordering::Release);
     }
-
-    fn read(
-        &self,
-        generation: Generation,
-        gradients: &mut Values,
-        mut look: impl FnMut(&[f32]),
-    ) -> bool {
-        assert_eq!(gradients.len(), self.num_values, "of the slot's size");
-        let is_there = self.generation().load(Ordering::Acquire) == generation.0;
-        if !is_there || generation.0 == NO_GENERATION {
-            return false;
-        }
-        let words = self.gradients().chunks(PIECE_WORDS);
-        for (piece, words) in gradients.chunks_mut(2 * PIECE_WORDS).zip(words) {
-            copy_out(words, bytemuck::cast_slice_mut(piece));
-            look(piece);
-        }
-        // The generation is read after all of them.
-        fence(Ordering::Acquire);
-        self.generation().load(Ordering::Relaxed) == generation.0
-    }
 }
 
 fn file_bytes(num_values: usize) -> usize {
@@ -304,21 +314,25 @@ mod tests {
 
     use super::*;
 
-    fn slot(num_values: usize) -> (ServerSlot, WorkerSlot) {
-        let server = ServerSlot::create(num_values).unwrap();
+    fn slot(num_values: usize) -> (Arc<ServerSlot>, WorkerSlot) {
+        let server = Arc::new(ServerSlot::create(num_values).unwrap());
         let worker = WorkerSlot::open(&server.path(), num_values).unwrap();
         server.reserve().unwrap();
         (server, worker)
     }
 
-    fn read(server: &ServerSlot, generation: Generation, num_values: usize) -> Option<Values> {
-        let mut gradients = Values::zeros(num_values);
-        let mut seen = Vec::<f32>::new();
-        let is_there = server.read(generation, &mut gradients, |piece| seen.extend(piece));
-        is_there.then(|| {
-            assert_eq!(seen, *gradients, "what is looked at is what was copied");
-            gradients
-        })
+    /// Reads gradients in pieces of `piece` numbers.
+    fn read_in_pieces(gradients: &GradientsInSlot, piece: usize) -> Option<Values> {
+        let num_values = gradients.slot.memory.num_values;
+        let mut values = Values::zeros(num_values);
+        for (start, to) in (0..num_values).step_by(piece).zip(values.chunks_mut(piece)) {
+            gradients.copy_out(start..start + to.len(), to);
+        }
+        gradients.are_there().then_some(values)
+    }
+
+    fn read(server: &Arc<ServerSlot>, generation: Generation) -> Option<Values> {
+        read_in_pieces(&server.gradients(generation)?, 4096)
     }
 
     #[test]
@@ -370,12 +384,14 @@ mod tests {
     fn gradients_are_read_as_those_of_their_own_generation_only() {
         let (server, mut worker) = slot(3);
         let (old, new) = ([1.0, 2.0, 3.0].as_slice(), [4.0, 5.0, 6.0].as_slice());
-        assert_eq!(read(&server, Generation(NO_GENERATION), 3), None);
+        assert_eq!(read(&server, Generation(NO_GENERATION)), None);
         let first = worker.write(&old.into());
-        assert_eq!(read(&server, first, 3), Some(old.into()));
+        assert_eq!(read(&server, first), Some(old.into()));
+        let kept_for_later = server.gradients(first).unwrap();
         let second = worker.write(&new.into());
-        assert_eq!(read(&server, first, 3), None, "a duplicate of the old push");
-        assert_eq!(read(&server, second, 3), Some(new.into()));
+        assert_eq!(read_in_pieces(&kept_for_later, 2), None, "overwritten");
+        assert_eq!(read(&server, first), None, "a duplicate of the old push");
+        assert_eq!(read(&server, second), Some(new.into()));
     }
 
     /// A reader beside a writer in haste never takes a mixture of two gradients for one of them.
@@ -394,7 +410,7 @@ mod tests {
             });
             while !done.load(Ordering::Relaxed) {
                 let generation = server.memory.generation().load(Ordering::Relaxed);
-                if let Some(gradients) = read(&server, Generation(generation), NUM_VALUES) {
+                if let Some(gradients) = read(&server, Generation(generation)) {
                     let number = generation as f32;
                     assert!(gradients.iter().all(|value| *value == number));
                 }
@@ -404,11 +420,15 @@ mod tests {
 
     proptest! {
         #[test]
-        fn gradients_come_out_as_they_went_in(numbers in prop::collection::vec(any::<f32>(), 1..50)) {
+        fn gradients_come_out_as_they_went_in(
+            numbers in prop::collection::vec(any::<f32>(), 1..50),
+            words_a_piece in 1_usize..30,
+        ) {
             let (server, mut worker) = slot(numbers.len());
             let gradients = Values::from(numbers.as_slice());
             let generation = worker.write(&gradients);
-            let found = read(&server, generation, numbers.len()).unwrap();
+            let in_slot = server.gradients(generation).unwrap();
+            let found = read_in_pieces(&in_slot, words_a_piece * NUMBERS_A_WORD).unwrap();
             prop_assert_eq!(found.as_bytes(), gradients.as_bytes());
         }
     }

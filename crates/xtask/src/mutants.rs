@@ -37,9 +37,10 @@ struct Edit {
 const JUDGEMENT: &str = "crates/cifar-ps/src/training/judgement.rs";
 const AGGREGATOR: &str = "crates/cifar-ps/src/aggregator.rs";
 const ASSIGNMENT: &str = "crates/cifar-ps/src/assignment.rs";
+const UNREAD: &str = "crates/cifar-ps/src/training/unread.rs";
 const COMMIT_PATH: &str = "crates/cifar-ps/src/commit_path.rs";
 
-static MUTANTS: [Mutant; 5] = [
+static MUTANTS: [Mutant; 6] = [
     Mutant {
         name: "counts_a_duplicate",
         fault: "a second gradient of the same tower step counts as one more",
@@ -82,6 +83,15 @@ static MUTANTS: [Mutant; 5] = [
         }],
     },
     Mutant {
+        name: "answers_before_reading",
+        fault: "a worker may use its slot again while its gradient there is still to be read",
+        edits: &[Edit {
+            file: UNREAD,
+            find: "in_slot_of(member.worker)?;",
+            replace: "in_slot_of(member.worker).filter(|_| false)?;",
+        }],
+    },
+    Mutant {
         name: "flips_before_writing",
         fault: "workers hear of every other step before the state file holds it",
         edits: &[
@@ -109,11 +119,18 @@ static MUTANTS: [Mutant; 5] = [
     Mutant {
         name: "divides_by_the_wrong_number",
         fault: "the mean divides by one tower too many",
-        edits: &[Edit {
-            file: AGGREGATOR,
-            find: "let count = towers.len() as f32;",
-            replace: "let count = (towers.len() + 1) as f32;",
-        }],
+        edits: &[
+            Edit {
+                file: AGGREGATOR,
+                find: "let count = towers.len() as f32;",
+                replace: "let count = (towers.len() + 1) as f32;",
+            },
+            Edit {
+                file: AGGREGATOR,
+                find: "/ N as f32\n",
+                replace: "/ (N + 1) as f32\n",
+            },
+        ],
     },
 ];
 

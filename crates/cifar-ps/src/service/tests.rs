@@ -5,7 +5,7 @@ use cifar_params::{
     Confusion, Copied, Initializer, ScoredVariables, StateFile, StateReader, Stored, TrainingState,
     VariableSpec,
 };
-use cifar_sequence::{ExamplesDigest, SampleSequence};
+use cifar_sequence::{ExamplesDigest, SampleSequence, TowerStep};
 use cifar_wire::gradient_slot::WorkerSlot;
 use cifar_wire::messages::{Losses, PROTOCOL_VERSION, Session, Work};
 use tempfile::TempDir;
@@ -109,29 +109,18 @@ impl Bench {
         work: &Work,
         gradients: ReceivedGradients,
     ) -> Result<Verdict, RequestError> {
-        let run = run_config();
-        let examples = run.data.num_train_examples();
-        let mut sequence = SampleSequence::new(
-            run.seed,
-            run.num_towers,
-            run.batch_size,
-            examples,
-            run.input,
-        );
-        let push = Push {
-            member,
-            tower_step: work.tower_step,
-            state_digest: work.state_digest,
-            losses: Losses {
-                cross_entropy: 1.0,
-                total: 2.0,
-                ..Losses::default()
-            },
-            examples_digest: ExamplesDigest::of(sequence.samples(work.tower_step)).0,
-            compute_time: std::time::Duration::from_millis(5),
-            attempt: work.attempt,
-        };
-        self.service.push(push, gradients).await
+        self.service.push(push_of(member, work), gradients).await
+    }
+
+    /// The next work of a worker, once there is some.
+    async fn push_and_pull(
+        &self,
+        member: Member,
+        work: &Work,
+        gradients: ReceivedGradients,
+    ) -> PushAnswer {
+        let answer = self.service.push_and_pull(push_of(member, work), gradients);
+        answer.await.unwrap()
     }
 
     fn variables(&self) -> Vec<f32> {
@@ -140,9 +129,48 @@ impl Bench {
     }
 }
 
+/// What a worker says of its gradient.
+fn push_of(member: Member, work: &Work) -> Push {
+    let run = run_config();
+    let examples = run.data.num_train_examples();
+    let mut sequence = SampleSequence::new(
+        run.seed,
+        run.num_towers,
+        run.batch_size,
+        examples,
+        run.input,
+    );
+    Push {
+        member,
+        tower_step: work.tower_step,
+        state_digest: work.state_digest,
+        losses: Losses {
+            cross_entropy: 1.0,
+            total: 2.0,
+            ..Losses::default()
+        },
+        examples_digest: ExamplesDigest::of(sequence.samples(work.tower_step)).0,
+        compute_time: std::time::Duration::from_millis(5),
+        attempt: work.attempt,
+    }
+}
+
+/// What comes next after a push that was accepted.
+fn next(answer: PushAnswer) -> Assignment {
+    assert_eq!(answer.verdict, Verdict::Accepted);
+    answer.next.unwrap()
+}
+
+fn next_work(answer: PushAnswer) -> Work {
+    match next(answer) {
+        Assignment::Work(work) => work,
+        other => panic!("expected work, got {other:?}"),
+    }
+}
+
 fn limits() -> Limits {
     Limits {
-        max_steps: GlobalStep(10),
+        max_steps: GlobalStep(1000),
         checkpoint_steps: 100,
         worker_lease: std::time::Duration::from_secs(10),
         mixed: false,
@@ -232,6 +260,183 @@ async fn a_late_push_never_takes_the_gradients_of_a_newer_one_for_its_own() {
     let answer = bench.push(member, &second, last).await;
     assert_eq!(answer, Ok(Verdict::Accepted));
     assert_eq!(bench.variables(), [0.5, 1.0]);
+}
+
+/// Two workers that share memory, and their first work.
+async fn two_workers(bench: &Bench) -> [(Member, WorkerSlot, Work); 2] {
+    let (a, b) = (bench.join().await, bench.join().await);
+    let (slot_a, slot_b) = (bench.share(a).await.1, bench.share(b).await.1);
+    let (work_a, work_b) = (bench.work(a).await, bench.work(b).await);
+    [(a, slot_a, work_a), (b, slot_b, work_b)]
+}
+
+/// Lets another task go on until it waits.
+async fn let_others_go_on() {
+    for _ in 0..10 {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn gradients_are_applied_where_they_lie() {
+    let bench = Bench::new();
+    let [(a, mut slot_a, work_a), (b, mut slot_b, work_b)] = two_workers(&bench).await;
+    let from_a = Gradients::InSlot(slot_a.write(&values([2.0, 0.0])));
+    let from_b = Gradients::InSlot(slot_b.write(&values([0.0, 4.0])));
+    let (next_a, next_b) = tokio::join!(
+        bench.push_and_pull(a, &work_a, from_a),
+        bench.push_and_pull(b, &work_b, from_b),
+    );
+    assert_eq!(bench.variables(), [0.5, 1.0]);
+    for (answer, before) in [(next_a, work_a), (next_b, work_b)] {
+        let next = TowerStep {
+            global_step: GlobalStep(1),
+            ..before.tower_step
+        };
+        assert_eq!(next_work(answer).tower_step, next);
+    }
+}
+
+#[tokio::test]
+async fn a_worker_that_is_answered_may_use_its_slot_again() {
+    let bench = Bench::new();
+    let a = bench.join().await;
+    let (_, mut slot) = bench.share(a).await;
+    let work = bench.work(a).await;
+    let first = Gradients::InSlot(slot.write(&values([2.0, 0.0])));
+    let work = next_work(bench.push_and_pull(a, &work, first).await);
+    let second = Gradients::InSlot(slot.write(&values([0.0, 4.0])));
+    next_work(bench.push_and_pull(a, &work, second).await);
+    assert_eq!(bench.variables(), [0.5, 1.0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn so_may_one_that_was_told_to_wait() {
+    let bench = Bench::new();
+    let [(a, mut slot_a, work_a), (b, mut slot_b, work_b)] = two_workers(&bench).await;
+    let from_a = Gradients::InSlot(slot_a.write(&values([2.0, 0.0])));
+    let answer = bench.push_and_pull(a, &work_a, from_a).await;
+    assert_eq!(next(answer), Assignment::Wait);
+    slot_a.write(&values([9.0, 9.0]));
+    let from_b = Gradients::InSlot(slot_b.write(&values([0.0, 4.0])));
+    next_work(bench.push_and_pull(b, &work_b, from_b).await);
+    assert_eq!(bench.variables(), [0.5, 1.0]);
+}
+
+#[tokio::test]
+async fn what_was_overwritten_before_its_answer_does_not_count() {
+    let bench = Bench::new();
+    let [(a, mut slot_a, work_a), (b, mut slot_b, work_b)] = two_workers(&bench).await;
+    let from_a = Gradients::InSlot(slot_a.write(&values([2.0, 0.0])));
+    let honest = async {
+        let_others_go_on().await;
+        slot_a.write(&values([2.0, 0.0]));
+        let from_b = Gradients::InSlot(slot_b.write(&values([0.0, 4.0])));
+        let again = next_work(bench.push_and_pull(b, &work_b, from_b).await);
+        assert_eq!(again.tower_step, work_a.tower_step);
+        assert_eq!(bench.variables(), [1.0, 2.0], "nothing is committed");
+        let from_b = Gradients::InSlot(slot_b.write(&values([2.0, 0.0])));
+        next_work(bench.push_and_pull(b, &again, from_b).await);
+    };
+    let (answer, ()) = tokio::join!(bench.push_and_pull(a, &work_a, from_a), honest);
+    assert_eq!(next(answer), Assignment::Goodbye(Goodbye::Quarantined));
+    assert_eq!(bench.variables(), [0.5, 1.0]);
+}
+
+#[tokio::test]
+async fn nonsense_in_a_slot_is_found_when_it_is_applied() {
+    let bench = Bench::new();
+    let [(a, mut slot_a, work_a), (b, mut slot_b, work_b)] = two_workers(&bench).await;
+    let from_a = Gradients::InSlot(slot_a.write(&values([f32::NAN, 0.0])));
+    let honest = async {
+        let_others_go_on().await;
+        let from_b = Gradients::InSlot(slot_b.write(&values([0.0, 4.0])));
+        let again = next_work(bench.push_and_pull(b, &work_b, from_b).await);
+        assert_eq!(again.tower_step, work_a.tower_step);
+        assert_eq!(again.attempt, 1);
+        assert_eq!(bench.variables(), [1.0, 2.0], "nothing is committed");
+        let from_b = Gradients::InSlot(slot_b.write(&values([2.0, 0.0])));
+        next_work(bench.push_and_pull(b, &again, from_b).await);
+    };
+    let (answer, ()) = tokio::join!(bench.push_and_pull(a, &work_a, from_a), honest);
+    assert_eq!(next(answer), Assignment::Goodbye(Goodbye::Quarantined));
+    assert_eq!(bench.variables(), [0.5, 1.0]);
+}
+
+#[tokio::test]
+async fn nonsense_in_the_last_slot_is_told_to_its_worker() {
+    let bench = Bench::new();
+    let [(a, mut slot_a, work_a), (b, mut slot_b, work_b)] = two_workers(&bench).await;
+    let from_a = Gradients::InSlot(slot_a.write(&values([2.0, 0.0])));
+    let faulty = async {
+        let_others_go_on().await;
+        let from_b = Gradients::InSlot(slot_b.write(&values([f32::INFINITY, 4.0])));
+        bench.push_and_pull(b, &work_b, from_b).await
+    };
+    let (answer, of_faulty) = tokio::join!(bench.push_and_pull(a, &work_a, from_a), faulty);
+    assert_eq!(of_faulty.verdict, Verdict::InDoubt);
+    let status = bench.service.ask(|training, _| training.status());
+    let tower_steps: Vec<u64> = status.workers.iter().map(|of| of.tower_steps).collect();
+    assert_eq!(tower_steps, [1, 0]);
+    let again = next_work(answer);
+    assert_eq!(again.tower_step, work_b.tower_step);
+    let from_a = Gradients::InSlot(slot_a.write(&values([0.0, 4.0])));
+    next_work(bench.push_and_pull(a, &again, from_a).await);
+    assert_eq!(bench.variables(), [0.5, 1.0]);
+}
+
+#[tokio::test]
+async fn so_is_a_gradient_of_absurd_size() {
+    let bench = Bench::new();
+    let [(a, mut slot_a, mut work_a), (b, mut slot_b, mut work_b)] = two_workers(&bench).await;
+    for _ in 0..100 {
+        let from_a = Gradients::InSlot(slot_a.write(&values([1.0, 0.0])));
+        let from_b = Gradients::InSlot(slot_b.write(&values([-1.0, 0.0])));
+        let (next_a, next_b) = tokio::join!(
+            bench.push_and_pull(a, &work_a, from_a),
+            bench.push_and_pull(b, &work_b, from_b),
+        );
+        (work_a, work_b) = (next_work(next_a), next_work(next_b));
+    }
+    let from_a = Gradients::InSlot(slot_a.write(&values([1.0, 0.0])));
+    let faulty = async {
+        let_others_go_on().await;
+        let from_b = Gradients::InSlot(slot_b.write(&values([101.0, 0.0])));
+        bench.push_and_pull(b, &work_b, from_b).await
+    };
+    let (answer, of_faulty) = tokio::join!(bench.push_and_pull(a, &work_a, from_a), faulty);
+    assert_eq!(of_faulty.verdict, Verdict::InDoubt);
+    assert_eq!(next_work(answer).tower_step, work_b.tower_step);
+    assert_eq!(bench.variables(), [1.0, 2.0], "as at the begin");
+}
+
+/// The only worker comes to nonsense twice.
+#[tokio::test]
+async fn a_model_that_diverges_does_so_out_of_slots_too() {
+    let bench = Bench::new();
+    let a = bench.join().await;
+    let (_, mut slot) = bench.share(a).await;
+    let mut work = bench.work(a).await;
+    let mut towers = Vec::new();
+    let verdict = loop {
+        let nonsense = Gradients::InSlot(slot.write(&values([f32::NAN, 0.0])));
+        let answer = bench.push_and_pull(a, &work, nonsense).await;
+        towers.push((work.tower_step.tower.0, work.attempt));
+        work = match answer {
+            PushAnswer {
+                next: Some(Assignment::Work(next)),
+                ..
+            } => next,
+            PushAnswer {
+                verdict: Verdict::InDoubt,
+                ..
+            } => bench.work(a).await,
+            answer => break answer.verdict,
+        };
+    };
+    assert_eq!(verdict, Verdict::Goodbye(Goodbye::Diverged));
+    assert!(towers.len() <= 4, "{towers:?}");
+    assert_eq!(bench.variables(), [1.0, 2.0]);
 }
 
 #[tokio::test]

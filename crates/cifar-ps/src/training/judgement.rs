@@ -12,6 +12,7 @@ use super::{Pushed, Training};
 use crate::aggregator::TowerGradient;
 use crate::event::Event;
 use crate::scrutiny::{self, Answer, Ruling};
+use crate::update::Update;
 
 impl Training {
     /// By how many updates the gradient is too old, 0 in a synchronous run; or why it cannot count.
@@ -98,7 +99,7 @@ impl Training {
 
     /// Whether two workers are to compute this tower step. Only equals can be compared, and only at
     /// the same variables.
-    fn is_audited(&self, of: TowerStep) -> bool {
+    pub(super) fn is_audited(&self, of: TowerStep) -> bool {
         if self.limits.audit_fraction <= 0.0 || self.is_asynchronous() {
             return false;
         }
@@ -147,10 +148,16 @@ impl Training {
         let gradient = answers.swap_remove(answer).gradient;
         self.credit(now, &gradient);
         self.aggregator.add(gradient);
-        match self.aggregator.take_complete() {
-            Some(gradients) => Pushed::Complete(Box::new(self.update(now, gradients))),
+        match self.complete(now) {
+            Some(update) => Pushed::Complete(update),
             None => Pushed::Answered(Verdict::Accepted),
         }
+    }
+
+    /// The update, once all of its gradients are there.
+    pub(super) fn complete(&mut self, now: Instant) -> Option<Box<Update>> {
+        let gradients = self.aggregator.take_complete()?;
+        Some(Box::new(self.update(now, gradients)))
     }
 
     fn credit(&mut self, now: Instant, gradient: &TowerGradient) {

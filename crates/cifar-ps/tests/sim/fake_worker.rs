@@ -1,20 +1,22 @@
-//! A worker as the server sees one: the real client, the real loop of requests, made-up gradients.
+//! A worker as the server sees one: the real client, the real loop of requests, made-up gradients. Some share
+//! memory with the server.
 
 use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use cifar_params::StateDigest;
+use cifar_params::{Copied, StateDigest, StateReader, Values};
 use cifar_sequence::GlobalStep;
 use cifar_wire::client::{Client, ClientError, PULL_HOLD};
+use cifar_wire::gradient_slot::WorkerSlot;
 use cifar_wire::messages::{
-    Assignment, Goodbye, Gradients, GradientsToSend, Member, PROTOCOL_VERSION, Pull, Push, Pushed,
-    Registration, Variables, Verdict, Work,
+    Assignment, Attachment, Goodbye, Gradients, GradientsToSend, Member, PROTOCOL_VERSION, Pull,
+    Push, Pushed, Registration, SharedMemory, Variables, Verdict, Work,
 };
 
 use crate::dice::{Dice, Purpose};
-use crate::model::{self, DATA_SET, layout, numerics};
+use crate::model::{self, DATA_SET, NUM_VALUES, layout, numerics};
 use crate::wire;
 use crate::world::Shared;
 
@@ -29,6 +31,7 @@ pub(crate) async fn work(shared: Rc<Shared>, number: usize) -> turmoil::Result {
         dice: Dice::new(shared.plan.seed, Purpose::Worker, number as u64, life),
         signs: Rc::new(Signs::default()),
         held: None,
+        memory: None,
         client,
         number,
         shared,
@@ -81,6 +84,13 @@ struct FakeWorker {
     dice: Dice,
     signs: Rc<Signs>,
     held: Option<(StateDigest, Bytes)>,
+    memory: Option<Memory>,
+}
+
+/// What a worker has open of its server's memory.
+struct Memory {
+    state: StateReader,
+    slot: WorkerSlot,
 }
 
 impl FakeWorker {
@@ -127,7 +137,38 @@ impl FakeWorker {
         let member = registered.member;
         self.note(format_args!("is member {}", member.worker));
         self.signs.member.set(Some(member));
+        self.memory = match self.dice.chance(60) {
+            true => self.share_memory(member).await,
+            false => None,
+        };
         member
+    }
+
+    /// Opens the server's memory, if that is still the server that offered it.
+    async fn share_memory(&mut self, member: Member) -> Option<Memory> {
+        let offer = self
+            .answer(PATIENCE, async |client| client.share_memory(member).await)
+            .await;
+        let SharedMemory::Offered {
+            state_path,
+            slot_path,
+        } = offer
+        else {
+            return None;
+        };
+        let memory = Memory {
+            state: StateReader::open(&state_path, &layout()).ok()?,
+            slot: WorkerSlot::open(&slot_path, NUM_VALUES).ok()?,
+        };
+        let nonce = memory.slot.nonce();
+        let attachment = self
+            .answer(PATIENCE, async |client| client.attach(member, nonce).await)
+            .await;
+        if attachment != Attachment::Attached {
+            return None;
+        }
+        self.note(format_args!("shares memory"));
+        Some(memory)
     }
 
     async fn train(&mut self, member: Member) -> Over {
@@ -144,6 +185,10 @@ impl FakeWorker {
                 Assignment::Goodbye(_) => return Over::Complete,
                 Assignment::Unregistered => return Over::Unregistered,
             };
+            if self.held.as_ref().map(|(digest, _)| *digest) != Some(work.state_digest) {
+                self.note(format_args!("was overtaken"));
+                continue;
+            }
             self.misbehave(member);
             self.compute().await;
             let (push, gradients) = self.push_of(member, &work);
@@ -185,11 +230,37 @@ impl FakeWorker {
         match assignment {
             Assignment::Work(work) => {
                 self.note(format_args!("gets {}", work.tower_step));
-                if let Variables::Sent(variables) = &work.variables {
-                    self.held = Some((work.state_digest, variables.concat().into()));
+                match &work.variables {
+                    Variables::Held => {}
+                    Variables::Sent(variables) => {
+                        self.held = Some((work.state_digest, variables.concat().into()));
+                    }
+                    Variables::InStateFile { sequence } => self.read(*sequence, work.state_digest),
                 }
             }
             other => self.note(format_args!("pulls: {other:?}")),
+        }
+    }
+
+    /// Reads the variables out of the server's state file; it may come too late for them.
+    fn read(&mut self, sequence: u64, digest: StateDigest) {
+        self.held = None;
+        let memory = self.memory.as_ref();
+        let memory = memory.expect("the server shares with those who do");
+        let mut variables = Values::zeros(NUM_VALUES);
+        let copied = memory
+            .state
+            .read_variables(sequence, digest, &mut variables);
+        match copied {
+            Ok(Copied::Whole) => {
+                let bytes = Bytes::copy_from_slice(variables.as_bytes());
+                self.held = Some((digest, bytes));
+            }
+            Ok(Copied::Overtaken) => {}
+            Err(error) => {
+                let what = format!("worker {}: {error}", self.number);
+                self.shared.history.borrow_mut().violate(what);
+            }
         }
     }
 
@@ -225,7 +296,6 @@ impl FakeWorker {
             gradient[0] = f32::NAN;
             self.note(format_args!("computes nonsense"));
         }
-        let bytes: Vec<u8> = gradient.iter().flat_map(|g| g.to_le_bytes()).collect();
         let push = Push {
             member,
             tower_step: work.tower_step,
@@ -235,7 +305,16 @@ impl FakeWorker {
             attempt: work.attempt,
             compute_time: Duration::from_millis(1),
         };
-        let gradients = Gradients::Sent(self.in_parts(bytes.into()));
+        let gradients = match &mut self.memory {
+            Some(memory) => {
+                self.shared.history.borrow_mut().totals.in_slots += 1;
+                Gradients::InSlot(memory.slot.write(&Values::from(gradient.as_slice())))
+            }
+            None => {
+                let bytes: Vec<u8> = gradient.iter().flat_map(|g| g.to_le_bytes()).collect();
+                Gradients::Sent(self.in_parts(bytes.into()))
+            }
+        };
         let both = (push, gradients);
         self.shared.history.borrow_mut().pushes.push(both.clone());
         both
@@ -301,7 +380,7 @@ impl FakeWorker {
             }
             let (mut push, gradients) = self.dice.pick(&history.pushes).clone();
             drop(history);
-            if self.dice.chance(70) {
+            if self.dice.chance(70) && may_be_anothers(&gradients) {
                 push.member = member;
             }
             let delay = self.dice.millis(0, 100);
@@ -312,7 +391,7 @@ impl FakeWorker {
     fn send_again(&mut self, mut push: Push, gradients: GradientsToSend, delay: Duration) {
         let (shared, signs) = (Rc::clone(&self.shared), Rc::clone(&self.signs));
         let (mut client, number) = (self.client.clone(), self.number);
-        let as_of_then = self.dice.chance(50);
+        let as_of_then = self.dice.chance(50) && may_be_anothers(&gradients);
         tokio::task::spawn_local(async move {
             tokio::time::sleep(delay).await;
             if let Some(member) = signs.member.get().filter(|_| as_of_then) {
@@ -343,4 +422,10 @@ impl FakeWorker {
     fn may(&mut self, percent: u64) -> bool {
         self.dice.chance(percent) && !self.shared.is_quiet()
     }
+}
+
+/// Whether these gradients can be pushed as another member's: a slot is of one member, and the same number in
+/// another slot means other gradients.
+fn may_be_anothers(gradients: &GradientsToSend) -> bool {
+    matches!(gradients, Gradients::Sent(_))
 }

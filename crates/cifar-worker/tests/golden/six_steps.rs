@@ -3,6 +3,7 @@
 use cifar_params::{Kernels, Layout, TrainingState, Values};
 use cifar_ps::averages::MOVING_AVERAGE_DECAY;
 use cifar_ps::commit::commit;
+use cifar_ps::gradient::Reading;
 use cifar_worker::engine::Engine;
 use tch::Device;
 
@@ -59,11 +60,12 @@ fn six_steps(kernels: Kernels) {
                 "loss of step {step} tower {tower}"
             );
         }
-        let gradients: Vec<&Values> = towers.iter().map(|(_, gradients)| gradients).collect();
+        let gradients = towers.iter().map(|(_, gradients)| gradients);
+        let mut gradients: Vec<Reading<'_>> = gradients.map(Reading::from).collect();
         let mut next = state.clone();
         commit(
             &state,
-            &gradients,
+            &mut gradients,
             LEARNING_RATE,
             MOVING_AVERAGE_DECAY,
             &mut next,
