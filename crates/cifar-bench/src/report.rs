@@ -44,32 +44,37 @@ pub fn report(setting: &Setting, rows: &[Row], results: &Results) -> String {
     let sections = [
         (
             "Training: two workers of one thread, synthetic data, 128 examples a tower",
+            "",
             training(rows, results),
         ),
         (
             "The phases of a step, ms (mean over the towers)",
+            "Where memory is shared, `apply` also copies the gradients out of it and takes their norms.\n\n",
             phases(rows, results),
         ),
-        ("The server, and memory", server(rows, results)),
+        ("The server, and memory", "", server(rows, results)),
         (
             "Summaries every 100 steps, the page open in a browser, the metrics collected every second",
+            "",
             watched(rows, results),
         ),
         (
             "The update of two towers alone, out of caches and out of memory",
+            "",
             apply(rows, results),
         ),
-        ("A worker without a server", lone(rows, results)),
+        ("A worker without a server", "", lone(rows, results)),
         (
             "Push and pull of 4.27 MB each, nothing computed",
+            "A gradient in shared memory is copied out in the commit.\n\n",
             transport(rows, results),
         ),
-        ("The machine, one thread", machine(rows, results)),
+        ("The machine, one thread", "", machine(rows, results)),
     ];
-    for (title, table) in sections {
+    for (title, note, table) in sections {
         if !table.is_empty() {
             // Writing to a string cannot fail.
-            let _ = write!(page, "\n## {title}\n\n{table}");
+            let _ = write!(page, "\n## {title}\n\n{note}{table}");
         }
     }
     if !results.failed.is_empty() {

@@ -223,7 +223,8 @@ impl WorkerSlot {
         self.nonce
     }
 
-    /// Copies gradients in, over those before. The server must have reserved the slot's memory.
+    /// Copies gradients in, over those before. The server must have reserved the slot's memory, and answered the
+    /// push of those before.
     ///
     /// # Panics
     ///
