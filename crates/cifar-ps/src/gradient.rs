@@ -7,9 +7,9 @@ use cifar_wire::gradient_slot::GradientsInSlot;
 
 use crate::scrutiny::{self, Norm};
 
-/// Elements that an update reads of each gradient at once: 64 KiB, which a processor's second cache holds. To begin a
-/// copy costs time, and the longer a processor reads on in one gradient, the better it foresees what it
-/// will read next.
+/// Elements that an update reads of each gradient at once: 64 KiB, which a processor's second cache holds.
+/// To begin a copy costs time, and the longer a processor reads on in one gradient, the better it foresees
+/// what it will read next.
 pub const PIECE: usize = 16 * 1024;
 
 /// A gradient as it came.
@@ -26,8 +26,8 @@ pub struct Gradient {
 pub enum Numbers {
     /// Nobody else can change them.
     Here(Values),
-    /// To be read once more than they are believed: their worker has no business with them before it is
-    /// answered, but could change them.
+    /// Their worker has no business with them before it is answered, but could change them: what is read
+    /// counts only if they are there afterwards.
     InSlot(GradientsInSlot),
 }
 
@@ -107,7 +107,7 @@ impl Numbers {
     }
 }
 
-/// A gradient that is being read, once from its begin to its end.
+/// A gradient that is being read, once from its beginning to its end.
 #[derive(Debug)]
 pub enum Reading<'a> {
     /// Where it is.

@@ -206,20 +206,21 @@ impl Service {
         if guarded.has_failed {
             return Err(RequestError::ShuttingDown);
         }
-        let pushed = guarded.training.push(now(), push, gradient);
-        if let Pushed::Answered(verdict) = pushed {
-            guarded.keep_events();
-            // One that simply counts leaves those who wait nothing to do: with many workers they
-            // would all be woken for each.
-            if verdict != Verdict::Accepted || guarded.training.has_questions() {
-                self.tell_change();
+        match guarded.training.push(now(), push, gradient) {
+            Pushed::Answered(verdict) => {
+                guarded.keep_events();
+                // One that simply counts leaves those who wait nothing to do: with many workers they
+                // would all be woken for each.
+                if verdict != Verdict::Accepted || guarded.training.has_questions() {
+                    self.tell_change();
+                }
+                Ok(verdict)
             }
-            return Ok(verdict);
+            complete @ Pushed::Complete(_) => self.carry_out(guarded, push.member, complete),
         }
-        self.carry_out(guarded, push.member, pushed)
     }
 
-    /// Commits a step if it is complete; the answer to `pusher`.
+    /// Commits a step that is complete, unless it turns out not to be; the answer to `pusher`.
     fn carry_out(
         &self,
         guarded: &mut Guarded,
@@ -260,9 +261,9 @@ impl Service {
     /// answered, and may use its slot again.
     fn give_slot_back(&self, member: Member) {
         let mut guarded = self.lock();
-        if let Some(pushed) = guarded.training.keep(now(), member) {
-            // A failure is kept for the one who ends the run.
-            let _ = self.carry_out(&mut guarded, member, pushed);
+        if guarded.training.keep(member) {
+            guarded.keep_events();
+            self.tell_change();
         }
     }
 

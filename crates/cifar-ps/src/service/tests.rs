@@ -277,6 +277,20 @@ async fn let_others_go_on() {
     }
 }
 
+/// What an honest worker does where the other one's gradient does not count: it computes both tower steps.
+async fn does_both(
+    bench: &Bench,
+    (worker, slot, work): (Member, &mut WorkerSlot, &Work),
+    of_other: &Work,
+) {
+    let own = Gradients::InSlot(slot.write(&values([0.0, 4.0])));
+    let again = next_work(bench.push_and_pull(worker, work, own).await);
+    assert_eq!(again.tower_step, of_other.tower_step);
+    assert_eq!(bench.variables(), [1.0, 2.0], "nothing is committed");
+    let others = Gradients::InSlot(slot.write(&values([2.0, 0.0])));
+    next_work(bench.push_and_pull(worker, &again, others).await);
+}
+
 #[tokio::test]
 async fn gradients_are_applied_where_they_lie() {
     let bench = Bench::new();
@@ -331,12 +345,7 @@ async fn what_was_overwritten_before_its_answer_does_not_count() {
     let honest = async {
         let_others_go_on().await;
         slot_a.write(&values([2.0, 0.0]));
-        let from_b = Gradients::InSlot(slot_b.write(&values([0.0, 4.0])));
-        let again = next_work(bench.push_and_pull(b, &work_b, from_b).await);
-        assert_eq!(again.tower_step, work_a.tower_step);
-        assert_eq!(bench.variables(), [1.0, 2.0], "nothing is committed");
-        let from_b = Gradients::InSlot(slot_b.write(&values([2.0, 0.0])));
-        next_work(bench.push_and_pull(b, &again, from_b).await);
+        does_both(&bench, (b, &mut slot_b, &work_b), &work_a).await;
     };
     let (answer, ()) = tokio::join!(bench.push_and_pull(a, &work_a, from_a), honest);
     assert_eq!(next(answer), Assignment::Goodbye(Goodbye::Quarantined));
@@ -350,13 +359,7 @@ async fn nonsense_in_a_slot_is_found_when_it_is_applied() {
     let from_a = Gradients::InSlot(slot_a.write(&values([f32::NAN, 0.0])));
     let honest = async {
         let_others_go_on().await;
-        let from_b = Gradients::InSlot(slot_b.write(&values([0.0, 4.0])));
-        let again = next_work(bench.push_and_pull(b, &work_b, from_b).await);
-        assert_eq!(again.tower_step, work_a.tower_step);
-        assert_eq!(again.attempt, 1);
-        assert_eq!(bench.variables(), [1.0, 2.0], "nothing is committed");
-        let from_b = Gradients::InSlot(slot_b.write(&values([2.0, 0.0])));
-        next_work(bench.push_and_pull(b, &again, from_b).await);
+        does_both(&bench, (b, &mut slot_b, &work_b), &work_a).await;
     };
     let (answer, ()) = tokio::join!(bench.push_and_pull(a, &work_a, from_a), honest);
     assert_eq!(next(answer), Assignment::Goodbye(Goodbye::Quarantined));
@@ -407,7 +410,7 @@ async fn so_is_a_gradient_of_absurd_size() {
     let (answer, of_faulty) = tokio::join!(bench.push_and_pull(a, &work_a, from_a), faulty);
     assert_eq!(of_faulty.verdict, Verdict::InDoubt);
     assert_eq!(next_work(answer).tower_step, work_b.tower_step);
-    assert_eq!(bench.variables(), [1.0, 2.0], "as at the begin");
+    assert_eq!(bench.variables(), [1.0, 2.0], "as at the beginning");
 }
 
 /// The only worker comes to nonsense twice.

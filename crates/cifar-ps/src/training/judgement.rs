@@ -11,7 +11,7 @@ use cifar_wire::messages::{Push, Verdict, WorkerId};
 use super::{Pushed, Training};
 use crate::aggregator::TowerGradient;
 use crate::event::Event;
-use crate::scrutiny::{self, Answer, Ruling};
+use crate::scrutiny::{self, Answer, Doubt, Ruling};
 use crate::update::Update;
 
 impl Training {
@@ -79,22 +79,30 @@ impl Training {
         let ruling = scrutiny::rule(answers, is_audited, has_others);
         match ruling {
             Ruling::Count { answer, wrong } => self.count(now, of, answer, &wrong),
-            Ruling::AskAnother => {
-                self.compare(of);
-                self.towers.ask_another(of, worker);
-                let Some(doubt) = doubt else {
-                    return Pushed::Answered(Verdict::Accepted);
-                };
-                let event = Event::InDoubt {
-                    tower_step: of,
-                    who: self.who(worker),
-                    reason: doubt.to_string(),
-                };
-                self.events.push(event);
-                Pushed::Answered(Verdict::InDoubt)
-            }
+            Ruling::AskAnother => Pushed::Answered(self.ask_another(of, worker, doubt)),
             Ruling::Diverged => Pushed::Answered(self.diverge(of, worker, loss)),
         }
+    }
+
+    /// Has somebody compute a tower step once more, which `worker` has answered; what that one is told.
+    pub(super) fn ask_another(
+        &mut self,
+        of: TowerStep,
+        worker: WorkerId,
+        doubt: Option<Doubt>,
+    ) -> Verdict {
+        self.compare(of);
+        self.towers.ask_another(of, worker);
+        let Some(doubt) = doubt else {
+            return Verdict::Accepted;
+        };
+        let event = Event::InDoubt {
+            tower_step: of,
+            who: self.who(worker),
+            reason: doubt.to_string(),
+        };
+        self.events.push(event);
+        Verdict::InDoubt
     }
 
     /// Whether two workers are to compute this tower step. Only equals can be compared, and only at

@@ -65,14 +65,10 @@ impl Training {
             let Some(gradient) = self.aggregator.remove(of) else {
                 continue;
             };
-            let is_pushers = gradient.worker == pusher.worker;
-            match self.read(now, gradient) {
-                Some(Pushed::Answered(Verdict::Goodbye(Goodbye::Diverged))) => {
-                    return Pushed::Answered(Verdict::Goodbye(Goodbye::Diverged));
-                }
-                Some(Pushed::Answered(verdict)) if is_pushers => answer = verdict,
-                Some(complete @ Pushed::Complete(_)) => return complete,
-                Some(Pushed::Answered(_)) | None => {}
+            let worker = gradient.worker;
+            let verdict = self.read(gradient);
+            if worker == pusher.worker {
+                answer = verdict;
             }
         }
         match self.complete(now) {
@@ -82,24 +78,26 @@ impl Training {
     }
 
     /// A worker is to be answered, and may then do with its slot what it likes: what counts of it is copied
-    /// out. `None` if nothing has changed by that.
-    pub fn keep(&mut self, now: Instant, member: Member) -> Option<Pushed> {
-        let of = self.aggregator.in_slot_of(member.worker)?;
-        let gradient = self.aggregator.remove(of)?;
-        self.read(now, gradient)
+    /// out. Whether a tower step has become open by that, because it does not count after all.
+    pub fn keep(&mut self, member: Member) -> bool {
+        let of = self.aggregator.in_slot_of(member.worker);
+        let gradient = of.and_then(|of| self.aggregator.remove(of));
+        gradient.is_some_and(|gradient| self.read(gradient) != Verdict::Accepted)
     }
 
-    /// Reads a gradient that counts unread, and has been taken back. `None` if it counts.
-    fn read(&mut self, now: Instant, gradient: TowerGradient) -> Option<Pushed> {
-        let slot = gradient.numbers.slot()?;
+    /// Reads a gradient that counts unread, and has been taken back; it counts if it is accepted.
+    fn read(&mut self, gradient: TowerGradient) -> Verdict {
+        let Some(slot) = gradient.numbers.slot() else {
+            self.aggregator.add(gradient);
+            return Verdict::Accepted;
+        };
         let Some(Gradient { numbers, norm }) = Gradient::copied_out(slot, self.gradient_memory())
         else {
             self.discredit(&gradient);
             let of = gradient.of;
             let reason = format!("it has overwritten its gradient of {of} before it was answered");
             self.quarantine(gradient.worker, reason);
-            let quarantined = Verdict::Goodbye(Goodbye::Quarantined);
-            return Some(Pushed::Answered(quarantined));
+            return Verdict::Goodbye(Goodbye::Quarantined);
         };
         let doubt = self.norms.doubt(gradient.losses.total, norm);
         let gradient = TowerGradient {
@@ -109,10 +107,13 @@ impl Training {
         };
         if doubt.is_none() {
             self.aggregator.add(gradient);
-            return None;
+            return Verdict::Accepted;
         }
         self.discredit(&gradient);
-        Some(self.judge(now, Answer { gradient, doubt }))
+        let (of, worker) = (gradient.of, gradient.worker);
+        // The first answer to its tower step, or it would not have counted unread.
+        self.questions.add(Answer { gradient, doubt });
+        self.ask_another(of, worker, doubt)
     }
 
     /// Takes back what a gradient that counted has done for its worker and its tower step.

@@ -121,8 +121,8 @@ fn report(totals: &Totals, took: Duration) {
     eprintln!(
         "simulation: {seeds} seeds, {server_kills} server kills ({kills_at_a_moment} in the middle \
          of an answer), {worker_kills} worker kills, {lost_leases} leases lost, {link_faults} \
-         partitions and held links, {duplicates} duplicates sent, {in_slots} gradients in slots, {stale} pushes found stale, \
-         {overdue} tower steps overdue, {doubts} gradients in doubt, {commits} commits, {} s \
+         partitions and held links, {duplicates} duplicates sent, {in_slots} gradients in slots, \
+         {stale} pushes found stale, {overdue} tower steps overdue, {doubts} gradients in doubt, {commits} commits, {} s \
          simulated, {:.1} s of wall time",
         simulated.as_secs(),
         took.as_secs_f64()
