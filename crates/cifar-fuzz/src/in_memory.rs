@@ -12,7 +12,7 @@ use std::task::{Context, Poll};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use cifar_params::{Initializer, Layout, VariableSpec};
 use cifar_wire::client::Client;
-use cifar_wire::server::service;
+use cifar_wire::service::service;
 use http::{HeaderMap, HeaderValue, Request, Response};
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::TokioIo;
@@ -48,7 +48,7 @@ pub(crate) fn layout() -> Layout {
 }
 
 /// The service as a function.
-type ServerEnd = BoxCloneSyncService<Request<Full<Bytes>>, Response<Body>, Infallible>;
+type ServerEnd = BoxCloneSyncService<Request<Body>, Response<Body>, Infallible>;
 
 /// The two ends, and a third that says anything.
 pub(crate) struct Ends {
@@ -119,7 +119,7 @@ impl Ends {
     fn exchange(&self, method: &str, messages: Bytes) -> (Status, Bytes) {
         self.recorder.take();
         let request = Request::post(format!("/{SERVICE}/{method}"))
-            .body(Full::new(messages))
+            .body(Body::new(Full::new(messages)))
             .expect("this is a path");
         self.runtime.block_on(async {
             let response = self.server_end.clone().oneshot(request).await;

@@ -278,7 +278,7 @@ fn replies() -> Group {
             summary_step: Some(GlobalStep(9)),
         })
     };
-    let parts = vec![Bytes::from_static(&[1; 8]), Bytes::from_static(&[2; 8])];
+    let variables = Bytes::from_static(&[1; 16]);
     let status = Status {
         run: run_config(),
         global_step: GlobalStep(7),
@@ -327,7 +327,7 @@ fn replies() -> Group {
         (
             "pull",
             "sent",
-            Answer::Assignment(work(Variables::Sent(parts.clone()))),
+            Answer::Assignment(work(Variables::Sent(variables.clone()))),
         ),
         (
             "pull",
@@ -345,7 +345,7 @@ fn replies() -> Group {
             "accepted",
             Answer::Pushed(Pushed {
                 verdict: Verdict::Accepted,
-                next: Some(work(Variables::Sent(parts))),
+                next: Some(work(Variables::Sent(variables))),
             }),
         ),
         (

@@ -140,7 +140,7 @@ async fn answer(
     let router = server_builder(layout)
         .layer(Doorkeeper::new(gate))
         .add_service(health_service)
-        .add_service(cifar_wire::server::service(service, layout));
+        .add_service(cifar_wire::service::service(service, layout));
     let incoming = ReceiverStream::new(admit(listener, tls, Capacity::default()));
     let incoming = counted(incoming, traffic);
     let answering = tokio::spawn(async move {

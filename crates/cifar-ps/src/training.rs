@@ -313,7 +313,7 @@ impl Training {
             Variables::Held
         } else {
             let shared = SharedVariables(Arc::clone(&self.snapshot));
-            Variables::Sent(vec![Bytes::from_owner(shared)])
+            Variables::Sent(Bytes::from_owner(shared))
         };
         Some(Assignment::Work(Work {
             tower_step: assigned.tower_step,

@@ -8,7 +8,9 @@ use cifar_guard::identity::Identity;
 use cifar_guard::limits::{MAX_ANSWERS_OF_PEER, MAX_PUSHES_OF_WORKER};
 use tonic::{Extensions, Status};
 
+use crate::convert;
 use crate::messages::Member;
+use crate::pb;
 
 /// What the server knows of its workers' connections.
 #[derive(Debug, Default)]
@@ -35,12 +37,7 @@ impl Claims {
         owners.insert(member, certificate.name.clone());
     }
 
-    /// Sees that a request of a worker comes from whoever it registered as.
-    ///
-    /// # Errors
-    ///
-    /// A status for somebody else.
-    pub(crate) fn check(&self, member: Member, extensions: &Extensions) -> Result<(), Status> {
+    fn check(&self, member: Member, extensions: &Extensions) -> Result<(), Status> {
         let owners = self.owners.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(owner) = owners.get(&member) else {
             return Ok(());
@@ -52,6 +49,21 @@ impl Claims {
                 member.worker
             ))),
         }
+    }
+
+    /// The worker that a request names, if whoever asks may speak for it.
+    ///
+    /// # Errors
+    ///
+    /// A status for a request that names none, and for somebody else.
+    pub(crate) fn member_of(
+        &self,
+        extensions: &Extensions,
+        member: Option<pb::Member>,
+    ) -> Result<Member, Status> {
+        let member = convert::member(member)?;
+        self.check(member, extensions)?;
+        Ok(member)
     }
 
     /// A push of a worker begins; it is under way until what this gives is dropped.

@@ -3,6 +3,7 @@
 //! A request is made once; who calls decides what to do about a failure, and
 //! [`ClientError::is_transient`] says which are worth trying again.
 
+use std::future::poll_fn;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -10,16 +11,22 @@ use cifar_guard::Credentials;
 use cifar_guard::connection::Refusal;
 use cifar_params::{Layout, RunConfig, Score};
 use cifar_sequence::GlobalStep;
+use futures_util::stream;
+use prost::Message;
 use tokio::sync::mpsc;
-use tokio::task::{JoinError, JoinHandle};
+use tokio::task::{JoinError, JoinHandle, JoinSet};
 use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::body::Body;
+use tonic::codegen::Service;
+use tonic::codegen::http::Request as HttpRequest;
 use tonic::transport::Channel;
-use tonic::{Code, Request, Streaming};
+use tonic::{Code, Request, Status as RpcStatus, Streaming};
 
 use crate::channel::SecureChannel;
 use crate::convert::{self, Then};
 use crate::follower;
+use crate::framing::{self, Messages, PULL, PUSH};
 use crate::gradient_slot::Nonce;
 use crate::messages::{
     Assignment, Attachment, CheckpointReply, CheckpointRequest, FollowerId, GradientsToSend,
@@ -28,6 +35,7 @@ use crate::messages::{
 };
 use crate::pb;
 use crate::pb::parameter_server_client::ParameterServerClient;
+use crate::tensor_memory::TensorMemory;
 use crate::transport::{self, BadAddress, MAX_ANSWER_BYTES, MAX_REQUEST_BYTES, PART_BYTES};
 
 /// Longest time the server may hold a pull that it has no work for.
@@ -50,7 +58,11 @@ const MORE_PARTS: usize = 4;
 #[derive(Clone, Debug)]
 pub struct Client {
     inner: ParameterServerClient<SecureChannel>,
-    tensor_bytes: usize,
+    /// The same channel, for what carries tensors.
+    channel: SecureChannel,
+    num_values: usize,
+    /// Where variables arrive.
+    memory: TensorMemory,
     max_checkpoint_bytes: usize,
 }
 
@@ -85,8 +97,8 @@ impl ClientError {
     }
 }
 
-impl From<tonic::Status> for ClientError {
-    fn from(status: tonic::Status) -> Self {
+impl From<RpcStatus> for ClientError {
+    fn from(status: RpcStatus) -> Self {
         let reason = status.message().to_owned();
         match status.code() {
             Code::FailedPrecondition
@@ -135,12 +147,14 @@ impl Client {
     }
 
     fn with(channel: SecureChannel, layout: &Layout) -> Self {
-        let inner = ParameterServerClient::new(channel)
+        let inner = ParameterServerClient::new(channel.clone())
             .max_decoding_message_size(MAX_ANSWER_BYTES)
             .max_encoding_message_size(MAX_REQUEST_BYTES);
         Client {
             inner,
-            tensor_bytes: layout.size_bytes(),
+            channel,
+            num_values: layout.num_values(),
+            memory: TensorMemory::default(),
             max_checkpoint_bytes: transport::max_checkpoint_bytes(layout),
         }
     }
@@ -213,13 +227,19 @@ impl Client {
     ///
     /// [`ClientError`], as all requests.
     pub async fn pull(&mut self, pull: Pull) -> Result<Assignment, ClientError> {
+        let client = self.clone();
+        beside_connection(client.receive_assignment(pull)).await
+    }
+
+    async fn receive_assignment(mut self, pull: Pull) -> Result<Assignment, ClientError> {
         let limit = PULL_HOLD + REQUEST_TIMEOUT;
-        let request = within(limit, pull.into());
+        let messages = stream::iter([pb::PullRequest::from(pull)]);
         let answer = async {
-            let replies = self.inner.pull(request).await?.into_inner();
-            let (first, parts) = self.receive(replies, |part| Some(part.variables)).await?;
+            let replies = self.call(framing::request(PULL, limit, messages)).await?;
+            let part_of = |part: pb::PullReply| Some(part.variables);
+            let (first, variables) = self.receive(replies, part_of).await?;
             let mut assignment = convert::assignment(first)?;
-            self.add_variables(Some(&mut assignment), parts)?;
+            self.add_variables(Some(&mut assignment), variables)?;
             Ok(assignment)
         };
         in_time(limit, answer).await
@@ -235,8 +255,9 @@ impl Client {
         push: Push,
         gradients: GradientsToSend,
     ) -> Result<Verdict, ClientError> {
-        let messages = convert::push_messages(push, gradients, Then::Nothing);
-        Ok(self.send(tokio_stream::iter(messages)).await?.verdict)
+        let messages = stream::iter(convert::push_messages(push, gradients, Then::Nothing));
+        let pushed = beside_connection(self.clone().send(messages)).await;
+        Ok(pushed?.verdict)
     }
 
     /// Hands in a gradient and asks for the next tower step at once, holding the variables of the
@@ -250,8 +271,8 @@ impl Client {
         push: Push,
         gradients: GradientsToSend,
     ) -> Result<Pushed, ClientError> {
-        let messages = convert::push_messages(push, gradients, Then::Pull);
-        self.send(tokio_stream::iter(messages)).await
+        let messages = stream::iter(convert::push_messages(push, gradients, Then::Pull));
+        beside_connection(self.clone().send(messages)).await
     }
 
     /// Begins [`push_and_pull`](Self::push_and_pull): sends the last part of some gradients ahead, while
@@ -261,83 +282,102 @@ impl Client {
     #[must_use]
     pub fn begin_push(&self, member: Member, last_part: Bytes) -> PushUnderWay {
         // Room for all messages, so that nobody waits here.
-        let (messages, stream) = mpsc::channel(self.tensor_bytes / PART_BYTES + MORE_PARTS);
+        let (messages, stream) = mpsc::channel(self.tensor_bytes() / PART_BYTES + MORE_PARTS);
         for part in convert::push_parts(member, vec![last_part]) {
             let is_sent = messages.try_send(part);
             debug_assert!(is_sent.is_ok(), "there is room, and somebody listens");
         }
-        let mut client = self.clone();
-        let reply = tokio::spawn(async move { client.send(ReceiverStream::new(stream)).await });
+        let reply = tokio::spawn(self.clone().send(ReceiverStream::new(stream)));
         PushUnderWay { messages, reply }
     }
 
     async fn send(
-        &mut self,
+        mut self,
         messages: impl Stream<Item = pb::PushRequest> + Send + 'static,
     ) -> Result<Pushed, ClientError> {
         let limit = PULL_HOLD + REQUEST_TIMEOUT;
-        let request = within(limit, messages);
         let answer = async {
-            let replies = self.inner.push(request).await?.into_inner();
-            let variables = |part: pb::PushReply| part.next.map(|part| part.variables);
-            let (first, parts) = self.receive(replies, variables).await?;
+            let replies = self.call(framing::request(PUSH, limit, messages)).await?;
+            let part_of = |part: pb::PushReply| part.next.map(|part| part.variables);
+            let (first, variables) = self.receive(replies, part_of).await?;
             let mut pushed = convert::pushed(first)?;
-            self.add_variables(pushed.next.as_mut(), parts)?;
+            self.add_variables(pushed.next.as_mut(), variables)?;
             Ok(pushed)
         };
         in_time(limit, answer).await
     }
 
-    /// The first message of an answer, and the parts of a tensor in those after it.
-    async fn receive<M>(
+    async fn call<M: Message + Default>(
+        &mut self,
+        request: HttpRequest<Body>,
+    ) -> Result<Messages<M>, RpcStatus> {
+        poll_fn(|context| self.channel.poll_ready(context)).await?;
+        let answer = self.channel.call(request).await?;
+        Messages::of_answer(answer, MAX_ANSWER_BYTES)
+    }
+
+    fn tensor_bytes(&self) -> usize {
+        self.num_values * size_of::<f32>()
+    }
+
+    /// The first message of an answer, and the tensor in those after it.
+    async fn receive<M: Message + Default>(
         &self,
-        mut replies: Streaming<M>,
+        mut replies: Messages<M>,
         part_of: impl Fn(M) -> Option<Bytes>,
-    ) -> Result<(M, Vec<Bytes>), ClientError> {
-        let first = replies.message().await?;
+    ) -> Result<(M, Bytes), ClientError> {
+        let first = replies.next().await?;
         let first = first.ok_or(Malformed::Missing("the answer"))?;
-        let (mut parts, mut found) = (Vec::new(), 0);
-        while let Some(message) = replies.message().await? {
+        let (mut tensor, mut found) = (None, 0);
+        while let Some(message) = replies.next().await? {
             let part = part_of(message).unwrap_or_default();
+            let begin = found;
             found += part.len();
             // Parts of nothing could come for ever.
-            if part.is_empty() || found > self.tensor_bytes {
-                return Err(ClientError::from(Malformed::Size {
-                    field: "variables",
-                    found,
-                    expected: self.tensor_bytes,
-                }));
+            if part.is_empty() || found > self.tensor_bytes() {
+                return Err(ClientError::from(self.of_another_size(found)));
             }
-            parts.push(part);
+            let tensor = tensor.get_or_insert_with(|| self.memory.take(self.num_values));
+            tensor.as_bytes_mut()[begin..found].copy_from_slice(&part);
         }
-        Ok((first, parts))
+        let tensor = tensor.map(|tensor| self.memory.share(tensor).slice(..found));
+        Ok((first, tensor.unwrap_or_default()))
     }
 
     /// Puts the variables where the work says that they follow, all of them.
     fn add_variables(
         &self,
         assignment: Option<&mut Assignment>,
-        parts: Vec<Bytes>,
+        sent: Bytes,
     ) -> Result<(), Malformed> {
-        let (variables, expected) = match assignment {
+        let follow = match assignment {
             Some(Assignment::Work(Work {
                 variables: Variables::Sent(variables),
                 ..
-            })) => (Some(variables), self.tensor_bytes),
-            _ => (None, 0),
+            })) => Some(variables),
+            _ => None,
         };
-        let found = parts.iter().map(Bytes::len).sum();
-        if found != expected {
-            return Err(Malformed::Size {
-                field: "variables",
-                found,
-                expected,
-            });
-        }
-        if let Some(variables) = variables {
-            *variables = parts;
+        match follow {
+            Some(variables) if sent.len() == self.tensor_bytes() => *variables = sent,
+            None if sent.is_empty() => {}
+            Some(_) => return Err(self.of_another_size(sent.len())),
+            None => {
+                return Err(Malformed::Size {
+                    field: "variables",
+                    found: sent.len(),
+                    expected: 0,
+                });
+            }
         }
         Ok(())
+    }
+
+    fn of_another_size(&self, found: usize) -> Malformed {
+        Malformed::Size {
+            field: "variables",
+            found,
+            expected: self.tensor_bytes(),
+        }
     }
 
     /// Hands in what this worker alone knows of a tower step; false if nobody waits for it.
@@ -524,10 +564,24 @@ impl PushUnderWay {
             let _ = self.messages.send(message).await;
         }
         drop(self.messages);
-        let away = |error: JoinError| ClientError::Away {
-            reason: error.to_string(),
-        };
-        self.reply.await.map_err(away)?
+        self.reply.await.map_err(broken_off)?
+    }
+}
+
+/// Waits for an answer on the runtime's own thread, where the connection is: from there to here parts of a tensor
+/// would wake another thread each. Whoever gives up waiting ends it.
+async fn beside_connection<T: Send + 'static>(
+    answer: impl Future<Output = Result<T, ClientError>> + Send + 'static,
+) -> Result<T, ClientError> {
+    let mut answers = JoinSet::new();
+    answers.spawn(answer);
+    let answer = answers.join_next().await.expect("there is one");
+    answer.map_err(broken_off)?
+}
+
+fn broken_off(error: JoinError) -> ClientError {
+    ClientError::Away {
+        reason: error.to_string(),
     }
 }
 
@@ -601,25 +655,25 @@ mod tests {
         }]);
         let in_clear = Credentials::default();
         let client = Client::new("127.0.0.1:1", &four_numbers, &in_clear).unwrap();
-        let added = |variables, parts: &[&'static [u8]]| {
+        let added = |variables, sent: &'static [u8]| {
             let mut work = work(variables);
-            let parts = parts.iter().map(|part| Bytes::from_static(part)).collect();
+            let sent = Bytes::from_static(sent);
             client
-                .add_variables(Some(&mut work), parts)
+                .add_variables(Some(&mut work), sent)
                 .map(|()| work)
                 .map_err(|malformed| malformed.to_string())
         };
-        let parts = [b"four".as_slice(), b"and twelve.."];
-        let sent = parts.map(Bytes::from_static).to_vec();
-        let follow = || Variables::Sent(Vec::new());
-        assert_eq!(added(follow(), &parts), Ok(work(Variables::Sent(sent))));
-        assert_eq!(added(Variables::Held, &[]), Ok(work(Variables::Held)));
+        let sent = b"sixteen bytes...".as_slice();
+        let follow = || Variables::Sent(Bytes::new());
+        let all = Variables::Sent(Bytes::from_static(sent));
+        assert_eq!(added(follow(), sent), Ok(work(all)));
+        assert_eq!(added(Variables::Held, b""), Ok(work(Variables::Held)));
         let refused = |found, expected| {
             let reason = format!("variables has {found} bytes, expected {expected}");
             Err::<Assignment, _>(reason)
         };
-        assert_eq!(added(follow(), &[]), refused(0, 16));
-        assert_eq!(added(follow(), &parts[..1]), refused(4, 16));
-        assert_eq!(added(Variables::Held, &parts), refused(16, 0));
+        assert_eq!(added(follow(), b""), refused(0, 16));
+        assert_eq!(added(follow(), &sent[..4]), refused(4, 16));
+        assert_eq!(added(Variables::Held, sent), refused(16, 0));
     }
 }

@@ -375,20 +375,20 @@ impl TryFrom<pb::Goodbye> for Goodbye {
 /// The messages of an answer to a pull: the answer, and the variables in parts.
 pub(crate) fn pull_replies(assignment: Assignment) -> Vec<pb::PullReply> {
     use pb::pull_reply::Outcome;
-    let (outcome, variables) = match assignment {
+    let (outcome, parts) = match assignment {
         Assignment::Work(work) => {
             let (work, variables) = work_to_pb(work);
-            (Outcome::Work(work), variables)
+            (Outcome::Work(work), variables.map(parts))
         }
-        Assignment::Wait => (Outcome::Wait(pb::Wait {}), Vec::new()),
-        Assignment::Goodbye(goodbye) => (Outcome::Goodbye(goodbye.into()), Vec::new()),
-        Assignment::Unregistered => (Outcome::Unregistered(pb::Unregistered {}), Vec::new()),
+        Assignment::Wait => (Outcome::Wait(pb::Wait {}), None),
+        Assignment::Goodbye(goodbye) => (Outcome::Goodbye(goodbye.into()), None),
+        Assignment::Unregistered => (Outcome::Unregistered(pb::Unregistered {}), None),
     };
     let answer = pb::PullReply {
         outcome: Some(outcome),
         variables: Bytes::new(),
     };
-    let parts = parts(variables).into_iter().map(|variables| pb::PullReply {
+    let parts = parts.into_iter().flatten().map(|variables| pb::PullReply {
         outcome: None,
         variables,
     });
@@ -407,23 +407,21 @@ pub(crate) fn assignment(reply: pb::PullReply) -> Result<Assignment, Malformed> 
 }
 
 /// The same bytes in parts that fit a message.
-fn parts(tensor: Vec<Bytes>) -> Vec<Bytes> {
+fn parts(mut tensor: Bytes) -> Vec<Bytes> {
     let mut parts = Vec::new();
-    for mut bytes in tensor {
-        while bytes.len() > PART_BYTES {
-            parts.push(bytes.split_to(PART_BYTES));
-        }
-        parts.push(bytes);
+    while tensor.len() > PART_BYTES {
+        parts.push(tensor.split_to(PART_BYTES));
     }
+    parts.push(tensor);
     parts
 }
 
 /// Work, and the variables that are sent after it.
-fn work_to_pb(work: Work) -> (pb::Work, Vec<Bytes>) {
+fn work_to_pb(work: Work) -> (pb::Work, Option<Bytes>) {
     let (state_sequence, variables) = match work.variables {
-        Variables::Held => (None, Vec::new()),
-        Variables::Sent(variables) => (None, variables),
-        Variables::InStateFile { sequence } => (Some(sequence), Vec::new()),
+        Variables::Held => (None, None),
+        Variables::Sent(variables) => (None, Some(variables)),
+        Variables::InStateFile { sequence } => (Some(sequence), None),
     };
     let work = pb::Work {
         global_step: work.tower_step.global_step.0,
@@ -431,7 +429,7 @@ fn work_to_pb(work: Work) -> (pb::Work, Vec<Bytes>) {
         state_digest: digest_to_pb(work.state_digest),
         attempt: work.attempt,
         state_sequence,
-        variables_follow: !variables.is_empty(),
+        variables_follow: variables.is_some(),
         summary_step: work.summary_step.map(|step| step.0),
     };
     (work, variables)
@@ -445,7 +443,7 @@ impl TryFrom<pb::Work> for Work {
             tower_step: tower_step(work.global_step, work.tower),
             state_digest: digest_from_pb("work.state_digest", &work.state_digest)?,
             variables: match (work.variables_follow, work.state_sequence) {
-                (true, _) => Variables::Sent(Vec::new()),
+                (true, _) => Variables::Sent(Bytes::new()),
                 (false, Some(sequence)) => Variables::InStateFile { sequence },
                 (false, None) => Variables::Held,
             },
@@ -507,7 +505,7 @@ pub(crate) fn push_messages(
 
 /// Messages that hold nothing but these gradients, from the last part to the first.
 pub(crate) fn push_parts(sender: Member, gradients: Vec<Bytes>) -> Vec<pb::PushRequest> {
-    let parts = parts(gradients).into_iter().rev();
+    let parts = gradients.into_iter().flat_map(parts).rev();
     let message = |gradients| pb::PushRequest {
         gradients,
         ..pb::PushRequest::default()
@@ -914,16 +912,19 @@ mod tests {
         M::decode(message.encode_to_vec().as_slice()).unwrap()
     }
 
+    fn part() -> impl Strategy<Value = Bytes> {
+        prop::collection::vec(any::<u8>(), 1..64).prop_map(Bytes::from)
+    }
+
     /// Some bytes, in parts of which none is empty.
     fn tensor() -> impl Strategy<Value = Vec<Bytes>> {
-        let part = prop::collection::vec(any::<u8>(), 1..64).prop_map(Bytes::from);
-        prop::collection::vec(part, 1..4)
+        prop::collection::vec(part(), 1..4)
     }
 
     fn variables() -> impl Strategy<Value = Variables> {
         prop_oneof![
             Just(Variables::Held),
-            tensor().prop_map(Variables::Sent),
+            part().prop_map(Variables::Sent),
             any::<u64>().prop_map(|sequence| Variables::InStateFile { sequence }),
         ]
     }
@@ -931,7 +932,7 @@ mod tests {
     #[test]
     fn no_part_is_larger_than_a_message_may_be() {
         let bytes = Bytes::from(vec![7; 2 * PART_BYTES + 5]);
-        let lengths: Vec<usize> = parts(vec![bytes]).iter().map(Bytes::len).collect();
+        let lengths: Vec<usize> = parts(bytes).iter().map(Bytes::len).collect();
         assert_eq!(lengths, [PART_BYTES, PART_BYTES, 5]);
     }
 
@@ -956,8 +957,8 @@ mod tests {
                 .collect();
             let expected = match &variables {
                 Variables::Sent(sent) => {
-                    prop_assert_eq!(&parts, sent);
-                    Variables::Sent(Vec::new())
+                    prop_assert_eq!(&parts.concat(), sent);
+                    Variables::Sent(Bytes::new())
                 }
                 other => {
                     prop_assert!(parts.is_empty());

@@ -2,8 +2,9 @@
 //!
 //! [`messages`] are plain types; the rest of the workspace knows only these. The code generated
 //! from `proto/cifar/ps/v1/parameter_server.proto` stays inside this crate: `convert` checks what
-//! arrives and turns it into messages, `follower` those of an evaluator, [`server`] and [`client`] are the
-//! two ends, [`transport`] sets both ends of a connection alike, and [`traffic`] counts its bytes. Before
+//! arrives and turns it into messages, `follower` those of an evaluator. [`server`] says what a server has to do,
+//! [`service`] and [`tensor_routes`] let it be asked, and [`client`] asks; tensors go through `framing` and arrive
+//! in `tensor_memory`. [`transport`] sets both ends of a connection alike, and [`traffic`] counts its bytes. Before
 //! each request stands a [`doorkeeper`], who looks into the table of [`access`]; a client shows who it is
 //! with the [`channel`], and `claims` sees that nobody speaks for another worker. A worker
 //! on the server's host hands its gradients over in a [`gradient_slot`] instead.
@@ -32,7 +33,15 @@ pub mod channel;
 
 mod claims;
 
+mod framing;
+
+mod tensor_memory;
+
 pub mod server;
+
+pub mod tensor_routes;
+
+pub mod service;
 
 pub mod client;
 

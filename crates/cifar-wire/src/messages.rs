@@ -213,8 +213,8 @@ pub struct Work {
 pub enum Variables {
     /// It holds them already.
     Held,
-    /// They are sent: little-endian f32, all end to end, in one part or several that follow each other.
-    Sent(Vec<Bytes>),
+    /// They are sent: little-endian f32, all end to end.
+    Sent(Bytes),
     /// They are in the state file that the server shares, in the state of this sequence number.
     InStateFile {
         /// The number.

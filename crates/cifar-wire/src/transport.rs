@@ -20,16 +20,17 @@ use crate::channel::SecureChannel;
 /// HTTP/2 frames of this size moved most bytes per second; larger ones were slower.
 const FRAME_BYTES: u32 = 256 * 1024;
 
-/// Largest part of a tensor in a message. Both ends buffer a few of them for each connection; smaller ones
-/// cost more time.
-pub const PART_BYTES: usize = 128 * 1024;
+/// Largest part of a tensor in a message: with what else may stand in one, a message has [`MAX_REQUEST_BYTES`] at
+/// most. Each wakes whoever waits for it, so smaller ones cost more time; larger ones do not fit the buffer that an
+/// answer is sent from.
+pub const PART_BYTES: usize = MAX_REQUEST_BYTES - 1024;
 
 /// The largest answer that is taken: far more than a part, and enough for the status of thousands of
 /// workers.
 pub(crate) const MAX_ANSWER_BYTES: usize = 1024 * 1024;
 
 /// The largest request that is taken: a part of a gradient or a summary, and what else stands with it.
-pub(crate) const MAX_REQUEST_BYTES: usize = 2 * PART_BYTES;
+pub(crate) const MAX_REQUEST_BYTES: usize = 256 * 1024;
 
 /// Bytes of a tensor's messages besides the tensor: lengths, keys and digests.
 const OVERHEAD_BYTES: usize = 64 * 1024;

@@ -21,7 +21,8 @@ use cifar_wire::messages::{
     ReceivedGradients, Refusal, Registered, Registration, Session, SharedMemory, Status,
     TowerSummary, Verdict, WorkerId,
 };
-use cifar_wire::server::{ParameterServer, RequestError, service};
+use cifar_wire::server::{ParameterServer, RequestError};
+use cifar_wire::service::service;
 use cifar_wire::transport::{incoming, server_builder};
 use tokio::net::TcpListener;
 

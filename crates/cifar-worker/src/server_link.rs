@@ -522,23 +522,18 @@ impl Conversation {
 
     /// Sees to it that the variables are those of `work`.
     fn take_variables(&mut self, work: &Work) -> Result<Copied, LinkError> {
-        let parts = match &work.variables {
+        let sent = match &work.variables {
             Variables::Held if self.held == Some(work.state_digest) => return Ok(Copied::Whole),
             Variables::Held => return Err(self.not_understood("it sends no variables")),
             Variables::InStateFile { sequence } => {
                 return self.read_variables(*sequence, work.state_digest);
             }
-            Variables::Sent(parts) => parts,
+            Variables::Sent(sent) => sent,
         };
-        if parts.iter().map(Bytes::len).sum::<usize>() != self.layout.size_bytes() {
+        if sent.len() != self.layout.size_bytes() {
             return Err(self.not_understood("its variables are of another size"));
         }
-        let mut rest = self.variables.as_bytes_mut();
-        for part in parts {
-            let (place, after) = rest.split_at_mut(part.len());
-            place.copy_from_slice(part);
-            rest = after;
-        }
+        self.variables.as_bytes_mut().copy_from_slice(sent);
         self.held = Some(work.state_digest);
         Ok(Copied::Whole)
     }

@@ -233,7 +233,7 @@ impl FakeWorker {
                 match &work.variables {
                     Variables::Held => {}
                     Variables::Sent(variables) => {
-                        self.held = Some((work.state_digest, variables.concat().into()));
+                        self.held = Some((work.state_digest, variables.clone()));
                     }
                     Variables::InStateFile { sequence } => self.read(*sequence, work.state_digest),
                 }

@@ -143,7 +143,7 @@ impl History {
         });
         self.check_digest(step, work.state_digest, "the server gave out");
         if let (Variables::Sent(sent), Some(known)) = (&work.variables, self.reference.at(step)) {
-            let same = sent.concat() == known.variables;
+            let same = *sent == known.variables;
             self.check(same, || {
                 format!("the variables of step {step} have other bits")
             });

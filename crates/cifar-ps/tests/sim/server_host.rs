@@ -44,8 +44,10 @@ pub(crate) async fn serve(shared: Rc<Shared>) -> turmoil::Result {
     let (service, train_dir) = open(&shared, Arc::clone(&life))?;
     let service = Arc::new(service);
 
-    let router = server_builder(&layout())
-        .add_service(cifar_wire::server::service(Arc::clone(&service), &layout()));
+    let router = server_builder(&layout()).add_service(cifar_wire::service::service(
+        Arc::clone(&service),
+        &layout(),
+    ));
     // Dropped after all that the runtime holds, because this future is the simulation's own.
     let sockets = Arc::new(Sockets::default());
     let incoming = wire::incoming(life, Arc::clone(&sockets)).await?;

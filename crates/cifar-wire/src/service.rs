@@ -1,0 +1,262 @@
+//! A [`ParameterServer`] behind the generated service, which is a matter of messages only, and
+//! behind the [`TensorRoutes`] that go around it.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use cifar_params::{Layout, Score};
+use cifar_sequence::GlobalStep;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio_stream::Stream;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status as RpcStatus};
+
+use crate::claims::{Claims, UnderWay, name_of};
+use crate::client::REQUEST_TIMEOUT;
+use crate::convert;
+use crate::follower;
+use crate::messages::{
+    CheckpointReply, FollowerId, LedgerPosition, Order, PROTOCOL_VERSION, Refusal, Registration,
+};
+use crate::pb;
+use crate::pb::parameter_server_server::{
+    ParameterServer as GeneratedService, ParameterServerServer,
+};
+use crate::server::ParameterServer;
+use crate::tensor_routes::TensorRoutes;
+use crate::transport::{MAX_ANSWER_BYTES, MAX_REQUEST_BYTES};
+
+/// The tonic service of `server`, for the variables of `layout`.
+pub fn service<S: ParameterServer>(
+    server: Arc<S>,
+    layout: &Layout,
+) -> TensorRoutes<S, ParameterServerServer<impl GeneratedService + use<S>>> {
+    let claims = Arc::new(Claims::default());
+    let adapter = Adapter {
+        server: Arc::clone(&server),
+        layout_fingerprint: layout.fingerprint(),
+        following: Arc::new(Semaphore::new(MAX_FOLLOWING)),
+        claims: Arc::clone(&claims),
+    };
+    let others = ParameterServerServer::new(adapter)
+        .max_decoding_message_size(MAX_REQUEST_BYTES)
+        .max_encoding_message_size(MAX_ANSWER_BYTES);
+    TensorRoutes::new(server, layout, claims, others)
+}
+
+struct Adapter<S> {
+    server: Arc<S>,
+    layout_fingerprint: u64,
+    following: Arc<Semaphore>,
+    claims: Arc<Claims>,
+}
+
+/// Ledgers that are being followed at a time.
+const MAX_FOLLOWING: usize = 32;
+
+type Reply<T> = Result<Response<T>, RpcStatus>;
+
+/// The messages of a checkpoint, encoded one by one as the connection takes them.
+struct CheckpointMessages {
+    messages: std::vec::IntoIter<pb::GetCheckpointReply>,
+    /// Counted as long as there is something to send.
+    _under_way: Option<UnderWay<String>>,
+}
+
+impl Stream for CheckpointMessages {
+    type Item = Result<pb::GetCheckpointReply, RpcStatus>;
+
+    fn poll_next(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        Poll::Ready(self.get_mut().messages.next().map(Ok))
+    }
+}
+
+#[tonic::async_trait]
+impl<S: ParameterServer> GeneratedService for Adapter<S> {
+    type GetCheckpointStream = CheckpointMessages;
+    type FollowStream = ReceiverStream<Result<pb::FollowReply, RpcStatus>>;
+
+    async fn get_run(&self, _: Request<pb::GetRunRequest>) -> Reply<pb::GetRunReply> {
+        let run = self.server.run().await?;
+        Ok(Response::new(pb::GetRunReply {
+            run: Some(run.into()),
+        }))
+    }
+
+    async fn register(&self, request: Request<pb::RegisterRequest>) -> Reply<pb::RegisterReply> {
+        let (_, extensions, request) = request.into_parts();
+        let mut registration = Registration::try_from(request)?;
+        self.check_release(&registration).map_err(refused)?;
+        registration.name = name_of(&extensions, registration.name);
+        let registered = self.server.register(registration).await?.map_err(refused)?;
+        let is_member = |member| self.server.turned_away(member).is_none();
+        self.claims
+            .registered(registered.member, &extensions, is_member);
+        Ok(Response::new(registered.into()))
+    }
+
+    async fn share_memory(
+        &self,
+        request: Request<pb::ShareMemoryRequest>,
+    ) -> Reply<pb::ShareMemoryReply> {
+        let member = self
+            .claims
+            .member_of(request.extensions(), request.get_ref().member)?;
+        Ok(Response::new(
+            self.server.share_memory(member).await?.into(),
+        ))
+    }
+
+    async fn attach(&self, request: Request<pb::AttachRequest>) -> Reply<pb::AttachReply> {
+        let member = self
+            .claims
+            .member_of(request.extensions(), request.get_ref().member)?;
+        let nonce = convert::nonce(&request.get_ref().nonce)?;
+        Ok(Response::new(
+            self.server.attach(member, nonce).await?.into(),
+        ))
+    }
+
+    async fn summarize(&self, request: Request<pb::SummarizeRequest>) -> Reply<pb::SummarizeReply> {
+        self.claims
+            .member_of(request.extensions(), request.get_ref().member)?;
+        let (member, summary) = convert::summary(request.into_inner())?;
+        let taken = self.server.summarize(member, summary).await?;
+        Ok(Response::new(pb::SummarizeReply { taken }))
+    }
+
+    async fn heartbeat(&self, request: Request<pb::HeartbeatRequest>) -> Reply<pb::HeartbeatReply> {
+        let registered = match request.get_ref().follower {
+            Some(follower) => {
+                let follower = FollowerId(follower);
+                self.server.follower_heartbeat(follower).await?;
+                true
+            }
+            None => {
+                let member = self
+                    .claims
+                    .member_of(request.extensions(), request.get_ref().member)?;
+                self.server.heartbeat(member).await?
+            }
+        };
+        Ok(Response::new(pb::HeartbeatReply { registered }))
+    }
+
+    async fn leave(&self, request: Request<pb::LeaveRequest>) -> Reply<pb::LeaveReply> {
+        let member = self
+            .claims
+            .member_of(request.extensions(), request.get_ref().member)?;
+        self.server.leave(member).await?;
+        Ok(Response::new(pb::LeaveReply {}))
+    }
+
+    async fn get_status(&self, _: Request<pb::GetStatusRequest>) -> Reply<pb::GetStatusReply> {
+        Ok(Response::new(self.server.status().await?.into()))
+    }
+
+    async fn get_checkpoint(
+        &self,
+        request: Request<pb::GetCheckpointRequest>,
+    ) -> Reply<Self::GetCheckpointStream> {
+        let (_, extensions, request) = request.into_parts();
+        let reply = self.server.checkpoint(request.into()).await?;
+        let under_way = match &reply {
+            CheckpointReply::Checkpoint { .. } => self.claims.begin_answer(&extensions)?,
+            CheckpointReply::Wait | CheckpointReply::Goodbye(_) => None,
+        };
+        Ok(Response::new(CheckpointMessages {
+            messages: follower::checkpoint_messages(reply).into_iter(),
+            _under_way: under_way,
+        }))
+    }
+
+    async fn follow(&self, request: Request<pb::FollowRequest>) -> Reply<Self::FollowStream> {
+        let from = LedgerPosition::from(request.into_inner());
+        let permit = Arc::clone(&self.following).try_acquire_owned();
+        let permit = permit.map_err(|_| {
+            RpcStatus::unavailable(format!("{MAX_FOLLOWING} follow the ledger already"))
+        })?;
+        let (parts, stream) = mpsc::channel(1);
+        tokio::spawn(send_ledger(Arc::clone(&self.server), from, parts, permit));
+        Ok(Response::new(ReceiverStream::new(stream)))
+    }
+
+    async fn report_score(
+        &self,
+        request: Request<pb::ReportScoreRequest>,
+    ) -> Reply<pb::ReportScoreReply> {
+        let request = request.into_inner();
+        let follower = FollowerId(request.follower);
+        let score = Score::try_from(request)?;
+        self.server.report_score(follower, score).await?;
+        Ok(Response::new(pb::ReportScoreReply {}))
+    }
+
+    async fn save_checkpoint(
+        &self,
+        _: Request<pb::SaveCheckpointRequest>,
+    ) -> Reply<pb::SaveCheckpointReply> {
+        let GlobalStep(global_step) = self.server.administer(Order::SaveCheckpoint).await?;
+        Ok(Response::new(pb::SaveCheckpointReply { global_step }))
+    }
+
+    async fn drain(&self, _: Request<pb::DrainRequest>) -> Reply<pb::DrainReply> {
+        let GlobalStep(global_step) = self.server.administer(Order::Drain).await?;
+        Ok(Response::new(pb::DrainReply { global_step }))
+    }
+
+    async fn stop(&self, _: Request<pb::StopRequest>) -> Reply<pb::StopReply> {
+        let GlobalStep(global_step) = self.server.administer(Order::Stop).await?;
+        Ok(Response::new(pb::StopReply { global_step }))
+    }
+}
+
+impl<S> Adapter<S> {
+    fn check_release(&self, registration: &Registration) -> Result<(), Refusal> {
+        if registration.protocol_version != PROTOCOL_VERSION {
+            let worker = registration.protocol_version;
+            return Err(Refusal::Protocol {
+                worker,
+                server: PROTOCOL_VERSION,
+            });
+        }
+        if registration.layout_fingerprint != self.layout_fingerprint {
+            return Err(Refusal::Layout);
+        }
+        Ok(())
+    }
+}
+
+/// Sends the ledger until it is over, the client is gone, or takes nothing for as long as a request may
+/// take.
+async fn send_ledger<S: ParameterServer>(
+    server: Arc<S>,
+    mut from: LedgerPosition,
+    parts: mpsc::Sender<Result<pb::FollowReply, RpcStatus>>,
+    _permit: OwnedSemaphorePermit,
+) {
+    loop {
+        let part = tokio::select! {
+            part = server.ledger(from) => part,
+            () = parts.closed() => return,
+        };
+        let part = match part {
+            Ok(None) => return,
+            Ok(Some(part)) => {
+                from = part.end();
+                Ok(part.into())
+            }
+            Err(error) => Err(error.into()),
+        };
+        let is_last = part.is_err();
+        let sent = tokio::time::timeout(REQUEST_TIMEOUT, parts.send(part)).await;
+        if is_last || !matches!(sent, Ok(Ok(()))) {
+            return;
+        }
+    }
+}
+
+fn refused(refusal: Refusal) -> RpcStatus {
+    RpcStatus::failed_precondition(refusal.to_string())
+}
