@@ -20,7 +20,7 @@ use crate::channel::SecureChannel;
 /// HTTP/2 frames of this size moved most bytes per second; larger ones were slower.
 const FRAME_BYTES: u32 = 256 * 1024;
 
-/// Largest part of a tensor in a message: with what else may stand in one, a message has [`MAX_REQUEST_BYTES`] at
+/// Largest part of a tensor in a message: with what else may stand in one, a message has 256 KiB at
 /// most. Each wakes whoever waits for it, so smaller ones cost more time; larger ones do not fit the buffer that an
 /// answer is sent from.
 pub const PART_BYTES: usize = MAX_REQUEST_BYTES - 1024;
