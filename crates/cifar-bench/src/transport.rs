@@ -9,11 +9,12 @@
 //!                             brings the new variables
 //! ```
 //!
-//! So what is timed is transport, together with what the server does to every gradient that comes (its
-//! norm). The time of the commits, which the ledger knows, is taken off: from the third line, and from
-//! the server's CPU time.
+//! Gradients are written where a worker computes them, in its slot of shared memory or in memory that is
+//! lent to the connection, before the time of a push begins. So what is timed is transport, together with
+//! what the server does to every gradient that comes (its norm). The time of the commits, which the ledger
+//! knows, is taken off: from the third line, and from the server's CPU time; that of the writing is taken off
+//! the worker's.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
@@ -21,6 +22,8 @@ use cifar_guard::Credentials;
 use cifar_params::{Layout, Values};
 use cifar_wire::data_plane::DataPlane;
 use cifar_wire::messages::{Variables, Verdict, Work};
+use cifar_worker::engine::NUM_TRUNK_VALUES;
+use cifar_worker::gradient_memory::GradientMemory;
 use cifar_worker::server_link::{Pulled, ServerLink};
 use clap::Args;
 
@@ -92,14 +95,13 @@ pub fn measure(args: &TransportArgs) -> anyhow::Result<Figures> {
     let commits = Commits::within(&history, window);
     let gigabytes = (TRIPS_A_STEP * steps.len() * layout.size_bytes()) as f64 / 1e9;
     let commit_ms = 1000.0 * commits.commit_time().as_secs_f64() / commits.len() as f64;
-    let transport_cpu = (after.1 - before.1).saturating_sub(commits.commit_time());
+    let writing: Duration = steps.iter().map(|step| step.writing).sum();
+    let client_cpu = (after.0 - before.0).saturating_sub(writing);
+    let server_cpu = (after.1 - before.1).saturating_sub(commits.commit_time());
     Ok(medians(&steps, commit_ms)
         .with(COMMIT_MS, commit_ms)
-        .with(
-            CLIENT_CPU_S_PER_GB,
-            (after.0 - before.0).as_secs_f64() / gigabytes,
-        )
-        .with(SERVER_CPU_S_PER_GB, transport_cpu.as_secs_f64() / gigabytes))
+        .with(CLIENT_CPU_S_PER_GB, client_cpu.as_secs_f64() / gigabytes)
+        .with(SERVER_CPU_S_PER_GB, server_cpu.as_secs_f64() / gigabytes))
 }
 
 /// The times of one step.
@@ -107,6 +109,8 @@ struct StepTimes {
     push: Duration,
     control: Duration,
     push_commit_pull: Duration,
+    /// What both gradients took to write.
+    writing: Duration,
 }
 
 fn medians(steps: &[StepTimes], commit_ms: f64) -> Figures {
@@ -128,7 +132,7 @@ fn medians(steps: &[StepTimes], commit_ms: f64) -> Figures {
 struct Worker {
     link: ServerLink,
     answers: Answers,
-    gradients: Arc<Values>,
+    gradients: Values,
     /// What the answer to the last push brought.
     work: Work,
 }
@@ -146,7 +150,7 @@ impl Worker {
         let gradients = gradient(layout, SEED);
         Ok(Worker {
             answers: Answers::new(&run, &gradients),
-            gradients: Arc::new(gradients),
+            gradients,
             work: pull(&mut link)?,
             link,
         })
@@ -154,7 +158,8 @@ impl Worker {
 
     fn step(&mut self) -> anyhow::Result<StepTimes> {
         let first = self.work.tower_step;
-        let push = self.push_and_pull()?;
+        let (first_writing, gradients) = self.write_gradients();
+        let push = self.push_and_pull(gradients)?;
         ensure!(
             self.work.tower_step.global_step == first.global_step,
             "the step was done without its second tower"
@@ -162,7 +167,8 @@ impl Worker {
         let began = Instant::now();
         self.link.run().context("cannot ask for the run")?;
         let control = began.elapsed();
-        let push_commit_pull = self.push_and_pull()?;
+        let (second_writing, gradients) = self.write_gradients();
+        let push_commit_pull = self.push_and_pull(gradients)?;
         ensure!(
             self.work.variables != Variables::Held,
             "the new step brings no variables"
@@ -171,12 +177,21 @@ impl Worker {
             push,
             control,
             push_commit_pull,
+            writing: first_writing + second_writing,
         })
     }
 
-    fn push_and_pull(&mut self) -> anyhow::Result<Duration> {
+    fn write_gradients(&mut self) -> (Duration, GradientMemory) {
+        let began = Instant::now();
+        let mut memory = self.link.gradient_memory();
+        let (trunk, head) = self.gradients.split_at(NUM_TRUNK_VALUES);
+        memory.head_mut().copy_from_slice(head);
+        memory.trunk_mut().copy_from_slice(trunk);
+        (began.elapsed(), memory)
+    }
+
+    fn push_and_pull(&mut self, gradients: GradientMemory) -> anyhow::Result<Duration> {
         let computed = self.answers.computed(&self.work);
-        let gradients = Arc::clone(&self.gradients);
         let began = Instant::now();
         let pushed = self.link.push(&self.work, computed, gradients);
         let verdict = pushed.context("cannot push")?;

@@ -4,50 +4,49 @@
 //! more than to fill it.
 
 use std::fmt;
-use std::fs::File;
-use std::io;
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use memmap2::{MmapMut, MmapOptions};
+use memmap2::MmapMut;
+
+use crate::values::Values;
 
 /// A place in a file.
 #[derive(Clone, Debug)]
-pub(crate) struct Place {
+pub struct Place {
     /// Empty while it is lent.
     home: Arc<Mutex<Option<MmapMut>>>,
 }
 
 impl Place {
-    /// Maps `len` bytes of `file` from `offset` on, which is that of a page.
-    ///
-    /// # Safety
-    ///
-    /// As long as the place or its memory is there, nobody else may write to those bytes, map them a second
-    /// time in this process, or cut the file before their end. Other processes may read them.
-    #[expect(unsafe_code, reason = "memory of a file is a slice only by a promise")]
-    pub(crate) unsafe fn map(file: &File, offset: u64, len: usize) -> io::Result<Self> {
-        let mut options = MmapOptions::new();
-        options.offset(offset).len(len).populate();
-        // SAFETY: the caller's promise is what makes a mapping memory like any other.
-        let mapping = unsafe { options.map_mut(file) }?;
-        Ok(Place {
+    /// The place that is mapped.
+    #[must_use]
+    pub fn new(mapping: MmapMut) -> Self {
+        Place {
             home: Arc::new(Mutex::new(Some(mapping))),
-        })
+        }
     }
 
     /// Whether nobody has it.
-    pub(crate) fn is_free(&self) -> bool {
+    #[must_use]
+    pub fn is_free(&self) -> bool {
         self.mapping().is_some()
     }
 
-    /// The memory, with anything in it; `None` if somebody has it.
-    pub(crate) fn lend(&self) -> Option<LentMemory> {
-        let mapping = self.mapping().take();
-        mapping.map(|mapping| LentMemory {
+    /// The `len` numbers at its beginning, whatever they are; `None` if somebody has them. They go back when
+    /// they are dropped.
+    ///
+    /// # Panics
+    ///
+    /// When they are looked at, if the place has no room for so many.
+    #[must_use]
+    pub fn lend(&self, len: usize) -> Option<Values> {
+        let mapping = self.mapping().take()?;
+        let memory = LentMemory {
             mapping: Some(mapping),
             place: self.clone(),
-        })
+        };
+        Some(Values::lent(memory, len))
     }
 
     fn mapping(&self) -> MutexGuard<'_, Option<MmapMut>> {
@@ -93,23 +92,27 @@ impl fmt::Debug for LentMemory {
 mod tests {
     use std::os::unix::fs::FileExt;
 
+    use memmap2::MmapOptions;
+
     use super::*;
 
     #[test]
     fn a_place_has_one_user_at_a_time_and_what_is_written_is_in_the_file() {
         let file = tempfile::tempfile().unwrap();
         file.set_len(8192).unwrap();
+        let mut options = MmapOptions::new();
         #[expect(unsafe_code, reason = "a promise about the file")]
         // SAFETY: nobody else knows the file.
-        let place = unsafe { Place::map(&file, 4096, 4096) }.unwrap();
-        let mut memory = place.lend().unwrap();
-        assert!(!place.is_free() && place.lend().is_none());
-        memory[1] = 7;
-        let mut found = [0; 2];
+        let mapping = unsafe { options.offset(4096).len(4096).map_mut(&file) }.unwrap();
+        let place = Place::new(mapping);
+        let mut numbers = place.lend(2).unwrap();
+        assert!(!place.is_free() && place.lend(2).is_none());
+        numbers[1] = 7.0;
+        let mut found = [0; 8];
         file.read_exact_at(&mut found, 4096).unwrap();
-        assert_eq!(found, [0, 7]);
-        drop(memory);
+        assert_eq!(found, *numbers.as_bytes());
+        drop(numbers);
         assert!(place.is_free());
-        assert_eq!(place.lend().unwrap()[..2], [0, 7]);
+        assert_eq!(place.lend(2).unwrap()[..], [0.0, 7.0]);
     }
 }

@@ -10,7 +10,7 @@ compile_error!(
 
 pub mod layout;
 
-mod lent_memory;
+pub mod lent_memory;
 
 pub mod values;
 

@@ -31,6 +31,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{Ordering, fence};
 
 use cifar_sequence::GlobalStep;
+use memmap2::MmapOptions;
 use twox_hash::XxHash3_64;
 
 use crate::layout::Layout;
@@ -350,8 +351,8 @@ impl StateFile {
             .write_all_at(&NO_SEQUENCE.to_le_bytes(), self.places.slot(index))?;
         fence(Ordering::Release);
         let lend = |place: &Place| {
-            let memory = place.lend().expect("it is free, and nobody else lends it");
-            Values::lent(memory, self.places.num_values)
+            let values = place.lend(self.places.num_values);
+            values.expect("it is free, and nobody else lends it")
         };
         Ok(NextState {
             state: TrainingState {
@@ -370,13 +371,14 @@ impl StateFile {
         let flags = rustix::fs::FallocateFlags::empty();
         rustix::fs::fallocate(&self.file, flags, begin, bytes)?;
         let map = |offset| {
+            let mut options = MmapOptions::new();
+            options.offset(offset).len(self.places.part_bytes());
             #[expect(unsafe_code, reason = "a promise about the file")]
             // SAFETY: parts of slots do not overlap, and this one's room was just taken. The file is the
             // run's own: its server, which alone may write to it, holds a lock on its folder, and puts
             // another file in its place instead of cutting it.
-            unsafe {
-                Place::map(&self.file, offset, self.places.part_bytes())
-            }
+            let mapping = unsafe { options.populate().map_mut(&self.file) }?;
+            io::Result::Ok(Place::new(mapping))
         };
         self.slots.push(Slot {
             variables: map(self.places.variables(index))?,

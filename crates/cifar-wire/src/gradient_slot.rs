@@ -11,35 +11,38 @@
 //! the kernel lets only processes of the same machine and user do, and shows that it has found it
 //! by telling the nonce ([`WorkerSlot`]).
 //!
-//! From the push until its answer the slot is the server's, and the worker leaves it alone. So the
-//! server need not have a copy of its own: it reads the gradients when they are wanted
-//! ([`GradientsInSlot`]). It does not rely on it. What it computes with are pieces that it has copied
+//! The worker computes its gradients right there ([`GradientsUnderWay`]). From the push until its answer the
+//! slot is the server's, and the worker leaves it alone. So the server need not have a copy of its own
+//! either: it reads the gradients when they are wanted ([`GradientsInSlot`]). It does not rely on it. What it computes with are pieces that it has copied
 //! out. A push names the generation that it means, and the server looks for it before the first piece
 //! and after the last; where both are not that one, what it has copied belongs to another push.
 
 use std::fs::File;
 use std::io;
-use std::ops::Range;
+use std::ops::{Deref, DerefMut, Range};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
+use cifar_params::lent_memory::Place;
 use cifar_params::{Values, shared_path};
 use memmap2::{MmapOptions, MmapRaw};
 use rustix::fs::{FallocateFlags, MemfdFlags, Mode, SealFlags};
 use rustix::rand::{GetRandomFlags, getrandom};
 
-use crate::shared_copy::{copy_in, copy_out};
+use crate::shared_copy::copy_out;
 
 const MAGIC: [u8; 8] = *b"cifargrd";
 
 const NONCE_BYTES: usize = 16;
 const HEADER_BYTES: usize = MAGIC.len() + size_of::<u64>() + NONCE_BYTES;
 
-/// Offsets in words: the generation is on a cache line of its own, the gradients begin on a page.
+/// Where the generation is, in words: on a cache line of its own.
 const GENERATION_WORD: usize = 64 / size_of::<u64>();
-const GRADIENTS_WORD: usize = 4096 / size_of::<u64>();
+
+/// Where the gradients begin, in bytes: on a page, so that they can be mapped by themselves.
+const GRADIENTS_OFFSET: usize = 4096;
 
 /// Numbers of a word.
 const NUMBERS_A_WORD: usize = size_of::<u64>() / size_of::<f32>();
@@ -83,7 +86,9 @@ pub enum SlotError {
 #[derive(Debug)]
 pub struct ServerSlot {
     file: File,
-    memory: Memory,
+    header: SharedWords,
+    gradients: SharedWords,
+    num_values: usize,
     nonce: Nonce,
 }
 
@@ -104,10 +109,11 @@ impl ServerSlot {
         let mut nonce = Nonce([0; NONCE_BYTES]);
         getrandom(&mut nonce.0, GetRandomFlags::empty())?;
         file.write_all_at(&header(num_values, nonce), 0)?;
-        let memory = Memory::map(&file, num_values)?;
         Ok(ServerSlot {
+            header: SharedWords::map(&file, 0, GRADIENTS_OFFSET)?,
+            gradients: SharedWords::map(&file, GRADIENTS_OFFSET, gradient_bytes(num_values))?,
             file,
-            memory,
+            num_values,
             nonce,
         })
     }
@@ -130,7 +136,7 @@ impl ServerSlot {
     ///
     /// If there is not enough.
     pub fn reserve(&self) -> io::Result<()> {
-        let bytes = file_bytes(self.memory.num_values) as u64;
+        let bytes = file_bytes(self.num_values) as u64;
         Ok(rustix::fs::fallocate(
             &self.file,
             FallocateFlags::empty(),
@@ -167,11 +173,15 @@ impl GradientsInSlot {
     /// If the range does not begin at an even number, goes beyond the gradients, or is of another
     /// length than `to`.
     pub fn copy_out(&self, range: Range<usize>, to: &mut [f32]) {
-        let Memory { num_values, .. } = self.slot.memory;
+        let ServerSlot {
+            gradients,
+            num_values,
+            ..
+        } = &*self.slot;
         assert!(range.start.is_multiple_of(NUMBERS_A_WORD), "begins a word");
-        assert!(range.end <= num_values, "within the gradients");
+        assert!(range.end <= *num_values, "within the gradients");
         assert_eq!(range.len(), to.len());
-        let words = &self.slot.memory.gradients()[range.start / NUMBERS_A_WORD..];
+        let words = &gradients.words()[range.start / NUMBERS_A_WORD..];
         copy_out(words, bytemuck::cast_slice_mut(to));
     }
 
@@ -180,7 +190,7 @@ impl GradientsInSlot {
     pub fn are_there(&self) -> bool {
         // What was copied was copied before the generation is read, and what will be, after it.
         fence(Ordering::Acquire);
-        let generation = self.slot.memory.generation().load(Ordering::Acquire);
+        let generation = self.slot.header.generation().load(Ordering::Acquire);
         generation == self.generation.0
     }
 }
@@ -188,7 +198,9 @@ impl GradientsInSlot {
 /// The worker's end of a slot.
 #[derive(Debug)]
 pub struct WorkerSlot {
-    memory: Memory,
+    header: Arc<SharedWords>,
+    gradients: Place,
+    num_values: usize,
     nonce: Nonce,
     last: Generation,
 }
@@ -209,9 +221,11 @@ impl WorkerSlot {
         let nonce = nonce_in(&file, num_values).ok_or_else(|| SlotError::Foreign {
             path: path.to_owned(),
         })?;
-        let memory = Memory::map(&file, num_values).map_err(open_error)?;
+        let header = SharedWords::map(&file, 0, GRADIENTS_OFFSET).map_err(open_error)?;
         Ok(WorkerSlot {
-            memory,
+            header: Arc::new(header),
+            gradients: place_of_gradients(&file, num_values).map_err(open_error)?,
+            num_values,
             nonce,
             last: Generation(NO_GENERATION),
         })
@@ -223,33 +237,104 @@ impl WorkerSlot {
         self.nonce
     }
 
-    /// Copies gradients in, over those before. The server must have reserved the slot's memory, and answered the
+    /// Begins gradients, over those before. The server must have reserved the slot's memory, and answered the
     /// push of those before.
     ///
     /// # Panics
     ///
-    /// If `gradients` is of another size than the slot.
-    pub fn write(&mut self, gradients: &Values) -> Generation {
+    /// If gradients are under way already.
+    pub fn begin(&mut self) -> GradientsUnderWay {
+        let values = self.gradients.lend(self.num_values);
+        let values = values.expect("no gradients are under way");
+        self.header
+            .generation()
+            .store(NO_GENERATION, Ordering::Relaxed);
+        // Who sees one of the new gradients does not see the old generation any more.
+        fence(Ordering::Release);
         self.last = Generation(self.last.0 + 1);
-        self.memory.write(self.last, gradients);
-        self.last
+        GradientsUnderWay {
+            values,
+            header: Arc::clone(&self.header),
+            generation: self.last,
+        }
+    }
+
+    /// Copies gradients in, over those before: [`begin`](Self::begin) to [`finish`](GradientsUnderWay::finish).
+    ///
+    /// # Panics
+    ///
+    /// If `gradients` is of another size than the slot, or others are under way.
+    pub fn write(&mut self, gradients: &[f32]) -> Generation {
+        let mut under_way = self.begin();
+        under_way.copy_from_slice(gradients);
+        under_way.finish()
     }
 }
 
-/// The memory of a slot as this process sees it.
+/// Gradients that a worker is computing in its slot. They begin with whatever the slot held, and if they are
+/// dropped instead of finished, the slot holds none.
 #[derive(Debug)]
-struct Memory {
-    mapped: MmapRaw,
-    num_values: usize,
+pub struct GradientsUnderWay {
+    values: Values,
+    header: Arc<SharedWords>,
+    generation: Generation,
 }
 
-impl Memory {
-    /// `file` is sealed and of the size of such a slot.
-    fn map(file: &File, num_values: usize) -> io::Result<Self> {
+impl GradientsUnderWay {
+    /// They are all there, and may be read as this generation from now on.
+    pub fn finish(self) -> Generation {
+        let GradientsUnderWay {
+            values,
+            header,
+            generation,
+        } = self;
+        drop(values);
+        header.generation().store(generation.0, Ordering::Release);
+        generation
+    }
+}
+
+impl Deref for GradientsUnderWay {
+    type Target = [f32];
+
+    fn deref(&self) -> &[f32] {
+        &self.values
+    }
+}
+
+impl DerefMut for GradientsUnderWay {
+    fn deref_mut(&mut self) -> &mut [f32] {
+        &mut self.values
+    }
+}
+
+/// The gradients of a slot as the worker's own memory.
+fn place_of_gradients(file: &File, num_values: usize) -> io::Result<Place> {
+    let mut options = MmapOptions::new();
+    options
+        .offset(GRADIENTS_OFFSET as u64)
+        .len(gradient_bytes(num_values));
+    #[expect(unsafe_code, reason = "a promise about the file")]
+    // SAFETY: the file is sealed, so that nobody can cut it. Its server, the only one that knows of it besides
+    // this worker, never writes there, and reads with `shared_copy`, as if the kernel did.
+    let mapping = unsafe { options.map_mut(file) }?;
+    Ok(Place::new(mapping))
+}
+
+/// A part of a slot that two processes look at while one of them may be writing it.
+#[derive(Debug)]
+struct SharedWords {
+    mapped: MmapRaw,
+}
+
+impl SharedWords {
+    /// The file is sealed and long enough.
+    fn map(file: &File, offset: usize, len: usize) -> io::Result<Self> {
         let mapped = MmapOptions::new()
-            .len(file_bytes(num_values))
+            .offset(offset as u64)
+            .len(len)
             .map_raw(file)?;
-        Ok(Memory { mapped, num_values })
+        Ok(SharedWords { mapped })
     }
 
     #[expect(
@@ -260,32 +345,24 @@ impl Memory {
         let len = self.mapped.len() / size_of::<AtomicU64>();
         // SAFETY: the mapping begins on a page, is `self.mapped.len()` bytes long, readable and
         // writable, and lasts as long as `self`, which is borrowed. The seals keep the file from
-        // being cut under it. Any bits are a u64. Both processes reach the words only as the
+        // being cut under it. Any bits are a u64. This process reaches the words only as the
         // atomics given out here, or by `shared_copy`, so that there are no data races.
         unsafe { std::slice::from_raw_parts(self.mapped.as_ptr().cast::<AtomicU64>(), len) }
     }
 
+    /// The generation in a header.
     fn generation(&self) -> &AtomicU64 {
         &self.words()[GENERATION_WORD]
     }
+}
 
-    fn gradients(&self) -> &[AtomicU64] {
-        &self.words()[GRADIENTS_WORD..]
-    }
-
-    fn write(&self, generation: Generation, gradients: &Values) {
-        assert_eq!(gradients.len(), self.num_values, "of the slot's size");
-        self.generation().store(NO_GENERATION, Ordering::Relaxed);
-        // Who sees one of the new gradients does not see the old generation any more.
-        fence(Ordering::Release);
-        copy_in(gradients.as_bytes(), self.gradients());
-        self.generation().store(generation.0, Ordering::Release);
-    }
+/// Whole words.
+fn gradient_bytes(num_values: usize) -> usize {
+    (num_values * size_of::<f32>()).next_multiple_of(size_of::<u64>())
 }
 
 fn file_bytes(num_values: usize) -> usize {
-    let gradients = (num_values * size_of::<f32>()).next_multiple_of(size_of::<u64>());
-    GRADIENTS_WORD * size_of::<u64>() + gradients
+    GRADIENTS_OFFSET + gradient_bytes(num_values)
 }
 
 fn header(num_values: usize, nonce: Nonce) -> Vec<u8> {
@@ -324,7 +401,7 @@ mod tests {
 
     /// Reads gradients in pieces of `piece` numbers.
     fn read_in_pieces(gradients: &GradientsInSlot, piece: usize) -> Option<Values> {
-        let num_values = gradients.slot.memory.num_values;
+        let num_values = gradients.slot.num_values;
         let mut values = Values::zeros(num_values);
         for (start, to) in (0..num_values).step_by(piece).zip(values.chunks_mut(piece)) {
             gradients.copy_out(start..start + to.len(), to);
@@ -386,13 +463,31 @@ mod tests {
         let (server, mut worker) = slot(3);
         let (old, new) = ([1.0, 2.0, 3.0].as_slice(), [4.0, 5.0, 6.0].as_slice());
         assert_eq!(read(&server, Generation(NO_GENERATION)), None);
-        let first = worker.write(&old.into());
+        let first = worker.write(old);
         assert_eq!(read(&server, first), Some(old.into()));
         let kept_for_later = server.gradients(first).unwrap();
-        let second = worker.write(&new.into());
+        let second = worker.write(new);
         assert_eq!(read_in_pieces(&kept_for_later, 2), None, "overwritten");
         assert_eq!(read(&server, first), None, "a duplicate of the old push");
         assert_eq!(read(&server, second), Some(new.into()));
+    }
+
+    #[test]
+    fn gradients_are_there_once_they_are_finished_and_not_before() {
+        let (server, mut worker) = slot(3);
+        let first = worker.write(&[1.0, 2.0, 3.0]);
+        let mut under_way = worker.begin();
+        assert_eq!(read(&server, first), None, "they may be overwritten now");
+        under_way[1] = 5.0;
+        let second = under_way.finish();
+        assert_eq!(
+            read(&server, second),
+            Some([1.0, 5.0, 3.0].as_slice().into())
+        );
+        drop(worker.begin());
+        assert_eq!(read(&server, second), None, "nobody finished the third");
+        let fourth = worker.write(&[4.0; 3]);
+        assert_eq!(read(&server, fourth), Some([4.0; 3].as_slice().into()));
     }
 
     /// A reader beside a writer in haste never takes a mixture of two gradients for one of them.
@@ -405,12 +500,12 @@ mod tests {
             scope.spawn(|| {
                 for number in 1..=500 {
                     let gradients = vec![number as f32; NUM_VALUES];
-                    assert_eq!(worker.write(&gradients.as_slice().into()).0, number);
+                    assert_eq!(worker.write(&gradients).0, number);
                 }
                 done.store(true, Ordering::Relaxed);
             });
             while !done.load(Ordering::Relaxed) {
-                let generation = server.memory.generation().load(Ordering::Relaxed);
+                let generation = server.header.generation().load(Ordering::Relaxed);
                 if let Some(gradients) = read(&server, Generation(generation)) {
                     let number = generation as f32;
                     assert!(gradients.iter().all(|value| *value == number));
@@ -426,11 +521,10 @@ mod tests {
             words_a_piece in 1_usize..30,
         ) {
             let (server, mut worker) = slot(numbers.len());
-            let gradients = Values::from(numbers.as_slice());
-            let generation = worker.write(&gradients);
+            let generation = worker.write(&numbers);
             let in_slot = server.gradients(generation).unwrap();
             let found = read_in_pieces(&in_slot, words_a_piece * NUMBERS_A_WORD).unwrap();
-            prop_assert_eq!(found.as_bytes(), gradients.as_bytes());
+            prop_assert_eq!(found.as_bytes(), bytemuck::cast_slice::<f32, u8>(&numbers));
         }
     }
 }

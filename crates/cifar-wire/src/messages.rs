@@ -213,7 +213,8 @@ pub struct Work {
 pub enum Variables {
     /// It holds them already.
     Held,
-    /// They are sent: little-endian f32, all end to end.
+    /// They are sent: little-endian f32, all end to end. At a client they begin on a 64-byte boundary, as
+    /// [`Values`] do.
     Sent(Bytes),
     /// They are in the state file that the server shares, in the state of this sequence number.
     InStateFile {

@@ -1,4 +1,4 @@
-//! Copies into and out of memory that another process may read or write at the same time.
+//! Copies out of memory that another process may write at the same time.
 //!
 //! What is copied then may be torn; that nothing worse can come of it is what this file is for. In Rust's
 //! memory model only atomics may be shared so, which are eight bytes wide at most, and half as fast as the
@@ -24,24 +24,6 @@ pub(crate) fn copy_out(from: &[AtomicU64], to: &mut [u8]) {
     }
     #[cfg(not(target_arch = "x86_64"))]
     copy_out_by_words(from, to);
-}
-
-/// Copies all bytes of `from` into shared memory; what comes after them up to the next multiple of eight
-/// means nothing.
-///
-/// # Panics
-///
-/// If there is no room for them in `to`.
-pub(crate) fn copy_in(from: &[u8], to: &[AtomicU64]) {
-    assert!(from.len() <= size_of_val(to), "there is room");
-    #[cfg(target_arch = "x86_64")]
-    #[expect(unsafe_code, reason = "the processor's own copy")]
-    // SAFETY: both are as long as what is copied, and atomics may be written through a shared reference.
-    unsafe {
-        copy(from.as_ptr(), to.as_ptr().cast_mut().cast(), from.len());
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    copy_in_by_words(from, to);
 }
 
 /// # Safety
@@ -74,19 +56,6 @@ fn copy_out_by_words(from: &[AtomicU64], to: &mut [u8]) {
     }
 }
 
-#[cfg_attr(target_arch = "x86_64", cfg(test))]
-fn copy_in_by_words(from: &[u8], to: &[AtomicU64]) {
-    let (whole, rest) = from.as_chunks();
-    for (word, bytes) in to.iter().zip(whole) {
-        word.store(u64::from_ne_bytes(*bytes), Ordering::Relaxed);
-    }
-    if !rest.is_empty() {
-        let mut last = [0; size_of::<u64>()];
-        last[..rest.len()].copy_from_slice(rest);
-        to[whole.len()].store(u64::from_ne_bytes(last), Ordering::Relaxed);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -96,20 +65,16 @@ mod tests {
     proptest! {
         #[test]
         fn every_form_copies_all_bytes_and_no_more(
-            bytes in prop::collection::vec(any::<u8>(), 0..100),
+            words in prop::collection::vec(any::<u64>(), 13),
+            len in 0_usize..100,
         ) {
-            for into in [copy_in, copy_in_by_words] {
-                for out_of in [copy_out, copy_out_by_words] {
-                    let shared: Vec<AtomicU64> =
-                        (0..14).map(|_| AtomicU64::new(u64::MAX)).collect();
-                    into(&bytes, &shared);
-                    let mut back = vec![0; bytes.len()];
-                    out_of(&shared, &mut back);
-                    prop_assert_eq!(&back, &bytes);
-                    let untouched = &shared[bytes.len().div_ceil(8)..];
-                    let is_untouched = |word: &AtomicU64| word.load(Ordering::Relaxed) == u64::MAX;
-                    prop_assert!(untouched.iter().all(is_untouched));
-                }
+            let bytes = words.iter().flat_map(|word| word.to_ne_bytes()).collect::<Vec<u8>>();
+            let shared = words.into_iter().map(AtomicU64::new).collect::<Vec<_>>();
+            for out_of in [copy_out, copy_out_by_words] {
+                let mut to = vec![7; len + 1];
+                out_of(&shared, &mut to[..len]);
+                prop_assert_eq!(&to[..len], &bytes[..len]);
+                prop_assert_eq!(to[len], 7);
             }
         }
     }

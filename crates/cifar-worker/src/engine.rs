@@ -73,7 +73,7 @@ impl Engine {
     /// If the batch or `gradients` is of another size.
     pub fn head_gradients(
         &mut self,
-        variables: &Values,
+        variables: &[f32],
         batch: &Batch,
         gradients: &mut [f32],
     ) -> Result<Losses, TchError> {
@@ -108,7 +108,7 @@ impl Engine {
     /// # Panics
     ///
     /// If the batch or `gradients` is of another size.
-    pub fn trunk_gradients(&mut self, variables: &Values, batch: &Batch, gradients: &mut [f32]) {
+    pub fn trunk_gradients(&mut self, variables: &[f32], batch: &Batch, gradients: &mut [f32]) {
         match &mut self.kind {
             Kind::Torch { gradients: all, .. } => {
                 gradients.copy_from_slice(&all[..NUM_TRUNK_VALUES]);

@@ -6,7 +6,7 @@
 //! its training, [`eval`] its scoring, which [`evaluator`] does for whole checkpoints and
 //! [`score_text`] shows; [`predict`] shows it a [`picture`]. [`server_link`] is the worker's side of the
 //! protocol and [`follower_link`] the evaluator's, with heartbeats and retries (`persistence`,
-//! [`backoff`]), [`summarizer`] makes what people look at, and [`training_loop`] puts them together in one
+//! [`backoff`]); gradients are handed in from [`gradient_memory`]. [`summarizer`] makes what people look at, and [`training_loop`] puts them together in one
 //! glance. [`worker_program`] and [`eval_program`] are the command lines.
 
 pub mod device;
@@ -34,6 +34,8 @@ pub mod backoff;
 mod persistence;
 
 pub mod shared_memory;
+
+pub mod gradient_memory;
 
 pub mod server_link;
 

@@ -10,7 +10,7 @@
 //! Tensors are NHWC, as TensorFlow's: libtorch sees them as NCHW with strides that leave the memory
 //! as it is (its `channels_last`), which is also the faster order.
 
-use cifar_params::{Layout, Values};
+use cifar_params::Layout;
 use tch::{Device, Kind, TchError, Tensor};
 
 /// Height and width of an image.
@@ -42,7 +42,7 @@ impl Variables {
     /// # Errors
     ///
     /// [`TchError`] if the device has no room.
-    pub fn new(layout: &Layout, values: &Values, device: Device) -> Result<Self, TchError> {
+    pub fn new(layout: &Layout, values: &[f32], device: Device) -> Result<Self, TchError> {
         let tensor = |(spec, range): (&cifar_params::VariableSpec, std::ops::Range<usize>)| {
             let shape: Vec<i64> = spec.shape.iter().map(|size| *size as i64).collect();
             Tensor::f_from_slice(&values[range])?

@@ -8,7 +8,7 @@
 //! Variables and gradients take the way that the [`DataPlane`] says, which is agreed with the server
 //! at each registration; whoever pulls and pushes sees no difference.
 
-use std::sync::Arc;
+use std::mem;
 use std::thread;
 use std::time::Duration;
 
@@ -30,6 +30,7 @@ use tokio::sync::{oneshot, watch};
 use tracing::{debug, info, warn};
 
 use crate::backoff;
+use crate::gradient_memory::{GradientMemory, OwnMemory};
 use crate::persistence::{Jitter, persist};
 use crate::shared_memory::{NotShared, SharedMemory};
 
@@ -161,19 +162,23 @@ struct Conversation {
     /// Where variables and gradients need not travel.
     shared: Option<SharedMemory>,
     /// The newest variables, and the digest of their state; none while they are being replaced.
-    variables: Values,
+    variables: HeldVariables,
     held: Option<StateDigest>,
+    /// Memory of gradients that were handed in over the wire, for those of the next tower step.
+    spare: Option<OwnMemory>,
     /// What the answer to the last push brought along for the next pull.
     next: Option<Assignment>,
-    /// The last part of the next push.
-    ahead: Option<Ahead>,
+    /// The next push, whose last part was sent ahead.
+    ahead: Option<PushUnderWay>,
 }
 
-/// A part of a push that has been sent before the rest.
+/// Variables where they came to lie.
 #[derive(Debug)]
-struct Ahead {
-    under_way: PushUnderWay,
-    bytes: usize,
+enum HeldVariables {
+    /// Read from shared memory.
+    Read(Values),
+    /// Received over the wire, at the alignment of numbers.
+    Sent(Bytes),
 }
 
 impl ServerLink {
@@ -218,8 +223,9 @@ impl ServerLink {
             registration: None,
             member: None,
             shared: None,
-            variables: Values::zeros(layout.num_values()),
+            variables: HeldVariables::Sent(Bytes::new()),
             held: None,
+            spare: None,
             next: None,
             ahead: None,
         };
@@ -295,21 +301,32 @@ impl ServerLink {
         self.until_leaving(async move |conversation| conversation.pull(&heartbeat).await)
     }
 
-    /// The variables of the work that was pulled last.
+    /// The variables of the work that was pulled last, end to end in the layout's order.
     #[must_use]
-    pub fn variables(&self) -> &Values {
-        &self.conversation.variables
+    pub fn variables(&self) -> &[f32] {
+        match &self.conversation.variables {
+            HeldVariables::Read(values) => values,
+            HeldVariables::Sent(bytes) => bytemuck::cast_slice(bytes),
+        }
     }
 
-    /// Lets the last part of the gradients travel while those before it are still computed, where they
-    /// travel at all. The next [`push`](Self::push) has to be of the gradients that it is a part of.
-    pub fn begin_push(&mut self, last_part: &[f32]) {
+    /// Memory to compute the gradients of the next tower step in.
+    ///
+    /// # Panics
+    ///
+    /// If what was taken before has neither been [pushed](Self::push) nor dropped.
+    pub fn gradient_memory(&mut self) -> GradientMemory {
+        self.conversation.gradient_memory()
+    }
+
+    /// Lets the gradients of the head travel while those of the trunk are still computed, where they travel
+    /// at all. The next [`push`](Self::push) has to be of the same memory.
+    pub fn begin_push(&mut self, gradients: &GradientMemory) {
         let _context = self.runtime.enter();
-        self.conversation.begin_push(last_part);
+        self.conversation.begin_push(gradients);
     }
 
-    /// Hands in the gradients of a tower step. They are not held on to: once this returns, their
-    /// memory can be used again.
+    /// Hands in the gradients of a tower step.
     ///
     /// The answer comes together with that to the next [`pull`](Self::pull), so that it takes as
     /// long as that one would, and the pull no time.
@@ -317,15 +334,11 @@ impl ServerLink {
     /// # Errors
     ///
     /// [`LinkError`].
-    ///
-    /// # Panics
-    ///
-    /// If the gradients are not of the layout.
     pub fn push(
         &mut self,
         work: &Work,
         computed: Computed,
-        gradients: Arc<Values>,
+        gradients: GradientMemory,
     ) -> Result<Verdict, LinkError> {
         self.until_leaving(async move |conversation| {
             conversation.push(work, computed, gradients).await
@@ -533,7 +546,7 @@ impl Conversation {
         if sent.len() != self.layout.size_bytes() {
             return Err(self.not_understood("its variables are of another size"));
         }
-        self.variables.as_bytes_mut().copy_from_slice(sent);
+        self.variables = HeldVariables::Sent(sent.clone());
         self.held = Some(work.state_digest);
         Ok(Copied::Whole)
     }
@@ -543,8 +556,15 @@ impl Conversation {
             return Err(self.not_understood("it shares no memory"));
         };
         self.held = None;
-        let variables = &mut self.variables;
-        let copied = shared.state.read_variables(sequence, digest, variables)?;
+        let sent = HeldVariables::Sent(Bytes::new());
+        let mut variables = match mem::replace(&mut self.variables, sent) {
+            HeldVariables::Read(values) => values,
+            HeldVariables::Sent(_) => Values::zeros(self.layout.num_values()),
+        };
+        let copied = shared
+            .state
+            .read_variables(sequence, digest, &mut variables)?;
+        self.variables = HeldVariables::Read(variables);
         self.held = (copied == Copied::Whole).then_some(digest);
         Ok(copied)
     }
@@ -558,22 +578,20 @@ impl Conversation {
         }
     }
 
+    fn gradient_memory(&mut self) -> GradientMemory {
+        match (&mut self.shared, self.spare.take()) {
+            (Some(shared), _) => GradientMemory::Slot(shared.slot.begin()),
+            (None, Some(memory)) => GradientMemory::Own(memory.renewed()),
+            (None, None) => GradientMemory::Own(OwnMemory::new(self.layout.num_values())),
+        }
+    }
+
     async fn push(
         &mut self,
         work: &Work,
         computed: Computed,
-        gradients: Arc<Values>,
+        gradients: GradientMemory,
     ) -> Result<Verdict, LinkError> {
-        let (gradients, ahead) = match &mut self.shared {
-            Some(shared) => (Gradients::InSlot(shared.slot.write(&gradients)), None),
-            None => {
-                let all = Bytes::from_owner(GradientBytes(gradients));
-                (
-                    Gradients::Sent(vec![all.clone()]),
-                    self.ahead.take().zip(Some(all)),
-                )
-            }
-        };
         let push = Push {
             member: self.member(),
             tower_step: work.tower_step,
@@ -583,36 +601,47 @@ impl Conversation {
             compute_time: computed.compute_time,
             attempt: work.attempt,
         };
-        let Pushed { verdict, next } = self.push_and_pull(push, gradients, ahead).await?;
+        let Pushed { verdict, next } = match gradients {
+            GradientMemory::Slot(gradients) => {
+                let gradients = Gradients::InSlot(gradients.finish());
+                self.push_and_pull(push, gradients).await?
+            }
+            GradientMemory::Own(memory) => {
+                let pushed = self.send(push, &memory).await?;
+                self.spare = Some(memory);
+                pushed
+            }
+        };
         self.next = next;
         Ok(verdict)
+    }
+
+    /// Sends gradients, or what is missing of them at the server.
+    async fn send(&mut self, push: Push, memory: &OwnMemory) -> Result<Pushed, LinkError> {
+        if let Some(under_way) = self.ahead.take() {
+            let rest = Gradients::Sent(vec![memory.trunk()]);
+            match under_way.finish(push, rest).await {
+                Ok(pushed) => return Ok(pushed),
+                Err(error) => debug!(%error, "a push in parts got no answer"),
+            }
+        }
+        let gradients = Gradients::Sent(vec![memory.trunk(), memory.head()]);
+        self.push_and_pull(push, gradients).await
     }
 
     async fn push_and_pull(
         &mut self,
         push: Push,
         gradients: GradientsToSend,
-        ahead: Option<(Ahead, Bytes)>,
     ) -> Result<Pushed, LinkError> {
-        if let Some((Ahead { under_way, bytes }, all)) = ahead {
-            let rest = all.slice(..all.len() - bytes);
-            match under_way.finish(push, Gradients::Sent(vec![rest])).await {
-                Ok(pushed) => return Ok(pushed),
-                Err(error) => debug!(%error, "a push in parts got no answer"),
-            }
-        }
         self.persist(async |client| client.push_and_pull(push, gradients.clone()).await)
             .await
     }
 
-    fn begin_push(&mut self, last_part: &[f32]) {
-        let Some(member) = self.member.filter(|_| self.shared.is_none()) else {
-            return;
-        };
-        let bytes = size_of_val(last_part);
-        let last_part = GradientBytes(Arc::new(Values::from(last_part)));
-        let under_way = self.client.begin_push(member, Bytes::from_owner(last_part));
-        self.ahead = Some(Ahead { under_way, bytes });
+    fn begin_push(&mut self, gradients: &GradientMemory) {
+        if let GradientMemory::Own(memory) = gradients {
+            self.ahead = Some(self.client.begin_push(self.member(), memory.head()));
+        }
     }
 
     fn member(&self) -> Member {
@@ -663,15 +692,6 @@ impl SummarySender {
             Ok(Err(error)) => debug!(global_step, %error, "summary is lost"),
             Err(_) => debug!(global_step, "summary is lost: no answer in time"),
         }
-    }
-}
-
-/// Lends gradients to the wire without a copy.
-struct GradientBytes(Arc<Values>);
-
-impl AsRef<[u8]> for GradientBytes {
-    fn as_ref(&self) -> &[u8] {
-        self.0.as_bytes()
     }
 }
 

@@ -71,14 +71,14 @@ impl Summarizer {
         &self,
         member: Member,
         summary_step: GlobalStep,
-        variables: &Values,
+        variables: &[f32],
         batch: &Batch,
     ) {
         let num_examples = batch.len().min(NUM_EXAMPLES);
         let job = Job {
             member,
             summary_step,
-            variables: variables.clone(),
+            variables: variables.into(),
             images: batch.images[..num_examples * IMAGE_VALUES].to_vec(),
         };
         let sent = self.jobs.as_ref().map(|jobs| jobs.try_send(job));

@@ -1,16 +1,14 @@
 //! What a worker does all day.
 
-use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::Context;
 use cifar_cli::exit::Failure;
 use cifar_data::Prefetcher;
-use cifar_params::{Layout, Values};
 use cifar_wire::messages::{Goodbye, Verdict};
 use tracing::{debug, info, warn};
 
-use crate::engine::{Engine, NUM_TRUNK_VALUES};
+use crate::engine::Engine;
 use crate::server_link::{Computed, LinkError, Pulled, ServerLink};
 use crate::summarizer::Summarizer;
 
@@ -22,12 +20,9 @@ use crate::summarizer::Summarizer;
 pub fn train(
     server: &mut ServerLink,
     engine: &mut Engine,
-    layout: &Layout,
     batches: &mut Prefetcher,
     summarizer: &Summarizer,
 ) -> Result<Goodbye, Failure> {
-    // The link lets go of them when a push is answered, and then they are overwritten.
-    let mut gradients = Arc::new(Values::zeros(layout.num_values()));
     loop {
         let work = match server.pull().map_err(or_exit)? {
             Pulled::Work(work) => work,
@@ -35,12 +30,12 @@ pub fn train(
         };
         let batch = batches.take(work.tower_step)?;
         let started = Instant::now();
-        let (trunk, head) = Arc::make_mut(&mut gradients).split_at_mut(NUM_TRUNK_VALUES);
+        let mut gradients = server.gradient_memory();
         let losses = engine
-            .head_gradients(server.variables(), batch, head)
+            .head_gradients(server.variables(), batch, gradients.head_mut())
             .with_context(|| format!("cannot compute {}", work.tower_step))?;
-        server.begin_push(head);
-        engine.trunk_gradients(server.variables(), batch, trunk);
+        server.begin_push(&gradients);
+        engine.trunk_gradients(server.variables(), batch, gradients.trunk_mut());
         let compute_time = started.elapsed();
 
         let computed = Computed {
@@ -52,7 +47,7 @@ pub fn train(
             // While this thread waits for the answer.
             summarizer.summarize(server.member(), step, server.variables(), batch);
         }
-        let pushed = server.push(&work, computed, Arc::clone(&gradients));
+        let pushed = server.push(&work, computed, gradients);
         match pushed.map_err(or_exit)? {
             Verdict::Accepted => {
                 debug!(tower_step = %work.tower_step, loss = losses.total, "pushed")

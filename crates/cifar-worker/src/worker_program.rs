@@ -121,7 +121,7 @@ fn run(args: &Args) -> Result<Exit, Failure> {
         .map_err(or_exit)?;
 
     let summarizer = Summarizer::start(layout.clone(), server.summary_sender())?;
-    let result = train(&mut server, &mut engine, &layout, &mut batches, &summarizer);
+    let result = train(&mut server, &mut engine, &mut batches, &summarizer);
     drop(summarizer);
     if result.is_err() {
         server.leave();

@@ -181,10 +181,6 @@ fn limits() -> Limits {
     }
 }
 
-fn values(numbers: [f32; 2]) -> Values {
-    Values::from(numbers.as_slice())
-}
-
 fn not_in_slot<T>(answer: &Result<T, RequestError>) -> bool {
     matches!(answer, Err(RequestError::Invalid(reason)) if reason.contains("not in the worker's slot"))
 }
@@ -219,7 +215,7 @@ async fn a_worker_that_shares_memory_reads_variables_and_hands_gradients_over_in
         let copied = reader.read_variables(sequence, work.state_digest, &mut variables);
         assert_eq!(copied.unwrap(), Copied::Whole);
         assert_eq!(variables[..], before);
-        let generation = slot.write(&values(gradient));
+        let generation = slot.write(&gradient);
         let verdict = bench.push(member, &work, Gradients::InSlot(generation));
         assert_eq!(verdict.await, Ok(Verdict::Accepted));
     }
@@ -236,8 +232,8 @@ async fn a_late_push_never_takes_the_gradients_of_a_newer_one_for_its_own() {
     let member = bench.join().await;
     let (_, mut slot) = bench.share(member).await;
     let first = bench.work(member).await;
-    let late = Gradients::InSlot(slot.write(&values([8.0, 8.0])));
-    let newer = Gradients::InSlot(slot.write(&values([2.0, 0.0])));
+    let late = Gradients::InSlot(slot.write(&[8.0, 8.0]));
+    let newer = Gradients::InSlot(slot.write(&[2.0, 0.0]));
     let answer = bench.push(member, &first, late.clone()).await;
     assert!(not_in_slot(&answer), "{answer:?}");
     let answer = bench.push(member, &first, newer).await;
@@ -250,7 +246,7 @@ async fn a_late_push_never_takes_the_gradients_of_a_newer_one_for_its_own() {
     let second = bench.work(member).await;
     let answer = bench.push(member, &first, late.clone()).await;
     assert!(not_in_slot(&answer), "{answer:?}");
-    let last = Gradients::InSlot(slot.write(&values([0.0, 4.0])));
+    let last = Gradients::InSlot(slot.write(&[0.0, 4.0]));
     let answer = bench.push(member, &first, last.clone()).await;
     assert_eq!(
         answer,
@@ -283,11 +279,11 @@ async fn does_both(
     (worker, slot, work): (Member, &mut WorkerSlot, &Work),
     of_other: &Work,
 ) {
-    let own = Gradients::InSlot(slot.write(&values([0.0, 4.0])));
+    let own = Gradients::InSlot(slot.write(&[0.0, 4.0]));
     let again = next_work(bench.push_and_pull(worker, work, own).await);
     assert_eq!(again.tower_step, of_other.tower_step);
     assert_eq!(bench.variables(), [1.0, 2.0], "nothing is committed");
-    let others = Gradients::InSlot(slot.write(&values([2.0, 0.0])));
+    let others = Gradients::InSlot(slot.write(&[2.0, 0.0]));
     next_work(bench.push_and_pull(worker, &again, others).await);
 }
 
@@ -295,8 +291,8 @@ async fn does_both(
 async fn gradients_are_applied_where_they_lie() {
     let bench = Bench::new();
     let [(a, mut slot_a, work_a), (b, mut slot_b, work_b)] = two_workers(&bench).await;
-    let from_a = Gradients::InSlot(slot_a.write(&values([2.0, 0.0])));
-    let from_b = Gradients::InSlot(slot_b.write(&values([0.0, 4.0])));
+    let from_a = Gradients::InSlot(slot_a.write(&[2.0, 0.0]));
+    let from_b = Gradients::InSlot(slot_b.write(&[0.0, 4.0]));
     let (next_a, next_b) = tokio::join!(
         bench.push_and_pull(a, &work_a, from_a),
         bench.push_and_pull(b, &work_b, from_b),
@@ -317,9 +313,9 @@ async fn a_worker_that_is_answered_may_use_its_slot_again() {
     let a = bench.join().await;
     let (_, mut slot) = bench.share(a).await;
     let work = bench.work(a).await;
-    let first = Gradients::InSlot(slot.write(&values([2.0, 0.0])));
+    let first = Gradients::InSlot(slot.write(&[2.0, 0.0]));
     let work = next_work(bench.push_and_pull(a, &work, first).await);
-    let second = Gradients::InSlot(slot.write(&values([0.0, 4.0])));
+    let second = Gradients::InSlot(slot.write(&[0.0, 4.0]));
     next_work(bench.push_and_pull(a, &work, second).await);
     assert_eq!(bench.variables(), [0.5, 1.0]);
 }
@@ -328,11 +324,11 @@ async fn a_worker_that_is_answered_may_use_its_slot_again() {
 async fn so_may_one_that_was_told_to_wait() {
     let bench = Bench::new();
     let [(a, mut slot_a, work_a), (b, mut slot_b, work_b)] = two_workers(&bench).await;
-    let from_a = Gradients::InSlot(slot_a.write(&values([2.0, 0.0])));
+    let from_a = Gradients::InSlot(slot_a.write(&[2.0, 0.0]));
     let answer = bench.push_and_pull(a, &work_a, from_a).await;
     assert_eq!(next(answer), Assignment::Wait);
-    slot_a.write(&values([9.0, 9.0]));
-    let from_b = Gradients::InSlot(slot_b.write(&values([0.0, 4.0])));
+    slot_a.write(&[9.0, 9.0]);
+    let from_b = Gradients::InSlot(slot_b.write(&[0.0, 4.0]));
     next_work(bench.push_and_pull(b, &work_b, from_b).await);
     assert_eq!(bench.variables(), [0.5, 1.0]);
 }
@@ -341,10 +337,10 @@ async fn so_may_one_that_was_told_to_wait() {
 async fn what_was_overwritten_before_its_answer_does_not_count() {
     let bench = Bench::new();
     let [(a, mut slot_a, work_a), (b, mut slot_b, work_b)] = two_workers(&bench).await;
-    let from_a = Gradients::InSlot(slot_a.write(&values([2.0, 0.0])));
+    let from_a = Gradients::InSlot(slot_a.write(&[2.0, 0.0]));
     let honest = async {
         let_others_go_on().await;
-        slot_a.write(&values([2.0, 0.0]));
+        slot_a.write(&[2.0, 0.0]);
         does_both(&bench, (b, &mut slot_b, &work_b), &work_a).await;
     };
     let (answer, ()) = tokio::join!(bench.push_and_pull(a, &work_a, from_a), honest);
@@ -356,7 +352,7 @@ async fn what_was_overwritten_before_its_answer_does_not_count() {
 async fn nonsense_in_a_slot_is_found_when_it_is_applied() {
     let bench = Bench::new();
     let [(a, mut slot_a, work_a), (b, mut slot_b, work_b)] = two_workers(&bench).await;
-    let from_a = Gradients::InSlot(slot_a.write(&values([f32::NAN, 0.0])));
+    let from_a = Gradients::InSlot(slot_a.write(&[f32::NAN, 0.0]));
     let honest = async {
         let_others_go_on().await;
         does_both(&bench, (b, &mut slot_b, &work_b), &work_a).await;
@@ -370,10 +366,10 @@ async fn nonsense_in_a_slot_is_found_when_it_is_applied() {
 async fn nonsense_in_the_last_slot_is_told_to_its_worker() {
     let bench = Bench::new();
     let [(a, mut slot_a, work_a), (b, mut slot_b, work_b)] = two_workers(&bench).await;
-    let from_a = Gradients::InSlot(slot_a.write(&values([2.0, 0.0])));
+    let from_a = Gradients::InSlot(slot_a.write(&[2.0, 0.0]));
     let faulty = async {
         let_others_go_on().await;
-        let from_b = Gradients::InSlot(slot_b.write(&values([f32::INFINITY, 4.0])));
+        let from_b = Gradients::InSlot(slot_b.write(&[f32::INFINITY, 4.0]));
         bench.push_and_pull(b, &work_b, from_b).await
     };
     let (answer, of_faulty) = tokio::join!(bench.push_and_pull(a, &work_a, from_a), faulty);
@@ -383,7 +379,7 @@ async fn nonsense_in_the_last_slot_is_told_to_its_worker() {
     assert_eq!(tower_steps, [1, 0]);
     let again = next_work(answer);
     assert_eq!(again.tower_step, work_b.tower_step);
-    let from_a = Gradients::InSlot(slot_a.write(&values([0.0, 4.0])));
+    let from_a = Gradients::InSlot(slot_a.write(&[0.0, 4.0]));
     next_work(bench.push_and_pull(a, &again, from_a).await);
     assert_eq!(bench.variables(), [0.5, 1.0]);
 }
@@ -393,18 +389,18 @@ async fn so_is_a_gradient_of_absurd_size() {
     let bench = Bench::new();
     let [(a, mut slot_a, mut work_a), (b, mut slot_b, mut work_b)] = two_workers(&bench).await;
     for _ in 0..100 {
-        let from_a = Gradients::InSlot(slot_a.write(&values([1.0, 0.0])));
-        let from_b = Gradients::InSlot(slot_b.write(&values([-1.0, 0.0])));
+        let from_a = Gradients::InSlot(slot_a.write(&[1.0, 0.0]));
+        let from_b = Gradients::InSlot(slot_b.write(&[-1.0, 0.0]));
         let (next_a, next_b) = tokio::join!(
             bench.push_and_pull(a, &work_a, from_a),
             bench.push_and_pull(b, &work_b, from_b),
         );
         (work_a, work_b) = (next_work(next_a), next_work(next_b));
     }
-    let from_a = Gradients::InSlot(slot_a.write(&values([1.0, 0.0])));
+    let from_a = Gradients::InSlot(slot_a.write(&[1.0, 0.0]));
     let faulty = async {
         let_others_go_on().await;
-        let from_b = Gradients::InSlot(slot_b.write(&values([101.0, 0.0])));
+        let from_b = Gradients::InSlot(slot_b.write(&[101.0, 0.0]));
         bench.push_and_pull(b, &work_b, from_b).await
     };
     let (answer, of_faulty) = tokio::join!(bench.push_and_pull(a, &work_a, from_a), faulty);
@@ -422,7 +418,7 @@ async fn a_model_that_diverges_does_so_out_of_slots_too() {
     let mut work = bench.work(a).await;
     let mut towers = Vec::new();
     let verdict = loop {
-        let nonsense = Gradients::InSlot(slot.write(&values([f32::NAN, 0.0])));
+        let nonsense = Gradients::InSlot(slot.write(&[f32::NAN, 0.0]));
         let answer = bench.push_and_pull(a, &work, nonsense).await;
         towers.push((work.tower_step.tower.0, work.attempt));
         work = match answer {
@@ -449,7 +445,7 @@ async fn memory_is_shared_from_attaching_to_leaving_and_with_nobody_else() {
     let work = bench.work(member).await;
     assert!(matches!(work.variables, Variables::Sent(_)));
     let (_, mut slot) = bench.share(member).await;
-    let in_slot = Gradients::InSlot(slot.write(&values([1.0, 1.0])));
+    let in_slot = Gradients::InSlot(slot.write(&[1.0, 1.0]));
     let answer = bench.push(other, &work, in_slot.clone()).await;
     assert!(not_in_slot(&answer), "{answer:?}");
     assert!(matches!(

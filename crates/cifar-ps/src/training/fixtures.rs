@@ -55,7 +55,7 @@ pub(crate) fn in_slot(numbers: &[f32]) -> (GradientsInSlot, WorkerSlot) {
     let server = Arc::new(ServerSlot::create(numbers.len()).expect("there is memory"));
     let path = server.path();
     let mut worker = WorkerSlot::open(&path, numbers.len()).expect("it is this process's");
-    let generation = worker.write(&Values::from(numbers));
+    let generation = worker.write(numbers);
     let gradients = server.gradients(generation).expect("just written");
     (gradients, worker)
 }

@@ -308,7 +308,7 @@ impl FakeWorker {
         let gradients = match &mut self.memory {
             Some(memory) => {
                 self.shared.history.borrow_mut().totals.in_slots += 1;
-                Gradients::InSlot(memory.slot.write(&Values::from(gradient.as_slice())))
+                Gradients::InSlot(memory.slot.write(&gradient))
             }
             None => {
                 let bytes: Vec<u8> = gradient.iter().flat_map(|g| g.to_le_bytes()).collect();
