@@ -64,6 +64,8 @@ pub const PUSH_MS: &str = "push_ms";
 pub const PUSH_PULL_MS: &str = "push_pull_ms";
 /// A pull by a worker that holds the variables already: messages alone.
 pub const CONTROL_MS: &str = "control_ms";
+/// What is left of [`PUSH_PULL_MS`] without [`CONTROL_MS`].
+pub const DATA_MS: &str = "data_ms";
 /// The server's work for a commit, which is no transport.
 pub const COMMIT_MS: &str = "commit_ms";
 /// CPU time of the worker's side for a thousand million bytes.

@@ -9,7 +9,7 @@ use crate::apply::BUFFERS_OF_APPLY;
 use crate::compare::Results;
 use crate::figures::{
     APPLY_COLD_GB_PER_SEC, APPLY_MS, APPLY_WARM_GB_PER_SEC, ASK_MS, BARRIER_MS,
-    CLIENT_CPU_S_PER_GB, COMMIT_MS, COMPUTE_MS, CONTROL_MS, DIGEST_MS, EXAMPLES_PER_SEC,
+    CLIENT_CPU_S_PER_GB, COMMIT_MS, COMPUTE_MS, CONTROL_MS, DATA_MS, DIGEST_MS, EXAMPLES_PER_SEC,
     FRACTION_OF_SGEMM, LEDGER_MS, MEMCPY_COLD_GB_PER_SEC, MEMCPY_GB_PER_SEC,
     MEMCPY_WARM_GB_PER_SEC, PULL_MS, PUSH_MS, PUSH_PULL_MS, SERVER_CPU_MS_PER_STEP,
     SERVER_CPU_S_PER_GB, SERVER_CPU_SHARE, SERVER_PEAK_MB, SERVER_RESIDENT_MB, SGEMM_GFLOPS,
@@ -66,7 +66,8 @@ pub fn report(setting: &Setting, rows: &[Row], results: &Results) -> String {
         ("A worker without a server", "", lone(rows, results)),
         (
             "Push and pull of 4.27 MB each, nothing computed",
-            "A gradient in shared memory is copied out in the commit.\n\n",
+            "In shared memory gradients are written before the push, where a worker computes them. Of the two, \
+             the server copies the first out before it answers, and reads the second in the commit.\n\n",
             transport(rows, results),
         ),
         ("The machine, one thread", "", machine(rows, results)),
@@ -286,6 +287,7 @@ fn transport(rows: &[Row], results: &Results) -> Table {
         ("push", PUSH_MS, 2),
         ("pull", PULL_MS, 2),
         ("messages alone", CONTROL_MS, 2),
+        ("the rest, data", DATA_MS, 2),
         ("worker's CPU s/GB", CLIENT_CPU_S_PER_GB, 2),
         ("server's CPU s/GB", SERVER_CPU_S_PER_GB, 2),
         ("commit, not counted", COMMIT_MS, 2),

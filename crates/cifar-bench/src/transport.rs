@@ -29,7 +29,7 @@ use clap::Args;
 
 use crate::fake_worker::{Answers, gradient, numerics};
 use crate::figures::{
-    CLIENT_CPU_S_PER_GB, COMMIT_MS, CONTROL_MS, Figures, PULL_MS, PUSH_MS, PUSH_PULL_MS,
+    CLIENT_CPU_S_PER_GB, COMMIT_MS, CONTROL_MS, DATA_MS, Figures, PULL_MS, PUSH_MS, PUSH_PULL_MS,
     SERVER_CPU_S_PER_GB,
 };
 use crate::ledger_window::{Commits, Window, now_micros};
@@ -121,11 +121,14 @@ fn medians(steps: &[StepTimes], commit_ms: f64) -> Figures {
     let push = of(|step| step.push);
     let both = of(|step| step.push_commit_pull).map(|time| time - commit_ms);
     let pull = both.zip(push).map(|(both, push)| both - push);
+    let control = of(|step| step.control);
+    let data = both.zip(control).map(|(both, control)| both - control);
     Figures::default()
         .with_some(PULL_MS, pull)
         .with_some(PUSH_MS, push)
         .with_some(PUSH_PULL_MS, both)
-        .with_some(CONTROL_MS, of(|step| step.control))
+        .with_some(CONTROL_MS, control)
+        .with_some(DATA_MS, data)
 }
 
 /// The one worker.

@@ -13,9 +13,10 @@
 //!
 //! The worker computes its gradients right there ([`GradientsUnderWay`]). From the push until its answer the
 //! slot is the server's, and the worker leaves it alone. So the server need not have a copy of its own
-//! either: it reads the gradients when they are wanted ([`GradientsInSlot`]). It does not rely on it. What it computes with are pieces that it has copied
-//! out. A push names the generation that it means, and the server looks for it before the first piece
-//! and after the last; where both are not that one, what it has copied belongs to another push.
+//! either: it reads the gradients when they are wanted ([`GradientsInSlot`]). It does not rely on it. What
+//! it computes with are pieces that it has copied out. A push names the generation that it means, and the
+//! server looks for it before the first piece and after the last; where both are not that one, what it has
+//! copied belongs to another push.
 
 use std::fs::File;
 use std::io;
