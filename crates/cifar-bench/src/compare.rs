@@ -241,11 +241,17 @@ fn run(row: &Row, deadline: Duration) -> anyhow::Result<Figures> {
         bail!("it was still running after {} s", deadline.as_secs());
     };
     if !status.success() {
-        let words = text_of(&mut stderr)?;
-        let last = words.lines().next_back().unwrap_or("it said nothing");
+        let last = last_words(&text_of(&mut stderr)?);
         bail!("it ended with {status}: {last}");
     }
     Figures::printed(&text_of(&mut stdout)?)
+}
+
+/// The last line with a word in it: some programs end what they say with a rule.
+fn last_words(text: &str) -> String {
+    let mut backwards = text.lines().rev();
+    let last = backwards.find(|line| line.contains(char::is_alphanumeric));
+    last.map_or("it said nothing", str::trim).to_owned()
 }
 
 fn wait(child: &mut Child, deadline: Duration) -> anyhow::Result<Option<ExitStatus>> {
@@ -318,6 +324,13 @@ mod tests {
             program: "sh".into(),
             arguments: vec!["-c".to_owned(), script.to_owned()],
         }
+    }
+
+    #[test]
+    fn what_a_program_says_last_is_told() {
+        let said = "Failures:\n  [1]: no memory\n=====\n\n";
+        assert_eq!(last_words(said), "[1]: no memory");
+        assert_eq!(last_words("\n-----\n"), "it said nothing");
     }
 
     #[test]
