@@ -26,13 +26,14 @@ use tonic::{Code, Request, Status as RpcStatus, Streaming};
 use crate::channel::SecureChannel;
 use crate::convert::{self, Then};
 use crate::follower;
-use crate::framing::{self, Messages, PULL, PUSH};
+use crate::framing::{self, Messages};
 use crate::gradient_slot::Nonce;
 use crate::messages::{
     Assignment, Attachment, CheckpointReply, CheckpointRequest, FollowerId, GradientsToSend,
     LedgerPart, LedgerPosition, Malformed, Member, Pull, Push, Pushed, Registered, Registration,
     SharedMemory, Status, TowerSummary, Variables, Verdict, Work,
 };
+use crate::method::{PULL, PUSH};
 use crate::pb;
 use crate::pb::parameter_server_client::ParameterServerClient;
 use crate::tensor_memory::TensorMemory;

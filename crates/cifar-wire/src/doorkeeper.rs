@@ -20,12 +20,10 @@ use tower::Layer;
 
 use crate::access::needed;
 use crate::messages::PROTOCOL_VERSION;
+use crate::method;
 
 /// The header in which every client names its protocol.
 pub(crate) const PROTOCOL_HEADER: &str = "cifar-protocol";
-
-/// Where the requests of the protocol are; others are of health, which has nothing to hide.
-const SERVICE: &str = "/cifar.ps.v1.ParameterServer/";
 
 /// A layer around a server's services.
 #[derive(Clone, Debug)]
@@ -45,7 +43,8 @@ impl Doorkeeper {
     }
 
     fn check<B>(&self, now: Instant, request: &Request<B>) -> Result<(), Status> {
-        let Some(name) = request.uri().path().strip_prefix(SERVICE) else {
+        let Some(name) = method::named_by(request.uri().path()) else {
+            // Of health, which has nothing to hide.
             return Ok(());
         };
         let peer = request.extensions().get::<Peer>();

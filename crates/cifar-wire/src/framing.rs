@@ -25,13 +25,8 @@ use tonic::codegen::http::{
 };
 use tonic::{Code, Status};
 
+use crate::method::path_of;
 use crate::pb;
-
-/// Path of the request Pull.
-pub(crate) const PULL: &str = "/cifar.ps.v1.ParameterServer/Pull";
-
-/// Path of the request Push.
-pub(crate) const PUSH: &str = "/cifar.ps.v1.ParameterServer/Push";
 
 /// The bytes before each message.
 const HEADER_BYTES: usize = 5;
@@ -42,16 +37,17 @@ const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
-/// A request that the server has so much time for.
+/// A request for a method, which the server has so much time for.
 pub(crate) fn request<M: Carrier>(
-    path: &'static str,
+    method: &str,
     timeout: Duration,
     messages: impl Stream<Item = M> + Send + 'static,
 ) -> Request<Body> {
     let body = StreamBody::new(frames(messages));
     let mut request = Request::new(Body::new(body));
     *request.method_mut() = Method::POST;
-    *request.uri_mut() = Uri::from_static(path);
+    let path = Uri::try_from(path_of(method));
+    *request.uri_mut() = path.expect("names of methods are made of letters");
     *request.version_mut() = Version::HTTP_2;
     let headers = request.headers_mut();
     headers.insert(TE, HeaderValue::from_static("trailers"));
@@ -86,19 +82,15 @@ fn frames<M: Carrier>(
 /// A message that may carry a part of a tensor.
 pub(crate) trait Carrier: Message + 'static {
     /// Numbers of the fields that lead to it, from the message's own to the tensor's, each below 16.
-    const FIELDS: &'static [u8];
-
-    /// The part.
-    fn tensor(&mut self) -> Option<&mut Bytes>;
-}
-
-impl Carrier for pb::PullRequest {
     const FIELDS: &'static [u8] = &[];
 
+    /// The part.
     fn tensor(&mut self) -> Option<&mut Bytes> {
         None
     }
 }
+
+impl Carrier for pb::PullRequest {}
 
 impl Carrier for pb::PullReply {
     const FIELDS: &'static [u8] = &[5];

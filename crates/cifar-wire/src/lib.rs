@@ -17,6 +17,8 @@ pub mod gradient_slot;
 
 mod shared_copy;
 
+mod method;
+
 mod convert;
 
 mod follower;

@@ -17,10 +17,11 @@ use tonic::{Extensions, Status};
 use crate::claims::{Claims, UnderWay};
 use crate::client::REQUEST_TIMEOUT;
 use crate::convert::{self, Then};
-use crate::framing::{Carrier, Messages, PULL, PUSH, answer};
+use crate::framing::{Carrier, Messages, answer};
 use crate::messages::{
     Assignment, Gradients, Pull, Push, Pushed, ReceivedGradients, Variables, Verdict,
 };
+use crate::method::{self, PULL, PUSH};
 use crate::pb;
 use crate::server::ParameterServer;
 use crate::transport::MAX_REQUEST_BYTES;
@@ -86,12 +87,12 @@ where
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let tensors = Arc::clone(&self.tensors);
-        match request.uri().path() {
-            PULL => Box::pin(async move {
+        match method::named_by(request.uri().path()) {
+            Some(PULL) => Box::pin(async move {
                 let answer = tensors.pull(request).await;
                 Ok(answer.unwrap_or_else(Status::into_http))
             }),
-            PUSH => Box::pin(async move {
+            Some(PUSH) => Box::pin(async move {
                 let answer = tensors.push(request).await;
                 Ok(answer.unwrap_or_else(Status::into_http))
             }),
