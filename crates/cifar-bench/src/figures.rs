@@ -60,9 +60,9 @@ pub const WORKER_RESIDENT_MB: &str = "worker_resident_mb";
 pub const PULL_MS: &str = "pull_ms";
 /// A push after which the step still waits for another tower.
 pub const PUSH_MS: &str = "push_ms";
-/// Such a pull and such a push, one after the other.
+/// Such a push and such a pull in one request.
 pub const PUSH_PULL_MS: &str = "push_pull_ms";
-/// A pull by a worker that holds the variables already: messages alone.
+/// A question and its answer of a few bytes: messages alone.
 pub const CONTROL_MS: &str = "control_ms";
 /// What is left of [`PUSH_PULL_MS`] without [`CONTROL_MS`].
 pub const DATA_MS: &str = "data_ms";

@@ -26,6 +26,7 @@ use cifar_worker::engine::NUM_TRUNK_VALUES;
 use cifar_worker::gradient_memory::GradientMemory;
 use cifar_worker::server_link::{Pulled, ServerLink};
 use clap::Args;
+use rustix::time::{ClockId, clock_gettime};
 
 use crate::fake_worker::{Answers, gradient, numerics};
 use crate::figures::{
@@ -109,7 +110,7 @@ struct StepTimes {
     push: Duration,
     control: Duration,
     push_commit_pull: Duration,
-    /// What both gradients took to write.
+    /// CPU time that both gradients took to write.
     writing: Duration,
 }
 
@@ -184,13 +185,14 @@ impl Worker {
         })
     }
 
+    /// The gradients where a worker would have computed them, and the CPU time of writing them there.
     fn write_gradients(&mut self) -> (Duration, GradientMemory) {
-        let began = Instant::now();
         let mut memory = self.link.gradient_memory();
         let (trunk, head) = self.gradients.split_at(NUM_TRUNK_VALUES);
-        memory.head_mut().copy_from_slice(head);
+        let (to_head, before) = (memory.head_mut(), cpu_time_of_this_thread());
+        to_head.copy_from_slice(head);
         memory.trunk_mut().copy_from_slice(trunk);
-        (began.elapsed(), memory)
+        (cpu_time_of_this_thread() - before, memory)
     }
 
     fn push_and_pull(&mut self, gradients: GradientMemory) -> anyhow::Result<Duration> {
@@ -202,6 +204,11 @@ impl Worker {
         self.work = pull(&mut self.link)?;
         Ok(began.elapsed())
     }
+}
+
+fn cpu_time_of_this_thread() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
 fn pull(link: &mut ServerLink) -> anyhow::Result<Work> {

@@ -1,7 +1,6 @@
 //! Memory of a file, lent to one user at a time.
 //!
-//! A place keeps its mapping for as long as the file is open: to map it anew for every state would cost
-//! more than to fill it.
+//! A place keeps its mapping: to map it anew for every user would cost more than to fill it.
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};
@@ -20,16 +19,21 @@ pub struct Place {
 
 impl Place {
     /// The place that is mapped.
+    ///
+    /// # Panics
+    ///
+    /// If it does not begin on a 64-byte boundary, as [`Values`] do.
     #[must_use]
     pub fn new(mapping: MmapMut) -> Self {
+        let begin = mapping.as_ptr().addr();
+        assert!(begin.is_multiple_of(64), "begins with a cache line");
         Place {
             home: Arc::new(Mutex::new(Some(mapping))),
         }
     }
 
     /// Whether nobody has it.
-    #[must_use]
-    pub fn is_free(&self) -> bool {
+    pub(crate) fn is_free(&self) -> bool {
         self.mapping().is_some()
     }
 
@@ -38,10 +42,11 @@ impl Place {
     ///
     /// # Panics
     ///
-    /// When they are looked at, if the place has no room for so many.
+    /// If the place has no room for so many.
     #[must_use]
     pub fn lend(&self, len: usize) -> Option<Values> {
         let mapping = self.mapping().take()?;
+        assert!(len * size_of::<f32>() <= mapping.len(), "there is room");
         let memory = LentMemory {
             mapping: Some(mapping),
             place: self.clone(),

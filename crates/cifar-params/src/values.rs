@@ -31,7 +31,7 @@ enum Memory {
     Own(Vec<Line>),
     /// Of nobody else's and no file's.
     Pages(MmapMut),
-    /// In a slot of a state file, which gets it back.
+    /// In a file, at a place that gets it back.
     Lent(LentMemory),
 }
 

@@ -112,7 +112,11 @@ impl ServerSlot {
         file.write_all_at(&header(num_values, nonce), 0)?;
         Ok(ServerSlot {
             header: SharedWords::map(&file, 0, GRADIENTS_OFFSET)?,
-            gradients: SharedWords::map(&file, GRADIENTS_OFFSET, gradient_bytes(num_values))?,
+            gradients: SharedWords::map_to_read(
+                &file,
+                GRADIENTS_OFFSET,
+                gradient_bytes(num_values),
+            )?,
             file,
             num_values,
             nonce,
@@ -207,7 +211,8 @@ pub struct WorkerSlot {
 }
 
 impl WorkerSlot {
-    /// Opens the slot that the server offers at `path`, for gradients of `num_values` numbers.
+    /// Opens the slot that the server offers at `path`, for gradients of `num_values` numbers. A slot is opened
+    /// once: what writes to its gradients is what this lends, and nothing else.
     ///
     /// # Errors
     ///
@@ -247,11 +252,11 @@ impl WorkerSlot {
     pub fn begin(&mut self) -> GradientsUnderWay {
         let values = self.gradients.lend(self.num_values);
         let values = values.expect("no gradients are under way");
-        self.header
-            .generation()
-            .store(NO_GENERATION, Ordering::Relaxed);
-        // Who sees one of the new gradients does not see the old generation any more.
-        fence(Ordering::Release);
+        // Who sees one of the new gradients does not see the old generation any more. They are written as any
+        // memory is, past the caches perhaps, so this is a barrier for all that comes after it.
+        let generation = self.header.generation();
+        generation.swap(NO_GENERATION, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
         self.last = Generation(self.last.0 + 1);
         GradientsUnderWay {
             values,
@@ -260,7 +265,7 @@ impl WorkerSlot {
         }
     }
 
-    /// Copies gradients in, over those before: [`begin`](Self::begin) to [`finish`](GradientsUnderWay::finish).
+    /// Copies gradients in that were not computed there: [`begin`](Self::begin) to [`finish`](GradientsUnderWay::finish).
     ///
     /// # Panics
     ///
@@ -275,6 +280,7 @@ impl WorkerSlot {
 /// Gradients that a worker is computing in its slot. They begin with whatever the slot held, and if they are
 /// dropped instead of finished, the slot holds none.
 #[derive(Debug)]
+#[must_use = "the slot holds no gradients any more"]
 pub struct GradientsUnderWay {
     values: Values,
     header: Arc<SharedWords>,
@@ -284,13 +290,10 @@ pub struct GradientsUnderWay {
 impl GradientsUnderWay {
     /// They are all there, and may be read as this generation from now on.
     pub fn finish(self) -> Generation {
-        let GradientsUnderWay {
-            values,
-            header,
-            generation,
-        } = self;
-        drop(values);
-        header.generation().store(generation.0, Ordering::Release);
+        let generation = self.generation;
+        self.header
+            .generation()
+            .store(generation.0, Ordering::Release);
         generation
     }
 }
@@ -317,7 +320,8 @@ fn place_of_gradients(file: &File, num_values: usize) -> io::Result<Place> {
         .len(gradient_bytes(num_values));
     #[expect(unsafe_code, reason = "a promise about the file")]
     // SAFETY: the file is sealed, so that nobody can cut it. Its server, the only one that knows of it besides
-    // this worker, never writes there, and reads with `shared_copy`, as if the kernel did.
+    // this worker, maps that part to read, and reads with `shared_copy`, as if the kernel did. This worker
+    // opens a slot once.
     let mapping = unsafe { options.map_mut(file) }?;
     Ok(Place::new(mapping))
 }
@@ -338,16 +342,26 @@ impl SharedWords {
         Ok(SharedWords { mapped })
     }
 
+    /// The same, for what the other process alone writes to.
+    fn map_to_read(file: &File, offset: usize, len: usize) -> io::Result<Self> {
+        let mapped = MmapOptions::new()
+            .offset(offset as u64)
+            .len(len)
+            .map_raw_read_only(file)?;
+        Ok(SharedWords { mapped })
+    }
+
     #[expect(
         unsafe_code,
         reason = "no crate lends memory of two processes as atomics; everything else follows from this"
     )]
     fn words(&self) -> &[AtomicU64] {
         let len = self.mapped.len() / size_of::<AtomicU64>();
-        // SAFETY: the mapping begins on a page, is `self.mapped.len()` bytes long, readable and
-        // writable, and lasts as long as `self`, which is borrowed. The seals keep the file from
-        // being cut under it. Any bits are a u64. This process reaches the words only as the
-        // atomics given out here, or by `shared_copy`, so that there are no data races.
+        // SAFETY: the mapping begins on a page, is `self.mapped.len()` bytes long, readable, and lasts
+        // as long as `self`, which is borrowed. The one word that is stored to is of a header, which
+        // is mapped to write. The seals keep the file from being cut under it. Any bits are a u64.
+        // This process reaches the words only as the atomics given out here, or by `shared_copy`, so
+        // that there are no data races.
         unsafe { std::slice::from_raw_parts(self.mapped.as_ptr().cast::<AtomicU64>(), len) }
     }
 
@@ -489,6 +503,14 @@ mod tests {
         assert_eq!(read(&server, second), None, "nobody finished the third");
         let fourth = worker.write(&[4.0; 3]);
         assert_eq!(read(&server, fourth), Some([4.0; 3].as_slice().into()));
+    }
+
+    #[test]
+    #[should_panic(expected = "no gradients are under way")]
+    fn a_slot_has_room_for_one_gradient() {
+        let (_server, mut worker) = slot(3);
+        let _under_way = worker.begin();
+        drop(worker.begin());
     }
 
     /// A reader beside a writer in haste never takes a mixture of two gradients for one of them.

@@ -47,9 +47,12 @@ pub struct OwnMemory {
 
 impl OwnMemory {
     pub(crate) fn new(num_values: usize) -> Self {
+        let num_head_values = num_values
+            .checked_sub(NUM_TRUNK_VALUES)
+            .expect("the layout is the model's");
         OwnMemory {
             trunk: Arc::new(Values::zeros(NUM_TRUNK_VALUES)),
-            head: Arc::new(Values::zeros(num_values - NUM_TRUNK_VALUES)),
+            head: Arc::new(Values::zeros(num_head_values)),
         }
     }
 
@@ -87,6 +90,22 @@ impl AsRef<[u8]> for Lent {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_travels_is_not_written_to() {
+        let mut memory = GradientMemory::Own(OwnMemory::new(NUM_TRUNK_VALUES + 2));
+        memory.head_mut().copy_from_slice(&[1.0, 2.0]);
+        let GradientMemory::Own(own) = &memory else {
+            panic!("it is its own");
+        };
+        let travels = own.head();
+        memory.head_mut()[0] = 7.0;
+        memory.trunk_mut()[0] = 7.0;
+        assert_eq!(
+            travels,
+            [1.0_f32.to_le_bytes(), 2.0_f32.to_le_bytes()].concat()
+        );
+    }
 
     #[test]
     fn memory_is_used_again_unless_the_connection_still_has_it() {

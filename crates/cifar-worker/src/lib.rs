@@ -1,13 +1,13 @@
 //! The tower step: variables and a batch in, loss and gradients out. The only crate that links
 //! libtorch.
 //!
-//! [`device`] and [`numerics`] say what is computed with, [`engine`] computes with it: on a CPU with
-//! the kernels of `cifar-kernels`, else with libtorch. There [`model`] is the network, [`gradients`]
-//! its training, [`eval`] its scoring, which [`evaluator`] does for whole checkpoints and
-//! [`score_text`] shows; [`predict`] shows it a [`picture`]. [`server_link`] is the worker's side of the
-//! protocol and [`follower_link`] the evaluator's, with heartbeats and retries (`persistence`,
-//! [`backoff`]); gradients are handed in from [`gradient_memory`]. [`summarizer`] makes what people look at, and [`training_loop`] puts them together in one
-//! glance. [`worker_program`] and [`eval_program`] are the command lines.
+//! [`device`] and [`numerics`] say what is computed with, [`engine`] computes with it: on a CPU with the
+//! kernels of `cifar-kernels`, else with libtorch. There [`model`] is the network, [`gradients`] its
+//! training, [`eval`] its scoring, which [`evaluator`] does for whole checkpoints and [`score_text`] shows;
+//! [`predict`] shows it a [`picture`]. [`server_link`] is the worker's side of the protocol and
+//! [`follower_link`] the evaluator's, with heartbeats and retries (`persistence`, [`backoff`]); gradients are
+//! handed in from [`gradient_memory`]. [`summarizer`] makes what people look at, and [`training_loop`] puts
+//! them together in one glance. [`worker_program`] and [`eval_program`] are the command lines.
 
 pub mod device;
 

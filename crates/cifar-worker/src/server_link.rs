@@ -223,7 +223,7 @@ impl ServerLink {
             registration: None,
             member: None,
             shared: None,
-            variables: HeldVariables::Sent(Bytes::new()),
+            variables: HeldVariables::Read(Values::zeros(0)),
             held: None,
             spare: None,
             next: None,
@@ -301,7 +301,7 @@ impl ServerLink {
         self.until_leaving(async move |conversation| conversation.pull(&heartbeat).await)
     }
 
-    /// The variables of the work that was pulled last, end to end in the layout's order.
+    /// The variables of the work that was pulled last, end to end in the layout's order; none before the first.
     #[must_use]
     pub fn variables(&self) -> &[f32] {
         match &self.conversation.variables {
@@ -310,11 +310,12 @@ impl ServerLink {
         }
     }
 
-    /// Memory to compute the gradients of the next tower step in.
+    /// Memory to compute the gradients of a tower step in. It is to be [pushed](Self::push) before the next
+    /// pull, or dropped, and what was sent of it ahead is forgotten then.
     ///
     /// # Panics
     ///
-    /// If what was taken before has neither been [pushed](Self::push) nor dropped.
+    /// If what was taken before is still there, or the layout is not the model's.
     pub fn gradient_memory(&mut self) -> GradientMemory {
         self.conversation.gradient_memory()
     }
@@ -556,10 +557,11 @@ impl Conversation {
             return Err(self.not_understood("it shares no memory"));
         };
         self.held = None;
-        let sent = HeldVariables::Sent(Bytes::new());
-        let mut variables = match mem::replace(&mut self.variables, sent) {
-            HeldVariables::Read(values) => values,
-            HeldVariables::Sent(_) => Values::zeros(self.layout.num_values()),
+        let none = HeldVariables::Read(Values::zeros(0));
+        let num_values = self.layout.num_values();
+        let mut variables = match mem::replace(&mut self.variables, none) {
+            HeldVariables::Read(values) if values.len() == num_values => values,
+            HeldVariables::Read(_) | HeldVariables::Sent(_) => Values::zeros(num_values),
         };
         let copied = shared
             .state
@@ -579,6 +581,7 @@ impl Conversation {
     }
 
     fn gradient_memory(&mut self) -> GradientMemory {
+        self.ahead = None;
         match (&mut self.shared, self.spare.take()) {
             (Some(shared), _) => GradientMemory::Slot(shared.slot.begin()),
             (None, Some(memory)) => GradientMemory::Own(memory.renewed()),

@@ -5,7 +5,7 @@ use std::path::Path;
 use cifar_params::{Layout, StateFileError, StateReader};
 use cifar_wire::gradient_slot::{SlotError, WorkerSlot};
 
-/// The state file, to read variables from, and the slot that gradients are written to.
+/// The state file, to read variables from, and the slot that gradients are computed in.
 #[derive(Debug)]
 pub struct SharedMemory {
     /// The server's state file.
