@@ -111,12 +111,12 @@ impl ServerSlot {
         getrandom(&mut nonce.0, GetRandomFlags::empty())?;
         file.write_all_at(&header(num_values, nonce), 0)?;
         Ok(ServerSlot {
-            header: SharedWords::map(&file, 0, GRADIENTS_OFFSET)?,
-            gradients: SharedWords::map_to_read(
-                &file,
-                GRADIENTS_OFFSET,
-                gradient_bytes(num_values),
-            )?,
+            header: SharedWords {
+                mapped: header_of(&file)?,
+            },
+            gradients: SharedWords {
+                mapped: part_of_gradients(num_values).map_raw_read_only(&file)?,
+            },
             file,
             num_values,
             nonce,
@@ -227,9 +227,9 @@ impl WorkerSlot {
         let nonce = nonce_in(&file, num_values).ok_or_else(|| SlotError::Foreign {
             path: path.to_owned(),
         })?;
-        let header = SharedWords::map(&file, 0, GRADIENTS_OFFSET).map_err(open_error)?;
+        let mapped = header_of(&file).map_err(open_error)?;
         Ok(WorkerSlot {
-            header: Arc::new(header),
+            header: Arc::new(SharedWords { mapped }),
             gradients: place_of_gradients(&file, num_values).map_err(open_error)?,
             num_values,
             nonce,
@@ -314,15 +314,11 @@ impl DerefMut for GradientsUnderWay {
 
 /// The gradients of a slot as the worker's own memory.
 fn place_of_gradients(file: &File, num_values: usize) -> io::Result<Place> {
-    let mut options = MmapOptions::new();
-    options
-        .offset(GRADIENTS_OFFSET as u64)
-        .len(gradient_bytes(num_values));
     #[expect(unsafe_code, reason = "a promise about the file")]
     // SAFETY: the file is sealed, so that nobody can cut it. Its server, the only one that knows of it besides
     // this worker, maps that part to read, and reads with `shared_copy`, as if the kernel did. This worker
     // opens a slot once.
-    let mapping = unsafe { options.map_mut(file) }?;
+    let mapping = unsafe { part_of_gradients(num_values).map_mut(file) }?;
     Ok(Place::new(mapping))
 }
 
@@ -333,24 +329,6 @@ struct SharedWords {
 }
 
 impl SharedWords {
-    /// The file is sealed and long enough.
-    fn map(file: &File, offset: usize, len: usize) -> io::Result<Self> {
-        let mapped = MmapOptions::new()
-            .offset(offset as u64)
-            .len(len)
-            .map_raw(file)?;
-        Ok(SharedWords { mapped })
-    }
-
-    /// The same, for what the other process alone writes to.
-    fn map_to_read(file: &File, offset: usize, len: usize) -> io::Result<Self> {
-        let mapped = MmapOptions::new()
-            .offset(offset as u64)
-            .len(len)
-            .map_raw_read_only(file)?;
-        Ok(SharedWords { mapped })
-    }
-
     #[expect(
         unsafe_code,
         reason = "no crate lends memory of two processes as atomics; everything else follows from this"
@@ -369,6 +347,20 @@ impl SharedWords {
     fn generation(&self) -> &AtomicU64 {
         &self.words()[GENERATION_WORD]
     }
+}
+
+/// The header, to read and to write. The file is sealed and has one.
+fn header_of(file: &File) -> io::Result<MmapRaw> {
+    MmapOptions::new().len(GRADIENTS_OFFSET).map_raw(file)
+}
+
+/// The part of a slot that the gradients are in.
+fn part_of_gradients(num_values: usize) -> MmapOptions {
+    let mut options = MmapOptions::new();
+    options
+        .offset(GRADIENTS_OFFSET as u64)
+        .len(gradient_bytes(num_values));
+    options
 }
 
 /// Whole words.

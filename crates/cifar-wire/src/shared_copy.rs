@@ -18,30 +18,19 @@ pub(crate) fn copy_out(from: &[AtomicU64], to: &mut [u8]) {
     assert!(to.len() <= size_of_val(from), "there are as many bytes");
     #[cfg(target_arch = "x86_64")]
     #[expect(unsafe_code, reason = "the processor's own copy")]
-    // SAFETY: both are as long as what is copied, and `to` is nobody else's.
-    unsafe {
-        copy(from.as_ptr().cast(), to.as_mut_ptr(), to.len());
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    copy_out_by_words(from, to);
-}
-
-/// # Safety
-///
-/// `len` bytes can be read at `from` and written at `to`, and they do not overlap.
-#[cfg(target_arch = "x86_64")]
-#[expect(unsafe_code, reason = "the processor's own copy")]
-unsafe fn copy(from: *const u8, to: *mut u8, len: usize) {
-    // SAFETY: the caller's promise; the direction flag is clear, as always between two statements of Rust.
+    // SAFETY: both are as long as what is copied, and `to` is nobody else's; the direction flag is clear, as
+    // always between two statements of Rust.
     unsafe {
         std::arch::asm!(
             "rep movsb",
-            inout("rcx") len => _,
-            inout("rsi") from => _,
-            inout("rdi") to => _,
+            inout("rcx") to.len() => _,
+            inout("rsi") from.as_ptr() => _,
+            inout("rdi") to.as_mut_ptr() => _,
             options(nostack, preserves_flags),
         );
     }
+    #[cfg(not(target_arch = "x86_64"))]
+    copy_out_by_words(from, to);
 }
 
 #[cfg_attr(target_arch = "x86_64", cfg(test))]

@@ -8,7 +8,6 @@
 //! Variables and gradients take the way that the [`DataPlane`] says, which is agreed with the server
 //! at each registration; whoever pulls and pushes sees no difference.
 
-use std::mem;
 use std::thread;
 use std::time::Duration;
 
@@ -161,8 +160,11 @@ struct Conversation {
     member: Option<Member>,
     /// Where variables and gradients need not travel.
     shared: Option<SharedMemory>,
-    /// The newest variables, and the digest of their state; none while they are being replaced.
-    variables: HeldVariables,
+    /// The newest variables, if they came over the wire: little-endian f32 at the alignment of numbers.
+    sent: Option<Bytes>,
+    /// The newest variables otherwise, read from shared memory.
+    read: Values,
+    /// The digest of their state; none while they are being replaced.
     held: Option<StateDigest>,
     /// Memory of gradients that were handed in over the wire, for those of the next tower step.
     spare: Option<OwnMemory>,
@@ -170,15 +172,6 @@ struct Conversation {
     next: Option<Assignment>,
     /// The next push, whose last part was sent ahead.
     ahead: Option<PushUnderWay>,
-}
-
-/// Variables where they came to lie.
-#[derive(Debug)]
-enum HeldVariables {
-    /// Read from shared memory.
-    Read(Values),
-    /// Received over the wire, at the alignment of numbers.
-    Sent(Bytes),
 }
 
 impl ServerLink {
@@ -223,7 +216,8 @@ impl ServerLink {
             registration: None,
             member: None,
             shared: None,
-            variables: HeldVariables::Read(Values::zeros(0)),
+            sent: None,
+            read: Values::zeros(layout.num_values()),
             held: None,
             spare: None,
             next: None,
@@ -301,12 +295,12 @@ impl ServerLink {
         self.until_leaving(async move |conversation| conversation.pull(&heartbeat).await)
     }
 
-    /// The variables of the work that was pulled last, end to end in the layout's order; none before the first.
+    /// The variables of the work that was pulled last, end to end in the layout's order; zeros before the first.
     #[must_use]
     pub fn variables(&self) -> &[f32] {
-        match &self.conversation.variables {
-            HeldVariables::Read(values) => values,
-            HeldVariables::Sent(bytes) => bytemuck::cast_slice(bytes),
+        match &self.conversation.sent {
+            Some(sent) => bytemuck::cast_slice(sent),
+            None => &self.conversation.read,
         }
     }
 
@@ -547,7 +541,7 @@ impl Conversation {
         if sent.len() != self.layout.size_bytes() {
             return Err(self.not_understood("its variables are of another size"));
         }
-        self.variables = HeldVariables::Sent(sent.clone());
+        self.sent = Some(sent.clone());
         self.held = Some(work.state_digest);
         Ok(Copied::Whole)
     }
@@ -557,16 +551,9 @@ impl Conversation {
             return Err(self.not_understood("it shares no memory"));
         };
         self.held = None;
-        let none = HeldVariables::Read(Values::zeros(0));
-        let num_values = self.layout.num_values();
-        let mut variables = match mem::replace(&mut self.variables, none) {
-            HeldVariables::Read(values) if values.len() == num_values => values,
-            HeldVariables::Read(_) | HeldVariables::Sent(_) => Values::zeros(num_values),
-        };
-        let copied = shared
-            .state
-            .read_variables(sequence, digest, &mut variables)?;
-        self.variables = HeldVariables::Read(variables);
+        self.sent = None;
+        let variables = &mut self.read;
+        let copied = shared.state.read_variables(sequence, digest, variables)?;
         self.held = (copied == Copied::Whole).then_some(digest);
         Ok(copied)
     }
