@@ -1,7 +1,11 @@
 //! Everything on one machine, started by one command.
 
-use std::fs;
-use std::path::Path;
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::fs::{self, Permissions};
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use cifar_cli::exit::Exit;
@@ -14,28 +18,32 @@ use serde_json::Value;
 use crate::cluster::undisturbed;
 use crate::files::names_in;
 use crate::http;
-use crate::program::{DEADLINE, EVAL, LAUNCHER, Program, SERVER, WORKER, command};
+use crate::program::{DEADLINE, EVAL, LAUNCHER, Program, SERVER, WORKER, command, eventually};
 use crate::terminal::Terminal;
 
 /// A step that a run without end comes to soon.
 const SOON: &str = ": step 10, loss = ";
 
-fn launcher(train_dir: &Path, flags: &[&str]) -> Command {
+pub(crate) fn launcher(train_dir: &Path, flags: &[&str]) -> Command {
     let mut launcher = command(LAUNCHER);
     launcher
         .args(["--ps-program", SERVER, "--worker-program", WORKER])
-        .args([
-            "--eval-program",
-            EVAL,
-            "--workers",
-            "2",
-            "--batch-size",
-            "16",
-        ])
+        .args(["--eval-program", EVAL, "--batch-size", "16"])
         .args(flags)
         .arg("--train-dir")
         .arg(train_dir);
+    if !flags.contains(&"--workers") {
+        launcher.args(["--workers", "2"]);
+    }
     launcher
+}
+
+/// A program that does what a shell is told.
+pub(crate) fn script(folder: &Path, text: &str) -> PathBuf {
+    let path = folder.join("program");
+    fs::write(&path, format!("#!/bin/sh\n{text}\n")).unwrap();
+    fs::set_permissions(&path, Permissions::from_mode(0o755)).unwrap();
+    path
 }
 
 /// Step of the newest checkpoint, which must be whole.
@@ -101,6 +109,7 @@ fn a_run_ends_with_a_summary_and_a_pipe_gets_no_control_characters() {
         " %  a worker computes it\n",
         "precision @ 1 = 0.",
         " on 102 test examples of synthetic:512.\n",
+        "Next steps:\n",
         &format!("Checkpoints, ledger and scores are in {dir}."),
         &format!("predict --checkpoint-dir {dir} IMAGE"),
         &format!("explain --train-dir {dir}"),
@@ -131,24 +140,205 @@ fn machines_get_json_alone_and_the_summary_as_one_line_of_it() {
     }
 }
 
+/// A run of a few steps.
+const SHORT: [&str; 5] = ["--data", "synthetic:512", "--max-steps", "20", "--no-eval"];
+
+/// A run without end.
+const ENDLESS: [&str; 4] = ["--data", "synthetic:512", "--max-steps", "1000000"];
+
 #[test]
 fn on_a_terminal_there_is_a_bar_with_the_time_left_and_a_line_for_each_worker() {
+    for (columns, rows) in [(60, 20), (80, 24), (120, 40)] {
+        let train_dir = tempfile::tempdir().unwrap();
+        let mut terminal =
+            Terminal::start(&mut launcher(train_dir.path(), &ENDLESS), columns, rows);
+        for text in [
+            "/1000000  loss ",
+            " examples/s  ",
+            " left",
+            "worker 0 ",
+            "worker 1 ",
+            " ms each  ",
+        ] {
+            terminal.wait_until_seen(text);
+        }
+        terminal.signal(Signal::INT);
+        assert_eq!(terminal.wait(), Exit::Interrupted);
+        assert!(newest_step(train_dir.path()) >= 1);
+        let left = terminal.everything();
+        assert!(left.contains("To go on:"), "{left}");
+        assert!(!left.contains(" examples/s"), "a bar is left:\n{left}");
+    }
+}
+
+#[test]
+fn workers_that_a_terminal_has_no_room_for_are_counted() {
     let train_dir = tempfile::tempdir().unwrap();
-    let flags = ["--data", "synthetic:512", "--max-steps", "1000000"];
-    let mut terminal = Terminal::start(&mut launcher(train_dir.path(), &flags), 120, 30);
-    for text in [
-        "/1000000  loss ",
-        " examples/s  ",
-        " left",
-        "worker 0 ",
-        "worker 1 ",
-        " ms each  ",
-    ] {
-        terminal.wait_until_seen(text);
+    let flags = [&ENDLESS[..], &["--workers", "4"]].concat();
+    let mut terminal = Terminal::start(&mut launcher(train_dir.path(), &flags), 80, 8);
+    terminal.wait_until_seen("and 2 more workers, ");
+    terminal.signal(Signal::INT);
+    assert_eq!(terminal.wait(), Exit::Interrupted);
+}
+
+#[test]
+fn a_terminal_that_is_resized_shows_one_bar() {
+    let train_dir = tempfile::tempdir().unwrap();
+    let mut terminal = Terminal::start(&mut launcher(train_dir.path(), &ENDLESS), 120, 40);
+    for (columns, rows) in [(60, 20), (100, 12), (80, 24)] {
+        terminal.wait_until_seen(" examples/s  ");
+        terminal.resize(columns, rows);
+        terminal.wait_until_seen(" left");
+        let bars = terminal.everything().matches(" examples/s").count();
+        assert_eq!(bars, 1, "{}", terminal.everything());
     }
     terminal.signal(Signal::INT);
     assert_eq!(terminal.wait(), Exit::Interrupted);
-    assert!(newest_step(train_dir.path()) >= 1);
+    let left = terminal.everything();
+    assert!(!left.contains(" examples/s"), "a bar is left:\n{left}");
+}
+
+#[test]
+fn a_terminal_that_cannot_be_drawn_on_gets_lines() {
+    for term in ["dumb", ""] {
+        let train_dir = tempfile::tempdir().unwrap();
+        let flags = ["--data", "synthetic:512", "--learning-rate", "1e30"];
+        let mut launcher = launcher(train_dir.path(), &flags);
+        let mut terminal = Terminal::start_as(term, &mut launcher, 80, 24);
+        assert_eq!(terminal.wait(), Exit::Diverged);
+        let seen = terminal.everything();
+        for text in ["step 0, loss = ", "Model diverged with loss = "] {
+            assert!(seen.contains(text), "{seen}");
+        }
+    }
+}
+
+#[test]
+fn a_terminal_shows_what_a_program_has_to_say_and_all_of_the_summary_once() {
+    for (columns, rows) in [(60, 20), (80, 24), (120, 40)] {
+        let train_dir = tempfile::tempdir().unwrap();
+        let mut launcher = launcher(train_dir.path(), &WITH_SCORES);
+        let mut terminal = Terminal::start(launcher.env("NO_COLOR", "1"), columns, rows);
+        assert_eq!(terminal.wait(), Exit::Complete);
+        let seen = terminal.everything();
+        let words: Vec<&str> = seen.split_whitespace().collect();
+        let seen = words.join(" ");
+        for text in [
+            "Trained steps 0 to 39 in ",
+            " % a worker computes it ",
+            " on 102 test examples of synthetic:512.",
+            "Checkpoints, ledger and scores are in ",
+            "Next steps:",
+        ] {
+            assert_eq!(seen.matches(text).count(), 1, "{text:?} in:\n{seen}");
+        }
+        assert!(!seen.contains(" examples/s "), "a bar is left:\n{seen}");
+        assert!(
+            !seen.contains("scoring the last"),
+            "a line is left:\n{seen}"
+        );
+    }
+}
+
+#[test]
+fn programs_that_may_not_write_to_the_terminal_do_not_hang_the_run() {
+    for (term, flags) in [
+        ("xterm", vec![]),
+        ("dumb", vec![]),
+        ("xterm", vec!["--eval"]),
+    ] {
+        let train_dir = tempfile::tempdir().unwrap();
+        let flags = [
+            &["--data", "synthetic:512", "--max-steps", "20"][..],
+            &flags,
+        ]
+        .concat();
+        let launcher = launcher(train_dir.path(), &flags);
+        // In a session of its own, whose terminal this one is.
+        let mut in_session = Command::new("setsid");
+        in_session
+            .arg("--ctty")
+            .arg("sh")
+            .args(["-c", r#"stty tostop; exec "$0" "$@""#])
+            .arg(launcher.get_program())
+            .args(launcher.get_args())
+            .env_remove("RUST_LOG");
+        let mut terminal = Terminal::start_as(term, &mut in_session, 80, 24);
+        assert_eq!(terminal.wait(), Exit::Complete);
+        assert!(terminal.everything().contains("precision @ 1 = "));
+    }
+}
+
+/// A program that cannot be loaded, one of another processor, and one that a bug ends.
+#[test]
+fn a_program_that_cannot_start_is_not_started_again_and_its_last_words_are_told() {
+    for (text, exit, told) in [
+        (
+            "echo 'error while loading shared libraries: libtorch_cpu.so' >&2; exit 127",
+            Exit::Permanent,
+            "ended with exit code 127 (it or a library that it needs was not found",
+        ),
+        (
+            "echo 'libtorch_cpu.so' >&2; exit 126",
+            Exit::Permanent,
+            "exit code 126",
+        ),
+        (
+            "echo 'libtorch_cpu.so' >&2; exit 101",
+            Exit::Unexpected,
+            "exit code 101",
+        ),
+        (
+            "echo 'libtorch_cpu.so' >&2; kill -ILL $$",
+            Exit::Permanent,
+            "exit code 132",
+        ),
+        (
+            "echo 'libtorch_cpu.so' >&2; kill -SYS $$",
+            Exit::Permanent,
+            "exit code 159",
+        ),
+        (
+            "echo 'libtorch_cpu.so' >&2; kill -XFSZ $$",
+            Exit::Disk,
+            "exit code 153",
+        ),
+    ] {
+        let scratch = tempfile::tempdir().unwrap();
+        let worker = script(scratch.path(), text);
+        let mut launcher = Program::start(
+            command(LAUNCHER)
+                .args(["--ps-program", SERVER, "--eval-program", EVAL])
+                .args([
+                    "--data",
+                    "synthetic:512",
+                    "--workers",
+                    "1",
+                    "--worker-program",
+                ])
+                .arg(&worker)
+                .arg("--train-dir")
+                .arg(scratch.path().join("run")),
+        );
+        assert_eq!(launcher.wait(), exit, "{text}");
+        launcher.assert_said(told);
+        let said = launcher.stderr();
+        let last = said.lines().last().unwrap();
+        assert!(last.contains("libtorch_cpu.so"), "{said}");
+        assert!(!said.contains("started again"), "{said}");
+    }
+}
+
+#[test]
+fn the_address_of_the_page_is_printed() {
+    let train_dir = tempfile::tempdir().unwrap();
+    let flags = ["--data", "synthetic:512", "--max-steps", "2", "--no-eval"];
+    let mut launcher = launcher(train_dir.path(), &flags);
+    let mut launcher = Program::start(launcher.args(["--http", "127.0.0.1:0"]));
+    assert_eq!(launcher.wait(), Exit::Complete);
+    let printed = launcher.stdout();
+    let address = printed.trim_end().strip_prefix("http ").unwrap();
+    assert!(address.parse::<SocketAddr>().unwrap().port() > 0);
 }
 
 /// The end of the launcher's stderr, which [`Program::wait`] waits for, comes when the last of its
@@ -176,7 +366,12 @@ fn a_launcher_that_is_killed_leaves_a_checkpoint_and_no_process() {
     let flags = ["--data", "synthetic:512", "--max-steps", "1000000"];
     let mut launcher = Program::start(&mut launcher(train_dir.path(), &flags));
     launcher.wait_until_said(SOON);
+    let server = child_of(&launcher, SERVER);
     launcher.kill();
+    let process = format!("/proc/{}", server.as_raw_pid());
+    eventually("the end of the server", || {
+        (!Path::new(&process).exists()).then_some(())
+    });
     assert!(newest_step(train_dir.path()) >= 10);
 }
 
@@ -272,4 +467,93 @@ fn without_cifar10_it_says_loudly_that_it_takes_the_synthetic_set() {
     let run = checkpoint::load(&path, &Layout::cifar10()).unwrap().run;
     assert_eq!(run.unwrap().data.to_string(), "synthetic");
     assert_eq!(names_in(&data_dir), [".cifar-10-batches-bin.lock"]);
+}
+
+/// Starts the launcher with and without a terminal, each time in a folder of its own.
+fn with_and_without_a_terminal(flags: &[&str], run: &Path) -> [Exit; 2] {
+    let mut on_terminal = launcher(&run.join("on-terminal"), flags);
+    let mut terminal = Terminal::start(&mut on_terminal, 120, 40);
+    let mut program = Program::start(&mut launcher(&run.join("-without"), flags));
+    [terminal.wait(), program.wait()]
+}
+
+#[test]
+fn every_flag_of_the_launcher_works_with_and_without_a_terminal() {
+    let scratch = tempfile::tempdir().unwrap();
+    let path = |name: &str| scratch.path().join(name).to_str().unwrap().to_owned();
+    let (token, data_dir, initial) = (path("token"), path("data"), path("initial.safetensors"));
+    fs::write(&token, "0123456789abcdef0123456789abcdef").unwrap();
+    let hash = "0".repeat(64);
+    let first = format!(
+        "--fresh --towers 2 --mode sync --replicas-to-aggregate 1 --seed 7 --input plain --data synthetic:512 \
+         --learning-rate 0.05 --num-epochs-per-decay 10 --decay-by examples --moving-average-decay 0.99 \
+         --kernels torch --threads 1 --max-steps 6 --log-frequency 5 --summary-steps 3 --checkpoint-steps 2 \
+         --checkpoint-secs 100 --keep-checkpoints 2 --worker-lease-secs 5 --min-workers 1 \
+         --stall-timeout-secs 60 --mixed --audit-fraction 0.5 --data-plane wire --eval --log-format text \
+         --log-level info --http 127.0.0.1:0 --insecure --token-file {token} --data-dir {data_dir} \
+         --data-url http://127.0.0.1:1/cifar.tar.gz --data-sha256 {hash}"
+    );
+    let second = format!(
+        "--data synthetic:512 --mode async --max-staleness 4 --scale-by-staleness --max-steps 9 --no-eval \
+         --init-from {initial}"
+    );
+    let on_gpu = "--data synthetic:512 --max-steps 1 --no-eval --gpus 1";
+    let words = |line: &'static str| line.split_whitespace();
+    let run = |line: &str, name: &str| {
+        let flags: Vec<&str> = line.split_whitespace().collect();
+        with_and_without_a_terminal(&flags, &scratch.path().join(name))
+    };
+
+    assert_eq!(run(&first, "first"), [Exit::Complete; 2]);
+    let trained = checkpoint::path_of(&scratch.path().join("first/-without"), GlobalStep(6));
+    fs::copy(trained, &initial).unwrap();
+    assert_eq!(run(&second, "second"), [Exit::Complete; 2]);
+    let [a, b] = run(on_gpu, "on-gpu");
+    assert_eq!(a, b);
+    assert!([Exit::Complete, Exit::Permanent].contains(&a), "{a:?}");
+
+    let by_launcher =
+        "--ps-program --worker-program --eval-program --workers --batch-size --train-dir";
+    let typed: BTreeSet<&str> = [&*first, &*second, on_gpu]
+        .into_iter()
+        .flat_map(str::split_whitespace)
+        .chain(words(by_launcher))
+        .collect();
+    let command = cifar_train::args::command();
+    let shown = command.get_arguments().filter(|flag| !flag.is_hide_set());
+    let missing: Vec<String> = shown
+        .filter_map(|flag| Some(format!("--{}", flag.get_long()?)))
+        .filter(|flag| !typed.contains(&**flag))
+        .collect();
+    assert_eq!(missing, [""; 0], "flags that no run here has");
+}
+
+#[test]
+fn a_train_dir_may_be_called_as_a_flag() {
+    let scratch = tempfile::tempdir().unwrap();
+    let launcher = launcher(
+        Path::new("run"),
+        &["--data", "synthetic:512", "--max-steps", "2"],
+    );
+    let mut in_scratch = command(LAUNCHER);
+    let of_run = |flag: &&OsStr| !["--train-dir", "run"].contains(&flag.to_str().unwrap());
+    in_scratch
+        .args(launcher.get_args().filter(of_run))
+        .arg("--train-dir=-x")
+        .current_dir(scratch.path());
+    let mut program = Program::start(&mut in_scratch);
+    assert_eq!(program.wait(), Exit::Complete);
+    assert_eq!(newest_step(&scratch.path().join("-x")), 2);
+    program.assert_said("--train-dir ./-x --max-steps 4");
+}
+
+#[test]
+fn logs_that_somebody_chose_by_the_environment_are_written_on_a_terminal_too() {
+    let train_dir = tempfile::tempdir().unwrap();
+    let mut launcher = launcher(train_dir.path(), &SHORT);
+    launcher.env("RUST_LOG", "cifar_worker=info");
+    let mut terminal = Terminal::start(&mut launcher, 120, 40);
+    assert_eq!(terminal.wait(), Exit::Complete);
+    let seen = terminal.everything();
+    assert!(seen.contains("registered"), "{seen}");
 }

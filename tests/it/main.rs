@@ -5,6 +5,7 @@
 //! something has happened meanwhile. A test that fails prints what its programs wrote.
 
 #![expect(clippy::unwrap_used, reason = "a test may stop where it fails")]
+#![expect(clippy::print_stderr, reason = "a test tells what it saw")]
 
 mod authority;
 mod browser;
@@ -33,6 +34,7 @@ mod attacks;
 mod security;
 
 mod bad_data;
+mod console;
 mod disk;
 mod divergence;
 mod modes;

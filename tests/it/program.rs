@@ -13,6 +13,7 @@ use rustix::process::{Pid, Signal, kill_process};
 pub(crate) const SERVER: &str = env!("CARGO_BIN_EXE_cifar-ps-dup");
 pub(crate) const WORKER: &str = env!("CARGO_BIN_EXE_cifar-worker-dup");
 pub(crate) const EVAL: &str = env!("CARGO_BIN_EXE_cifar-eval-dup");
+pub(crate) const DATA: &str = env!("CARGO_BIN_EXE_cifar-data-dup");
 pub(crate) const BENCH: &str = env!("CARGO_BIN_EXE_cifar-bench-dup");
 pub(crate) const LAUNCHER: &str = env!("CARGO_BIN_EXE_cifar-train-dup");
 

@@ -4,8 +4,9 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::num::NonZero;
 use std::process::{Child, Command};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::thread;
+use std::thread::{self, JoinHandle};
 
 use cifar_cli::exit::Exit;
 use rustix::fs::{Mode, OFlags};
@@ -22,22 +23,24 @@ pub(crate) struct Terminal {
     /// Our own hold of the program's end, to see how it leaves it.
     line: File,
     screen: Arc<Mutex<vt100::Parser>>,
+    /// Becomes true once the screen shows all that was written before [`END`].
+    is_at_end: Arc<AtomicBool>,
+    reader: JoinHandle<()>,
 }
 
 impl Terminal {
     /// Starts a program on a terminal of this size.
     pub(crate) fn start(command: &mut Command, columns: u16, rows: u16) -> Self {
+        Terminal::start_as("xterm-256color", command, columns, rows)
+    }
+
+    /// Starts a program on a terminal of this size, which is called `term`.
+    pub(crate) fn start_as(term: &str, command: &mut Command, columns: u16, rows: u16) -> Self {
         let (keyboard, line) = pair().expect("the system has terminals");
-        let size = Winsize {
-            ws_row: rows,
-            ws_col: columns,
-            ws_xpixel: 0,
-            ws_ypixel: 0,
-        };
-        tcsetwinsize(&line, size).expect("a terminal has a size");
+        tcsetwinsize(&line, winsize(columns, rows)).expect("a terminal has a size");
         let clone = || line.try_clone().expect("there are file descriptors");
         let child = command
-            .env("TERM", "xterm-256color")
+            .env("TERM", term)
             .stdin(clone())
             .stdout(clone())
             .stderr(clone())
@@ -46,25 +49,63 @@ impl Terminal {
         let screen = Arc::new(Mutex::new(vt100::Parser::new(
             size_of(rows),
             size_of(columns),
-            0,
+            HISTORY,
         )));
-        {
+        let is_at_end = Arc::<AtomicBool>::default();
+        let reader = {
+            let is_at_end = Arc::clone(&is_at_end);
             let mut output = keyboard.try_clone().expect("there are file descriptors");
             let screen = Arc::clone(&screen);
             thread::spawn(move || {
                 let mut piece = [0; 4096];
                 while let Ok(length @ 1..) = output.read(&mut piece) {
-                    let mut screen = screen.lock().expect("nobody panics with it");
-                    screen.process(&piece[..length]);
+                    let (written, end) = match piece[..length].split_last() {
+                        Some((&END, written)) => (written, true),
+                        _ => (&piece[..length], false),
+                    };
+                    screen
+                        .lock()
+                        .expect("nobody panics with it")
+                        .process(written);
+                    is_at_end.fetch_or(end, Ordering::Relaxed);
                 }
-            });
-        }
+            })
+        };
         Terminal {
             child,
             keyboard,
             line,
             screen,
+            is_at_end,
+            reader,
         }
+    }
+
+    /// Gives the terminal another size.
+    pub(crate) fn resize(&self, columns: u16, rows: u16) {
+        let mut screen = self.screen.lock().expect("nobody panics with it");
+        screen
+            .screen_mut()
+            .set_size(size_of(rows), size_of(columns));
+        tcsetwinsize(&self.line, winsize(columns, rows)).expect("a terminal has a size");
+    }
+
+    /// All that was written for good: what scrolled away, then what can be seen now.
+    pub(crate) fn everything(&self) -> String {
+        let mut parser = self.screen.lock().expect("nobody panics with it");
+        let screen = parser.screen_mut();
+        let mut rows: Vec<String> = Vec::new();
+        screen.set_scrollback(HISTORY);
+        let columns = screen.size().1.get();
+        for above in (1..=screen.scrollback()).rev() {
+            screen.set_scrollback(above);
+            rows.extend(screen.rows(0, columns).next());
+        }
+        screen.set_scrollback(0);
+        rows.extend(screen.rows(0, columns));
+        rows.iter()
+            .map(|row| format!("{}\n", row.trim_end()))
+            .collect()
     }
 
     /// What can be seen now.
@@ -103,11 +144,17 @@ impl Terminal {
         kill_process(Pid::from_child(&self.child), signal).expect("a child can be sent a signal");
     }
 
-    /// Waits for the end of the program.
+    /// Waits for the end of the program, and until all that it wrote can be seen.
     #[track_caller]
     pub(crate) fn wait(&mut self) -> Exit {
         let status = eventually("the end of a program", || {
             self.child.try_wait().expect("a child can be waited for")
+        });
+        // A terminal that was the program's session's own hangs up with it, and takes no more.
+        let _ = self.line.write_all(&[END]);
+        eventually("the end of what a program writes", || {
+            let is_all = self.is_at_end.load(Ordering::Relaxed) || self.reader.is_finished();
+            is_all.then_some(())
         });
         let exit = status.code().and_then(Exit::from_code);
         exit.unwrap_or_else(|| panic!("it ended with {status}:\n{}", self.seen()))
@@ -121,6 +168,21 @@ impl Drop for Terminal {
         if thread::panicking() {
             eprintln!("--- seen:\n{}", self.seen());
         }
+    }
+}
+
+/// What no program writes (the control character ENQ).
+const END: u8 = 5;
+
+/// Lines that a terminal keeps of what has scrolled away.
+const HISTORY: usize = 1000;
+
+fn winsize(columns: u16, rows: u16) -> Winsize {
+    Winsize {
+        ws_row: rows,
+        ws_col: columns,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
     }
 }
 

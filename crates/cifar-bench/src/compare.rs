@@ -9,6 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
+use cifar_cli::console::say;
 use clap::Args;
 use rustix::process::{Pid, Signal, kill_process};
 use serde::Serialize;
@@ -187,7 +188,7 @@ fn measure_in_turns(args: &CompareArgs, rows: &[Row]) -> Results {
             match run(row, deadline) {
                 Ok(figures) => {
                     let told = told(row, &figures);
-                    eprintln!("round {round} of {rounds}: {}: {told}", row.name);
+                    say(&format!("round {round} of {rounds}: {}: {told}", row.name));
                     results.measurements.push(Measurement {
                         round,
                         row: row.name.clone(),
@@ -196,7 +197,10 @@ fn measure_in_turns(args: &CompareArgs, rows: &[Row]) -> Results {
                 }
                 Err(error) => {
                     let reason = format!("{error:#}");
-                    eprintln!("round {round} of {rounds}: {}: failed: {reason}", row.name);
+                    say(&format!(
+                        "round {round} of {rounds}: {}: failed: {reason}",
+                        row.name
+                    ));
                     results.failed.push(Failed {
                         round,
                         row: row.name.clone(),
@@ -293,7 +297,7 @@ fn write(runs: &Path, setting: &Setting, results: &Results, text: &str) -> anyho
         let path = folder.join(name);
         fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
     }
-    eprintln!("written to {}", folder.display());
+    say(&format!("written to {}", folder.display()));
     Ok(())
 }
 

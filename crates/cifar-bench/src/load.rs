@@ -6,6 +6,7 @@ use std::iter;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
+use cifar_cli::console::say;
 use cifar_guard::Credentials;
 use cifar_params::{Layout, RunConfig};
 use cifar_wire::client::Client;
@@ -110,7 +111,7 @@ pub fn measure(args: &LoadArgs) -> anyhow::Result<Loads> {
         .context("cannot start the threads of the workers")?;
     let mut loads = Vec::new();
     for workers in numbers_of_workers(args.workers) {
-        eprintln!("{workers} of {} workers", args.workers);
+        say(&format!("{workers} of {} workers", args.workers));
         let load = measure_one(&runtime, args, workers)
             .with_context(|| format!("with {workers} workers"))?;
         loads.push(load);

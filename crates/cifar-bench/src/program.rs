@@ -4,6 +4,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
+use cifar_cli::console::say;
 use cifar_cli::exit::{Exit, Failure, report};
 use clap::{Parser, Subcommand};
 
@@ -62,7 +63,7 @@ fn run(verb: &Verb) -> Result<Exit, Failure> {
         Verb::Compare(args) => compare::compare(args)?,
         Verb::Load(args) => {
             let loads = load::measure(args)?;
-            eprint!("{loads}");
+            say(loads.to_string().trim_end());
             serde_json::to_string(&loads)?
         }
         Verb::Training(args) => serde_json::to_string(&training::measure(args)?)?,

@@ -15,6 +15,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow};
+use cifar_cli::console::say;
 use cifar_cli::exit::Failure;
 use cifar_data::Sha256Digest;
 use cifar_data::args::DataArgs;
@@ -123,7 +124,7 @@ fn score_what_has_no_score(args: &RecordArgs, layout: &Layout) -> Result<(), Fai
         };
         let mut evaluator = Evaluator::new(settings, args.data_args.clone(), None)?;
         for (step, path) in wanted {
-            eprintln!("scores the checkpoint of step {step}");
+            say(&format!("scores the checkpoint of step {step}"));
             let scorable = checkpoint::load_scorable(path, layout, variables)?;
             let (data, score) = evaluator.score(&scorable)?;
             writer.keep(&ScoreRecord {

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::process::{ExitCode, Termination};
 
+use crate::console;
+
 /// How a program ends. A bug that panics ends it with 101.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
@@ -108,8 +110,9 @@ impl<T, E: Into<anyhow::Error>> OrExit<T> for Result<T, E> {
 /// Ends a program: prints the failure, if any, as one line on stderr and gives its exit code.
 #[must_use]
 pub fn report(program: &str, result: Result<Exit, Failure>) -> ExitCode {
+    console::draw(Vec::new());
     let exit = result.unwrap_or_else(|failure| {
-        eprintln!("{program}: {failure}");
+        console::say_failure(program, &failure);
         failure.exit
     });
     ExitCode::from(exit as u8).report()

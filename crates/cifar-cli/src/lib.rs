@@ -5,6 +5,8 @@
 
 pub mod args;
 
+pub mod console;
+
 pub mod exit;
 
 pub mod logging;

@@ -1,11 +1,11 @@
 //! Logs on stderr, for people or for machines.
 
-use std::io;
-
 use clap::ValueEnum;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::FormatTime;
+
+use crate::console::{self, LogWriter};
 
 /// Who reads the logs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -42,11 +42,13 @@ pub struct LogArgs {
 /// If the filter cannot be understood, or logs already go somewhere.
 pub fn init(args: &LogArgs) -> anyhow::Result<()> {
     use anyhow::Context;
+    console::set_format(args.log_format);
     let filter = EnvFilter::try_new(&args.log_level)
         .with_context(|| format!("--log-level {:?} is no filter of logs", args.log_level))?;
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(io::stderr)
+        .with_writer(|| LogWriter)
+        .log_internal_errors(false)
         .with_target(false);
     let result = match args.log_format {
         LogFormat::Text => builder.with_ansi(false).with_timer(TutorialTime).try_init(),
@@ -57,7 +59,7 @@ pub fn init(args: &LogArgs) -> anyhow::Result<()> {
 
 /// Writes one of the lines that the tutorial's users know: date, time, colon, text.
 pub fn tutorial_line(text: &str) {
-    eprintln!("{}: {text}", timestamp());
+    console::say(&format!("{}: {text}", timestamp()));
 }
 
 /// Local date and time with microseconds, as Python prints `datetime.now()`.

@@ -6,6 +6,7 @@ use rustix::process::{Signal, set_parent_process_death_signal};
 use signal_hook::low_level::exit;
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::console;
 use crate::exit::Exit;
 
 /// Waits for SIGINT or SIGTERM and returns the exit code that leaving on it has.
@@ -43,7 +44,11 @@ pub fn end_when_asked() -> io::Result<()> {
         let _context = runtime.enter();
         asked_to_leave()?
     };
-    let wait = move || exit(runtime.block_on(asked) as i32);
+    let wait = move || {
+        let code = runtime.block_on(asked) as i32;
+        console::draw(Vec::new());
+        exit(code)
+    };
     thread::Builder::new().spawn(wait)?;
     Ok(())
 }

@@ -1,29 +1,31 @@
-//! How far a download is: a bar on a terminal, a log line every tenth elsewhere.
+//! How far a download is: a line that is drawn again and again on a terminal, a log line every tenth
+//! elsewhere.
 
-use std::fmt;
-use std::io::{self, IsTerminal};
+use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressState, ProgressStyle};
-
-/// The tutorial prints `>> Downloading NAME 12.3%`; so does this, and goes on with how fast.
-const TEMPLATE: &str =
-    ">> Downloading {msg} {tenths}% [{bar:30}] {bytes}/{total_bytes}, {bytes_per_sec}, {eta} left";
+use cifar_cli::console;
 
 /// A log gets a line each time this many more percent are there.
 const LOG_EVERY_PERCENT: u64 = 10;
 
-/// Shows how much of a file has come.
+/// A terminal gets a new line this often.
+const DRAW_EVERY: Duration = Duration::from_millis(100);
+
+const BYTES_OF_MB: f64 = 1e6;
+
+/// Shows how much of a file has come. Dropped, it leaves nothing on a terminal.
 #[derive(Debug)]
 pub struct Progress {
     name: String,
+    started: Instant,
     shown: Shown,
 }
 
 #[derive(Debug)]
 enum Shown {
-    /// Standard error is a terminal.
-    Bar(ProgressBar),
-    /// It is a file or a pipe. The next line is due at this percentage.
+    /// On a terminal, where it was drawn at this moment.
+    Drawn { at: Option<Instant> },
+    /// In the log. The next line is due at this percentage.
     Log { next_percent: u64 },
 }
 
@@ -31,13 +33,13 @@ impl Progress {
     /// Starts to show the download of `name`.
     #[must_use]
     pub fn new(name: &str) -> Self {
-        let shown = if io::stderr().is_terminal() {
-            Shown::Bar(bar(name))
-        } else {
-            Shown::Log { next_percent: 0 }
+        let shown = match console::canvas() {
+            Some(_) => Shown::Drawn { at: None },
+            None => Shown::Log { next_percent: 0 },
         };
         Progress {
             name: name.to_owned(),
+            started: now(),
             shown,
         }
     }
@@ -45,11 +47,12 @@ impl Progress {
     /// Shows that `received` of `total` bytes are there; `total` is `None` where nobody knows.
     pub fn set(&mut self, received: u64, total: Option<u64>) {
         match &mut self.shown {
-            Shown::Bar(bar) => {
-                if let Some(total) = total {
-                    bar.set_length(total);
+            Shown::Drawn { at } => {
+                if at.is_none_or(|at| at.elapsed() >= DRAW_EVERY) {
+                    *at = Some(now());
+                    let seconds = self.started.elapsed().as_secs_f64();
+                    console::draw(vec![line(&self.name, received, total, seconds)]);
                 }
-                bar.set_position(received);
             }
             Shown::Log { next_percent } => {
                 let Some(percent) = total.and_then(|total| (100 * received).checked_div(total))
@@ -72,23 +75,39 @@ impl Progress {
 
 impl Drop for Progress {
     fn drop(&mut self) {
-        if let Shown::Bar(bar) = &self.shown {
-            bar.abandon();
+        if let Shown::Drawn { .. } = self.shown {
+            console::draw(Vec::new());
         }
     }
 }
 
-fn bar(name: &str) -> ProgressBar {
-    let tenths = |state: &ProgressState, text: &mut dyn fmt::Write| {
-        // Nothing can be done about a terminal that takes no text.
-        let _ = write!(text, "{:.1}", 100.0 * state.fraction());
-    };
-    let style = ProgressStyle::with_template(TEMPLATE)
-        .expect("the template is a constant and parses")
-        .with_key("tenths", tenths);
-    ProgressBar::no_length()
-        .with_style(style)
-        .with_message(name.to_owned())
+#[expect(
+    clippy::disallowed_methods,
+    reason = "how fast a download goes changes no example"
+)]
+fn now() -> Instant {
+    Instant::now()
+}
+
+/// The tutorial prints `>> Downloading NAME 12.3%`; so does this, and goes on with how fast.
+fn line(name: &str, received: u64, total: Option<u64>, seconds: f64) -> String {
+    let mb = |bytes: u64| bytes as f64 / BYTES_OF_MB;
+    let rate = mb(received) / seconds.max(1e-9);
+    match total.filter(|total| *total > 0) {
+        Some(total) => {
+            let percent = 100.0 * received as f64 / total as f64;
+            let left = mb(total.saturating_sub(received)) / rate.max(1e-9);
+            format!(
+                ">> Downloading {name} {percent:.1}%  {:.1} of {:.1} MB  {rate:.1} MB/s  {left:.0} s left",
+                mb(received),
+                mb(total),
+            )
+        }
+        None => format!(
+            ">> Downloading {name}  {:.1} MB  {rate:.1} MB/s",
+            mb(received)
+        ),
+    }
 }
 
 #[cfg(test)]
@@ -96,7 +115,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_template_parses() {
-        bar("cifar-10-binary.tar.gz").finish();
+    fn a_line_says_how_much_is_there_how_fast_and_how_long_it_takes() {
+        let name = "cifar-10-binary.tar.gz";
+        for (received, total, expected) in [
+            (
+                17_000_000,
+                Some(170_000_000),
+                ">> Downloading cifar-10-binary.tar.gz 10.0%  17.0 of 170.0 MB  1.7 MB/s  90 s left",
+            ),
+            (
+                17_000_000,
+                None,
+                ">> Downloading cifar-10-binary.tar.gz  17.0 MB  1.7 MB/s",
+            ),
+        ] {
+            assert_eq!(line(name, received, total, 10.0), expected);
+        }
     }
 }

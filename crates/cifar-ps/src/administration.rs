@@ -1,8 +1,7 @@
 //! The verbs of `cifar-ps` that tell a running server what to do.
 
-use std::io::{self, Write};
-
 use anyhow::Context;
+use cifar_cli::console;
 use cifar_cli::exit::{Exit, Failure, OrExit};
 use cifar_guard::Credentials;
 use cifar_params::Layout;
@@ -43,6 +42,7 @@ pub fn give(order: Order, args: &ServerArgs) -> Result<Exit, Failure> {
             )
         })
     });
-    writeln!(io::stdout(), "step {}", answer?).context("cannot write to stdout")?;
+    // The order was carried out, whether or not anybody reads of it.
+    let _ = console::print(&format!("step {}\n", answer?))?;
     Ok(Exit::Complete)
 }

@@ -2,10 +2,11 @@
 //!
 //! Nothing is locked or written: a server may be at work in the same train dir.
 
-use std::io::{self, ErrorKind, Write};
+use std::io::ErrorKind;
 use std::path::Path;
 
-use anyhow::{Context, anyhow};
+use anyhow::anyhow;
+use cifar_cli::console;
 use cifar_cli::exit::{Exit, Failure, OrExit};
 use cifar_ledger::ledger_file::LEDGER_FILE;
 use cifar_ledger::{History, LedgerError, diff, explain, explain_step, verify};
@@ -22,7 +23,8 @@ use crate::args::Question;
 /// [`Failure`] if a ledger cannot be read, or stdout not be written.
 pub fn answer(question: &Question) -> Result<Exit, Failure> {
     let (text, exit) = text_and_exit(question)?;
-    print(&text)?;
+    // The answer is the exit code too, however much of the text was read.
+    let _ = console::print(&text)?;
     Ok(exit)
 }
 
@@ -80,20 +82,6 @@ fn failure_of(train_dir: &Path, error: LedgerError) -> Failure {
         ),
     };
     Failure::new(Exit::Permanent, anyhow!(error).context(advice))
-}
-
-/// Writes to stdout. That its reader has seen enough is no error.
-fn print(text: &str) -> Result<(), Failure> {
-    let mut stdout = io::stdout().lock();
-    let written = stdout
-        .write_all(text.as_bytes())
-        .and_then(|()| stdout.flush());
-    match written {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error)
-            .context("cannot write to stdout")
-            .or_exit(Exit::Disk),
-        _ => Ok(()),
-    }
 }
 
 #[cfg(test)]

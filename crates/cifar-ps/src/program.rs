@@ -1,6 +1,6 @@
 //! `main` of cifar-ps: from the command line to the end of the run.
 
-use std::io::{self, Write};
+use std::io;
 use std::net::ToSocketAddrs;
 use std::path::Path;
 use std::process::ExitCode;
@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, anyhow};
+use cifar_cli::console::{parse, print, say};
 use cifar_cli::exit::{Exit, Failure, OrExit, report};
 use cifar_cli::{logging, signals};
 use cifar_guard::Guard;
@@ -19,7 +20,6 @@ use cifar_params::{Layout, RunConfig, StateDigest};
 use cifar_sequence::GlobalStep;
 use cifar_wire::messages::{Order, Session, Status};
 use cifar_wire::traffic::Traffic;
-use clap::Parser;
 use tokio::net::TcpListener;
 use tracing::info;
 
@@ -45,7 +45,7 @@ const RUNTIME_THREADS: usize = 2;
 /// Runs the program with the arguments of this process.
 #[must_use]
 pub fn main() -> ExitCode {
-    let args = Args::parse();
+    let args: Args = parse();
     let result = match &args.verb {
         Some(Verb::Top(args)) => cifar_top::run(&args.server, &args.credentials),
         Some(Verb::Checkpoint(args)) => give(Order::SaveCheckpoint, args),
@@ -107,7 +107,7 @@ struct Listeners {
 
 impl Listeners {
     /// Says where, in lines for programs; the address for the workers.
-    fn announce(&self) -> anyhow::Result<String> {
+    fn announce(&self) -> Result<String, Failure> {
         let address = address_of(&self.workers)?;
         let mut lines = format!("listening {address}\n");
         if let Some(page) = &self.page {
@@ -118,7 +118,7 @@ impl Listeners {
         if let Some(health) = &self.health {
             lines.push_str(&format!("health {}\n", address_of(health)?));
         }
-        announce(&lines).context("cannot write to stdout")?;
+        announce(&lines)?;
         Ok(address)
     }
 }
@@ -152,13 +152,15 @@ fn view(train_dir: &Path, address: &str, args: &GuardArgs) -> Result<Exit, Failu
             traffic: None,
         };
         let page = Page::start(listener, source, &guard)?;
-        announce(&format!("http {address}\n")).context("cannot write to stdout")?;
+        announce(&format!("http {address}\n"))?;
         let train_dir = train_dir.display();
         let scheme = match guard.is_encrypted() {
             true => "https",
             false => "http",
         };
-        eprintln!("the page of {train_dir} is at {scheme}://{address}/ until Ctrl-C");
+        say(&format!(
+            "the page of {train_dir} is at {scheme}://{address}/ until Ctrl-C"
+        ));
         let exit = leave.await;
         page.finish().await;
         Ok(exit)
@@ -301,11 +303,9 @@ fn new_session() -> Session {
     Session(RandomState::new().hash_one(std::process::id()))
 }
 
-/// Writes lines that programs read to stdout, all at once: who has read the first may go.
-fn announce(lines: &str) -> io::Result<()> {
-    let mut stdout = io::stdout().lock();
-    stdout.write_all(lines.as_bytes())?;
-    stdout.flush()
+/// Writes lines that programs read to stdout. A server needs no reader.
+fn announce(lines: &str) -> Result<(), Failure> {
+    print(lines).map(|_| ())
 }
 
 /// The full configuration, so that a log says what it is of.

@@ -1,15 +1,17 @@
 //! The command line of `cifar-train`: its own flags, and those of the server, handed on.
 
-use std::ffi::OsString;
 use std::path::PathBuf;
 
+use cifar_cli::console::refuse;
 use cifar_cli::logging::LogArgs;
 use cifar_data::args::DataArgs;
+use cifar_ps::args::RunArgs;
 use cifar_wire::data_plane::DataPlane;
 use clap::parser::ValueSource;
 use clap::{ArgAction, ArgMatches, Args as _, CommandFactory, FromArgMatches, Parser};
 
 use crate::data_choice::DataChoice;
+use crate::flags::Flags;
 
 /// Steps of a run when --max-steps is not given: a few minutes on two cores.
 const MAX_STEPS: &str = "1000";
@@ -83,12 +85,21 @@ pub struct Args {
     /// The step at which the run is complete.
     pub max_steps: u64,
     /// The server's flags as they were typed.
-    pub server_flags: Vec<OsString>,
+    pub server_flags: Flags,
     /// The flags of data set and logs as they were typed, for workers and evaluation.
-    pub data_flags: Vec<OsString>,
-    /// As `data_flags`, of the logs.
-    pub log_flags: Vec<OsString>,
+    pub helper_flags: Flags,
+    /// Whether a setting of the run was typed, or a new run asked for.
+    pub names_the_run: bool,
+    /// Whether somebody chose which logs to write.
+    pub chose_logs: bool,
 }
+
+/// What the server's help says differently of itself.
+const TOWERS: &str = "Micro-batches per step, each computed by one worker at a time [default: the number of workers]";
+
+/// As [`TOWERS`].
+const HTTP: &str = "Show the run as it goes on a page at this address, HOST:PORT, with metrics at /metrics; port 0 \
+                    takes a free one. The address is printed as `http ADDR`";
 
 /// Flags of the server that the launcher sets itself, or that are of no use where all is on one machine.
 const SET_BY_LAUNCHER: [&str; 9] = [
@@ -112,6 +123,8 @@ pub fn command() -> clap::Command {
         .filter(|arg| !is_own(arg.get_id().as_str()))
         .map(|arg| match arg.get_id().as_str() {
             "max_steps" => arg.default_value(MAX_STEPS),
+            "towers" => arg.help(TOWERS),
+            "http" => arg.help(HTTP),
             _ => arg,
         });
     let server: Vec<clap::Arg> = server.collect();
@@ -129,17 +142,20 @@ impl Args {
     /// Reads the command line of this process; ends it where that is wrong or asks for help.
     #[must_use]
     pub fn parse() -> Self {
-        let matches = command().get_matches();
-        Args::from_matches(&matches).unwrap_or_else(|error| error.exit())
+        let matches = command().try_get_matches();
+        matches
+            .and_then(|matches| Args::from_matches(&matches))
+            .unwrap_or_else(|error| refuse(&error))
     }
 
     fn from_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
         let launch = Launch::from_arg_matches(matches)?;
         let typed = |command: clap::Command| typed_flags(command.get_arguments(), matches);
         let server: Vec<clap::Arg> = server_arguments().collect();
-        let mut server_flags = typed_flags(server.iter(), matches);
         let max_steps: u64 = *matches.get_one("max_steps").expect("it has a default");
-        server_flags.extend(["--max-steps".into(), max_steps.to_string().into()]);
+        let server_flags =
+            typed_flags(server.iter(), matches).set("max-steps", max_steps.to_string());
+        let run_flags = typed(RunArgs::augment_args(clap::Command::new("run")));
         Ok(Args {
             launch,
             train_dir: matches
@@ -147,43 +163,40 @@ impl Args {
                 .expect("it has a default")
                 .clone(),
             max_steps,
+            names_the_run: run_flags != Flags::default() || server_flags.contains("fresh"),
             server_flags,
-            data_flags: typed(DataArgs::augment_args(clap::Command::new("data"))),
-            log_flags: typed(LogArgs::augment_args(clap::Command::new("log"))),
+            helper_flags: typed(LogArgs::augment_args(DataArgs::augment_args(
+                clap::Command::new("helper"),
+            ))),
+            chose_logs: matches.value_source("log_level") != Some(ValueSource::DefaultValue),
         })
     }
 }
 
 /// Those of `arguments` that were typed, as another program can be given them. Values from the
 /// environment are not repeated: the programs inherit it.
-fn typed_flags<'a>(
-    arguments: impl Iterator<Item = &'a clap::Arg>,
-    matches: &ArgMatches,
-) -> Vec<OsString> {
-    let mut flags = Vec::new();
+fn typed_flags<'a>(arguments: impl Iterator<Item = &'a clap::Arg>, matches: &ArgMatches) -> Flags {
+    let mut flags = Flags::default();
     for arg in arguments {
         let id = arg.get_id().as_str();
         let typed = matches.try_contains_id(id).unwrap_or(false)
             && matches.value_source(id) == Some(ValueSource::CommandLine);
-        let Some(long) = arg.get_long().filter(|_| typed && id != "max_steps") else {
+        let Some(long) = arg.get_long().filter(|_| typed) else {
             continue;
         };
-        flags.push(format!("--{long}").into());
-        if matches!(arg.get_action(), ArgAction::Set) {
-            flags.extend(
-                matches
-                    .get_raw(id)
-                    .into_iter()
-                    .flatten()
-                    .map(OsString::from),
-            );
-        }
+        let value = matches.get_raw(id).and_then(|mut values| values.next());
+        flags = match (arg.get_action(), value) {
+            (ArgAction::Set, Some(value)) => flags.set(long, value),
+            _ => flags.switch(long),
+        };
     }
     flags
 }
 
 #[cfg(test)]
 mod tests {
+    use std::ffi::OsString;
+
     use super::*;
 
     fn parse(line: &str) -> Args {
@@ -193,6 +206,39 @@ mod tests {
                 .unwrap(),
         )
         .unwrap()
+    }
+
+    fn words(flags: &Flags) -> Vec<OsString> {
+        flags.words().collect()
+    }
+
+    #[test]
+    fn only_what_says_something_of_the_run_names_it() {
+        for (line, expected) in [
+            ("cifar-train", false),
+            (
+                "cifar-train --max-steps 5 --train-dir d --http 127.0.0.1:0",
+                false,
+            ),
+            ("cifar-train --log-frequency 1 --keep-checkpoints 2", false),
+            ("cifar-train --seed 1", true),
+            ("cifar-train --fresh", true),
+        ] {
+            assert_eq!(parse(line).names_the_run, expected, "{line}");
+        }
+    }
+
+    #[test]
+    fn the_help_tells_what_the_launcher_does_with_towers() {
+        let help = command().render_long_help().to_string();
+        let (_, towers) = help.split_once("--towers <N>").unwrap();
+        let (towers, _) = towers.split_once("--").unwrap();
+        let towers: Vec<&str> = towers.split_whitespace().collect();
+        assert!(
+            towers
+                .join(" ")
+                .ends_with("[default: the number of workers]")
+        );
     }
 
     #[test]
@@ -207,26 +253,20 @@ mod tests {
         );
         assert_eq!(args.launch.workers, Some(3));
         assert_eq!(
-            args.server_flags,
-            [
-                "--fresh",
-                "--seed",
-                "7",
-                "--log-format",
-                "json",
-                "--max-steps",
-                "20"
-            ]
+            words(&args.server_flags),
+            ["--fresh", "--max-steps=20", "--seed=7", "--log-format=json"]
         );
-        assert_eq!(args.data_flags, ["--data-dir", "d"]);
-        assert_eq!(args.log_flags, ["--log-format", "json"]);
+        assert_eq!(
+            words(&args.helper_flags),
+            ["--data-dir=d", "--log-format=json"]
+        );
     }
 
     #[test]
     fn a_run_is_short_unless_told_otherwise() {
         let args = parse("cifar-train");
         assert_eq!(args.max_steps, 1000);
-        assert_eq!(args.server_flags, ["--max-steps", "1000"]);
+        assert_eq!(words(&args.server_flags), ["--max-steps=1000"]);
         assert_eq!(args.train_dir, PathBuf::from("runs/default"));
     }
 

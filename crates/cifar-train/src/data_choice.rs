@@ -10,6 +10,8 @@ use cifar_sequence::DataSet;
 use cifar_sequence::data_set::UnknownDataSet;
 use tracing::warn;
 
+use crate::flags::Flags;
+
 /// What the user asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DataChoice {
@@ -43,11 +45,11 @@ pub fn server_flags(
     train_dir: &Path,
     fresh: bool,
     args: &DataArgs,
-) -> Result<[String; 2], Failure> {
+) -> Result<Flags, Failure> {
     match choice {
         DataChoice::Set(data_set) => {
             prepare(data_set, args)?;
-            Ok(["--data".to_owned(), data_set.to_string()])
+            Ok(Flags::default().set("data", data_set.to_string()))
         }
         DataChoice::Auto => {
             let of_run = if fresh { None } else { data_of_run(train_dir)? };
@@ -55,7 +57,7 @@ pub fn server_flags(
                 Some(data_set) => prepare(data_set, args).map(|()| data_set)?,
                 None => cifar10_or_synthetic(args)?,
             };
-            Ok(["--default-data".to_owned(), data_set.to_string()])
+            Ok(Flags::default().set("default-data", data_set.to_string()))
         }
     }
 }

@@ -1,69 +1,62 @@
 //! The evaluator that runs beside the training and follows its server.
 
-use std::ffi::OsString;
-use std::path::Path;
 use std::time::Duration;
 
 use cifar_cli::exit::{Exit, Failure};
-use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tracing::warn;
 
-use crate::processes::Program;
-use crate::progress::Progress;
+use crate::processes::{Plan, Program};
 
 /// How long the evaluator may take to end after its server has: that one waits for the last score.
 const FAREWELL: Duration = Duration::from_secs(30);
 
-/// An evaluator that runs. Dropped, it is ended.
+/// An evaluator that runs, whose scores appear on stdout as they come in. Dropped, it is ended.
 #[derive(Debug)]
 pub struct Evaluator {
     program: Program,
-    scores: JoinHandle<()>,
+    scores: Option<JoinHandle<()>>,
 }
 
 impl Evaluator {
-    /// Starts `file`, whose scores appear on stdout as they come in.
+    /// Starts it.
     ///
     /// # Errors
     ///
     /// If it cannot be started.
-    pub fn start(file: &Path, flags: &[OsString], progress: &Progress) -> Result<Self, Failure> {
-        let mut program = Program::start("cifar-eval", file, flags, progress.is_shown())?;
-        progress.pass_on(program.take_stderr());
-        let stdout = program.take_stdout();
-        let progress = progress.clone();
-        let scores = tokio::task::spawn_local(async move {
-            let Some(stdout) = stdout else { return };
-            let mut lines = BufReader::new(stdout).lines();
-            while let Ok(Some(line)) = lines.next_line().await {
-                if progress.result(&line).is_err() {
-                    return;
-                }
-            }
-        });
+    pub fn start(plan: &Plan) -> Result<Self, Failure> {
+        let mut program = Program::start(plan)?;
+        let scores = program.print_results();
         Ok(Evaluator { program, scores })
+    }
+
+    /// Waits for its end, however long that takes.
+    ///
+    /// # Errors
+    ///
+    /// A [`Failure`] with its exit code, if it does not end well.
+    pub async fn ended(&mut self) -> Result<(), Failure> {
+        let code = self.program.wait().await?;
+        if let Some(scores) = &mut self.scores {
+            // The last score may still be in the pipe.
+            let _ = scores.await;
+        }
+        match code == Exit::Complete as i32 {
+            true => Ok(()),
+            false => Err(self.program.failure(code)),
+        }
     }
 
     /// Waits for its end after that of the run; whether it has scored the last checkpoint.
     pub async fn finish(mut self) -> bool {
-        let ended = async {
-            let code = self.program.wait().await;
-            // The last score may still be in the pipe.
-            let _ = (&mut self.scores).await;
-            code
-        };
-        match timeout(FAREWELL, ended).await {
-            Ok(Ok(code)) if code == Exit::Complete as i32 => true,
-            Ok(Ok(code)) => {
-                warn!(
-                    exit_code = code,
-                    "the evaluator beside the training did not come to the end"
-                );
+        match timeout(FAREWELL, self.ended()).await {
+            Ok(Ok(())) => true,
+            Ok(Err(error)) => {
+                warn!(%error, "the evaluator beside the training did not come to the end");
                 false
             }
-            Ok(Err(_)) | Err(_) => false,
+            Err(_) => false,
         }
     }
 }

@@ -1,26 +1,35 @@
 //! Starts and ends the programs of a run.
 
+use std::cell::RefCell;
 use std::env;
-use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::rc::Rc;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
+use cifar_cli::console::{self, Reader};
 use cifar_cli::exit::{Exit, Failure, OrExit};
 use rustix::process::{Pid, Signal, kill_process};
-use tokio::io::{AsyncBufReadExt, BufReader};
-
-use tokio::process::{Child, ChildStderr, ChildStdout, Command};
+use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader, Lines};
+use tokio::process::{Child, ChildStdout, Command};
+use tokio::task::{JoinHandle, spawn_local};
+use tokio::time::timeout;
+use tracing::warn;
 
 use crate::args::Launch;
+use crate::flags::Flags;
 
 /// How long the server may take until it listens: it reads a checkpoint before.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How long a program may take to end once it was asked to: the server writes a checkpoint.
 const END_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long the last lines of a program that has ended may take to be read: a process that it
+/// started may hold its stderr open.
+const LAST_WORDS_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Where a server listens.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,11 +40,28 @@ pub struct Listening {
     pub page: Option<String>,
 }
 
+/// What a program is started with.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// What the program is called, such as `cifar-worker 0`.
+    pub name: String,
+    /// The program.
+    pub file: PathBuf,
+    /// Its flags.
+    pub flags: Flags,
+}
+
 /// A program that was started here and ends with this process at the latest.
+///
+/// What it writes to stderr is passed on line by line. It is in a process group of its own: Ctrl-C on a
+/// terminal goes to the launcher alone, which passes it on in order. So it may not write to the
+/// terminal itself: under `stty tostop` that would stop it.
 #[derive(Debug)]
 pub struct Program {
     name: String,
     child: Child,
+    last_words: Rc<RefCell<String>>,
+    passing_on: JoinHandle<()>,
 }
 
 /// The files of the programs.
@@ -86,53 +112,45 @@ fn find(given: Option<&PathBuf>, name: &str, launcher: &Path) -> Result<PathBuf,
 }
 
 impl Program {
-    /// Starts `file`. With `quiet`, what it writes to stderr is kept for [`take_stderr`].
-    ///
-    /// It is in a process group of its own: Ctrl-C on a terminal goes to the launcher alone, which
-    /// passes it on in order.
-    ///
-    /// [`take_stderr`]: Self::take_stderr
+    /// Starts a program.
     ///
     /// # Errors
     ///
-    /// If it cannot be started.
-    pub fn start(
-        name: &str,
-        file: &Path,
-        flags: &[OsString],
-        quiet: bool,
-    ) -> Result<Self, Failure> {
-        let stderr = || {
-            if quiet {
-                Stdio::piped()
-            } else {
-                Stdio::inherit()
-            }
-        };
-        let child = Command::new(file)
-            .args(flags)
+    /// [`Exit::Permanent`] if it cannot be started.
+    pub fn start(plan: &Plan) -> Result<Self, Failure> {
+        let mut child = Command::new(&plan.file)
+            .args(plan.flags.words())
             .arg("--leave-with-parent")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(stderr())
+            .stderr(Stdio::piped())
             .process_group(0)
             .kill_on_drop(true)
             .spawn()
-            .with_context(|| format!("cannot start {}", file.display()))?;
+            .with_context(|| format!("cannot start {}", plan.file.display()))
+            .or_exit(Exit::Permanent)?;
+        let last_words = Rc::<RefCell<String>>::default();
+        let stderr = child.stderr.take().expect("it is piped");
         Ok(Program {
-            name: name.to_owned(),
+            name: plan.name.clone(),
             child,
+            passing_on: spawn_local(pass_on(stderr, Rc::clone(&last_words))),
+            last_words,
         })
     }
 
-    /// What it writes to stderr, once.
-    pub fn take_stderr(&mut self) -> Option<ChildStderr> {
-        self.child.stderr.take()
-    }
-
-    /// What it writes to stdout, once.
-    pub fn take_stdout(&mut self) -> Option<ChildStdout> {
-        self.child.stdout.take()
+    /// Passes on what it writes to stdout, as results of this program, until nobody reads them.
+    pub fn print_results(&mut self) -> Option<JoinHandle<()>> {
+        let mut lines = self.take_stdout()?;
+        Some(spawn_local(async move {
+            while let Ok(Some(line)) = lines.next_line().await {
+                match console::print(&format!("{line}\n")) {
+                    Ok(Reader::Present) => {}
+                    Ok(Reader::Gone) => return,
+                    Err(error) => return warn!(%error, "results are lost"),
+                }
+            }
+        }))
     }
 
     /// Where it listens, which a server writes first; with `has_page`, for browsers too.
@@ -141,12 +159,7 @@ impl Program {
     ///
     /// If it ends before, with its exit code, or does not say in time.
     pub async fn listening(&mut self, has_page: bool) -> Result<Listening, Failure> {
-        let stdout = self
-            .child
-            .stdout
-            .take()
-            .context("the server's output was read before")?;
-        let mut lines = BufReader::new(stdout).lines();
+        let mut lines = self.take_stdout().context("it was read before")?;
         let read = async {
             let address = after(lines.next_line().await?, "listening ");
             let page = match address.is_some() && has_page {
@@ -155,16 +168,21 @@ impl Program {
             };
             Ok::<_, io::Error>((address, page))
         };
-        let read = tokio::time::timeout(START_TIMEOUT, read)
+        let read = timeout(START_TIMEOUT, read)
             .await
-            .context("the server does not say where it listens")
+            .with_context(|| {
+                format!(
+                    "{} has not said where it listens for {} s",
+                    self.name,
+                    START_TIMEOUT.as_secs()
+                )
+            })
             .or_exit(Exit::TryAgain)?;
         match read.context("cannot read what the server writes")? {
             (Some(address), page) if page.is_some() == has_page => Ok(Listening { address, page }),
-            // It has said why on stderr.
             _ => {
                 let code = self.wait().await?;
-                Err(ended(&self.name, code))
+                Err(self.failure(code))
             }
         }
     }
@@ -181,6 +199,9 @@ impl Program {
             .wait()
             .await
             .with_context(|| format!("cannot wait for {}", self.name))?;
+        if !self.passing_on.is_finished() {
+            let _ = timeout(LAST_WORDS_TIMEOUT, &mut self.passing_on).await;
+        }
         Ok(status
             .code()
             .unwrap_or_else(|| 128 + status.signal().unwrap_or(0)))
@@ -205,7 +226,7 @@ impl Program {
     ///
     /// If the system does not tell.
     pub async fn wait_or_kill(&mut self) -> Result<i32, Failure> {
-        if let Ok(code) = tokio::time::timeout(END_TIMEOUT, self.wait()).await {
+        if let Ok(code) = timeout(END_TIMEOUT, self.wait()).await {
             return code;
         }
         self.child
@@ -214,10 +235,29 @@ impl Program {
         self.wait().await
     }
 
-    /// For people.
+    /// The failure of the launcher when this program has ended with `code`.
     #[must_use]
-    pub fn name(&self) -> &str {
-        &self.name
+    pub fn failure(&self, code: i32) -> Failure {
+        failure(&self.name, code, &self.last_words.borrow())
+    }
+
+    fn take_stdout(&mut self) -> Option<Lines<BufReader<ChildStdout>>> {
+        Some(BufReader::new(self.child.stdout.take()?).lines())
+    }
+}
+
+/// Passes on the lines of a program, and keeps the last one.
+async fn pass_on(stderr: impl AsyncRead + Unpin, last_words: Rc<RefCell<String>>) {
+    let mut reader = BufReader::new(stderr);
+    let mut line = Vec::new();
+    while let Ok(1..) = reader.read_until(b'\n', &mut line).await {
+        let text = String::from_utf8_lossy(&line);
+        let text = text.trim_end_matches('\n');
+        console::pass_on(text);
+        if !text.trim().is_empty() {
+            text.clone_into(&mut last_words.borrow_mut());
+        }
+        line.clear();
     }
 }
 
@@ -226,11 +266,116 @@ fn after(line: Option<String>, word: &str) -> Option<String> {
     Some(line?.strip_prefix(word)?.to_owned())
 }
 
-/// The failure of the launcher when a program has ended with `code`.
+/// What an exit code means that none of our programs chooses, and that starting the program again
+/// cannot change.
+fn final_code(code: i32) -> Option<(Exit, &'static str)> {
+    let signal = |signal: Signal| 128 + signal.as_raw();
+    Some(match code {
+        101 => (
+            Exit::Unexpected,
+            "it panicked, which is a bug: please report its last words",
+        ),
+        126 => (
+            Exit::Permanent,
+            "the system cannot execute it: is it built for this machine?",
+        ),
+        127 => (
+            Exit::Permanent,
+            "it or a library that it needs was not found: build it again, or name the library's folder in LD_LIBRARY_PATH",
+        ),
+        code if code == signal(Signal::ILL) => (
+            Exit::Permanent,
+            "this processor lacks an instruction that it was built for: build it on this machine",
+        ),
+        code if code == signal(Signal::SYS) => (
+            Exit::Permanent,
+            "the system forbids a call that it needs: look at the seccomp filter of this container",
+        ),
+        code if code == signal(Signal::XFSZ) => (
+            Exit::Disk,
+            "a file would be larger than this user may write: raise `ulimit -f`",
+        ),
+        _ => return None,
+    })
+}
+
+/// Whether starting a program again cannot change that it ends with this code.
 #[must_use]
-pub fn ended(name: &str, code: i32) -> Failure {
-    let exit = Exit::from_code(code)
-        .filter(|exit| *exit != Exit::Complete)
-        .unwrap_or(Exit::Unexpected);
-    Failure::new(exit, anyhow!("{name} ended with exit code {code}"))
+pub fn is_final(code: i32) -> bool {
+    let is_ours = [Exit::Usage, Exit::Permanent, Exit::Disk]
+        .iter()
+        .any(|exit| *exit as i32 == code);
+    is_ours || final_code(code).is_some()
+}
+
+/// Whether a program with this code was ended by a signal that it knew nothing about, and may do
+/// better at another start.
+#[must_use]
+pub fn was_killed(code: i32) -> bool {
+    code > 128
+        && final_code(code).is_none()
+        && ![Exit::Interrupted as i32, Exit::Terminated as i32].contains(&code)
+}
+
+fn failure(name: &str, code: i32, last_words: &str) -> Failure {
+    let mut text = format!("{name} ended with exit code {code}");
+    let exit = match final_code(code) {
+        Some((exit, advice)) => {
+            text += &format!(" ({advice})");
+            exit
+        }
+        None => Exit::from_code(code)
+            .filter(|exit| *exit != Exit::Complete)
+            .unwrap_or(Exit::Unexpected),
+    };
+    if !last_words.is_empty() {
+        text += &format!("; its last words: {last_words}");
+    }
+    Failure::new(exit, anyhow!(text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_code_is_told_as_it_is_with_what_to_do() {
+        for (code, exit, words) in [
+            (78, Exit::Permanent, "with exit code 78; its last words: no"),
+            (101, Exit::Unexpected, "with exit code 101 (it panicked"),
+            (
+                126,
+                Exit::Permanent,
+                "with exit code 126 (the system cannot",
+            ),
+            (127, Exit::Permanent, "LD_LIBRARY_PATH"),
+            (132, Exit::Permanent, "with exit code 132 (this processor"),
+            (153, Exit::Disk, "ulimit -f"),
+            (159, Exit::Permanent, "seccomp"),
+            (3, Exit::Unexpected, "with exit code 3"),
+        ] {
+            let failure = failure("cifar-worker 0", code, "no");
+            assert_eq!(failure.exit(), exit, "{code}");
+            assert!(failure.to_string().contains(words), "{failure}");
+        }
+    }
+
+    #[test]
+    fn a_program_is_started_again_where_that_may_help() {
+        for (code, is_worth_it) in [
+            (75, true),
+            (137, true),
+            (139, true),
+            (134, true),
+            (78, false),
+            (101, false),
+            (126, false),
+            (127, false),
+            (132, false),
+            (153, false),
+        ] {
+            assert_eq!(!is_final(code), is_worth_it, "{code}");
+            assert_eq!(was_killed(code), is_worth_it && code > 128, "{code}");
+        }
+    }
 }

@@ -1,12 +1,12 @@
 //! `main` of cifar-train.
 
-use std::ffi::OsString;
 use std::path::Path;
 use std::pin::pin;
-use std::process::{ExitCode, Stdio};
+use std::process::ExitCode;
 use std::thread;
 
 use anyhow::Context;
+use cifar_cli::console;
 use cifar_cli::exit::{Exit, Failure, OrExit, report};
 use cifar_cli::logging::{self, LogFormat};
 use cifar_cli::signals;
@@ -14,24 +14,20 @@ use cifar_guard::Credentials;
 use cifar_guard::args::CredentialArgs;
 use cifar_params::checkpoint;
 use cifar_sequence::GlobalStep;
-use tokio::process::Command;
 use tokio::sync::oneshot;
 use tokio::task::LocalSet;
 
 use crate::args::Args;
 use crate::data_choice;
 use crate::evaluator::Evaluator;
-use crate::processes::{Listening, Program, Programs, ended};
-use crate::progress::Progress;
+use crate::flags::Flags;
+use crate::processes::{Listening, Plan, Program, Programs};
+use crate::progress;
 use crate::summary;
-use crate::supervise::{Server, WorkerPlan, supervise};
+use crate::supervise::{Server, supervise};
 
 /// A free port of this machine, which the server names in its first line.
 const ANY_PORT: &str = "127.0.0.1:0";
-
-/// Flags of the server that say where it listens.
-const LISTEN: &str = "--listen";
-const HTTP: &str = "--http";
 
 /// Runs the program with the arguments of this process.
 #[must_use]
@@ -51,20 +47,19 @@ fn run(args: &Args) -> Result<Exit, Failure> {
 
 async fn launch(args: &Args) -> Result<Exit, Failure> {
     let mut leave = pin!(signals::asked_to_leave()?);
-    let launch = &args.launch;
-    let programs = Programs::find(launch)?;
+    let programs = Programs::find(&args.launch)?;
     // What is wrong with the token shows before anything is started.
     let credentials = Credentials::new(&CredentialArgs {
-        token_file: launch.token_file.clone(),
+        token_file: args.launch.token_file.clone(),
         ..CredentialArgs::default()
     })
     .or_exit(Exit::Permanent)?;
     if let Some(step) = complete_run(args)? {
-        let train_dir = args.train_dir.display();
-        eprintln!(
-            "the run in {train_dir} is complete at step {step}; a higher --max-steps goes on with it, \
-             --fresh begins a new one"
-        );
+        console::say(&format!(
+            "the run in {} is complete at step {step}; a higher --max-steps goes on with it, \
+             --fresh begins a new one",
+            args.train_dir.display()
+        ));
         return finish(args, &programs, IsScored::NotYet, leave).await;
     }
     let data = tokio::select! {
@@ -73,54 +68,61 @@ async fn launch(args: &Args) -> Result<Exit, Failure> {
     };
 
     let num_workers = number_of_workers(args);
-    let progress = Progress::new(args.max_steps);
-    let server_flags = server_flags(args, data, num_workers, progress.is_shown());
-    let mut server = Program::start(
-        "cifar-ps",
-        &programs.server,
-        &server_flags,
-        progress.is_shown(),
-    )?;
-    progress.pass_on(server.take_stderr());
-    let has_page = server_flags.iter().any(|flag| flag == HTTP);
-    let listening = server.listening(has_page).await?;
+    let plan = Plan {
+        name: "cifar-ps".to_owned(),
+        file: programs.server.clone(),
+        flags: server_flags(args, data, num_workers),
+    };
+    let has_page = plan.flags.contains("http");
+    let mut server = Program::start(&plan)?;
+    let listening = tokio::select! {
+        listening = server.listening(has_page) => listening?,
+        exit = &mut leave => return Ok(exit),
+    };
     if let Some(page) = &listening.page {
-        progress.say(&format!("the page of the run is at http://{page}/"));
+        // The run goes on whether or not anybody reads where its page is.
+        let _ = console::print(&format!("http {page}\n"))?;
+        console::say(&format!("the page of the run is at http://{page}/"));
     }
     let address = listening.address.clone();
 
-    let plans = (0..num_workers)
-        .map(|number| WorkerPlan {
-            name: format!("cifar-worker {number}"),
-            file: programs.worker.clone(),
-            flags: worker_flags(args, &address, number),
-        })
-        .collect();
-    let evaluator = match launch.eval {
-        true => {
-            let flags = evaluator_flags(args, &address);
-            Some(Evaluator::start(&programs.eval, &flags, &progress)?)
-        }
-        false => None,
+    let worker = |number| Plan {
+        name: format!("cifar-worker {number}"),
+        file: programs.worker.clone(),
+        flags: worker_flags(args, &address, number),
     };
+    let workers = (0..num_workers).map(worker).collect();
+    let evaluator = args.launch.eval.then(|| {
+        Evaluator::start(&Plan {
+            name: "cifar-eval".to_owned(),
+            file: programs.eval.clone(),
+            // It leaves the workers the machine but for one thread.
+            flags: client_flags(args, &address).set("threads", "1"),
+        })
+    });
+    let evaluator = evaluator.transpose()?;
     let server = Server {
         program: server,
-        flags: flags_of_restart(&server_flags, &listening),
-        file: programs.server.clone(),
+        restart: restart(plan, &listening),
         has_page,
     };
-    let drawing = tokio::task::spawn_local(progress.clone().follow(address, credentials));
-    let result = supervise(server, plans, &progress, leave.as_mut()).await;
+    let drawing = tokio::task::spawn_local(progress::follow(address, credentials));
+    let result = supervise(server, workers, leave.as_mut()).await;
     drawing.abort();
-    progress.clear();
+    progress::clear();
     match result? {
         Exit::Complete => {}
-        exit => return Ok(exit),
+        exit => {
+            if args.launch.log.log_format == LogFormat::Text {
+                console::say(&summary::of_interrupted(&args.train_dir));
+            }
+            return Ok(exit);
+        }
     }
     let is_scored = match evaluator {
         None => IsScored::NotYet,
         Some(evaluator) => tokio::select! {
-            is_done = evaluator.finish() => if is_done { IsScored::Already } else { IsScored::NotYet },
+            is_done = wait_for(evaluator) => is_done,
             exit = &mut leave => return Ok(exit),
         },
     };
@@ -134,6 +136,17 @@ enum IsScored {
     NotYet,
 }
 
+/// Waits for the last score of the evaluator that ran beside the training.
+async fn wait_for(evaluator: Evaluator) -> IsScored {
+    progress::show("scoring the last checkpoint");
+    let is_done = evaluator.finish().await;
+    progress::clear();
+    match is_done {
+        true => IsScored::Already,
+        false => IsScored::NotYet,
+    }
+}
+
 /// Scores the complete run, if that is wanted and was not done meanwhile, and tells how it went.
 async fn finish(
     args: &Args,
@@ -142,13 +155,15 @@ async fn finish(
     leave: impl Future<Output = Exit>,
 ) -> Result<Exit, Failure> {
     if is_scored == IsScored::NotYet && !args.launch.no_eval {
+        progress::show("scoring the last checkpoint");
         tokio::select! {
             scored = score(args, &programs.eval) => scored?,
             exit = leave => return Ok(exit),
         }
+        progress::clear();
     }
     match args.launch.log.log_format {
-        LogFormat::Text => eprint!("\n{}", summary::text(&args.train_dir, programs)),
+        LogFormat::Text => console::say(&format!("\n{}", summary::text(&args.train_dir, programs))),
         LogFormat::Json => summary::log(&args.train_dir),
     }
     Ok(Exit::Complete)
@@ -158,18 +173,7 @@ async fn finish(
 ///
 /// Where a setting of the run was typed, the server is to say whether it is the same run.
 fn complete_run(args: &Args) -> Result<Option<GlobalStep>, Failure> {
-    const SAY_NOTHING_OF_THE_RUN: [&str; 7] = [
-        "--max-steps",
-        "--train-dir",
-        "--http",
-        "--insecure",
-        "--token-file",
-        "--log-format",
-        "--log-level",
-    ];
-    let flags = || args.server_flags.iter().filter_map(|flag| flag.to_str());
-    let mut settings = flags().filter(|flag| flag.starts_with("--"));
-    if settings.any(|flag| !SAY_NOTHING_OF_THE_RUN.contains(&flag)) {
+    if args.names_the_run {
         return Ok(None);
     }
     let newest = checkpoint::list(&args.train_dir)
@@ -181,15 +185,11 @@ fn complete_run(args: &Args) -> Result<Option<GlobalStep>, Failure> {
         .filter(|step| step.0 >= args.max_steps))
 }
 
-fn is_fresh(args: &Args) -> bool {
-    args.server_flags.iter().any(|flag| flag == "--fresh")
-}
-
 /// Runs [`data_choice::server_flags`], which may take as long as a download, on a thread of its own.
 /// Nobody waits for that thread once this future is dropped: it ends with the process.
-async fn choose_data(args: &Args) -> Result<[String; 2], Failure> {
+async fn choose_data(args: &Args) -> Result<Flags, Failure> {
     let launch = &args.launch;
-    let fresh = is_fresh(args);
+    let fresh = args.server_flags.contains("fresh");
     let (choice, train_dir, data_args) = (
         launch.data,
         args.train_dir.clone(),
@@ -217,91 +217,69 @@ fn number_of_workers(args: &Args) -> u32 {
         .unwrap_or_else(cores)
 }
 
-fn server_flags(args: &Args, data: [String; 2], num_workers: u32, drawn: bool) -> Vec<OsString> {
-    let mut flags: Vec<OsString> = vec![LISTEN.into(), ANY_PORT.into()];
-    flags.extend(data.map(OsString::from));
-    flags.extend(["--default-towers".into(), num_workers.to_string().into()]);
-    flags.extend(args.server_flags.iter().cloned());
-    if drawn {
-        flags.extend(quiet(args));
-        flags.extend(["--log-frequency".into(), "0".into()]);
+fn server_flags(args: &Args, data: Flags, num_workers: u32) -> Flags {
+    let flags = data
+        .set("listen", ANY_PORT)
+        .set("default-towers", num_workers.to_string())
+        .with(&args.server_flags);
+    match console::canvas() {
+        // What is drawn takes the place of the server's lines.
+        Some(_) => quiet(args, flags).set_default("log-frequency", "0"),
+        None => flags,
     }
-    flags
 }
 
-/// Flags of the server when it is started again: it goes on with the run where its workers and
-/// browsers know it.
-fn flags_of_restart(flags: &[OsString], listening: &Listening) -> Vec<OsString> {
-    let mut before: Option<&OsString> = None;
-    let mut again: Vec<OsString> = Vec::new();
-    for flag in flags.iter().filter(|flag| *flag != "--fresh") {
-        let place = match before {
-            Some(before) if before == LISTEN => Some(&listening.address),
-            Some(before) if before == HTTP => listening.page.as_ref(),
-            _ => None,
-        };
-        again.push(place.map_or_else(|| flag.clone(), OsString::from));
-        before = Some(flag);
+/// How the server is started again: it goes on with the run where its workers and browsers know it.
+fn restart(mut plan: Plan, listening: &Listening) -> Plan {
+    plan.flags = plan
+        .flags
+        .without("fresh")
+        .set("listen", &listening.address);
+    if let Some(page) = &listening.page {
+        plan.flags = plan.flags.set("http", page);
     }
-    again
+    plan
 }
 
-/// Where the server is, and how to show it who asks.
-fn client_flags(args: &Args, address: &str) -> Vec<OsString> {
-    let mut flags: Vec<OsString> = vec!["--server".into(), address.into()];
-    if let Some(token_file) = &args.launch.token_file {
-        flags.extend(["--token-file".into(), token_file.into()]);
-    }
-    flags
+/// Flags of a program that looks for the server: where that is, how to show who asks, where the data
+/// are, and which logs to write.
+fn client_flags(args: &Args, address: &str) -> Flags {
+    let flags = Flags::default()
+        .set("server", address)
+        .with(&args.helper_flags);
+    let flags = match &args.launch.token_file {
+        Some(token_file) => flags.set("token-file", token_file),
+        None => flags,
+    };
+    quiet(args, flags)
 }
 
-fn worker_flags(args: &Args, address: &str, number: u32) -> Vec<OsString> {
-    let mut flags = client_flags(args, address);
-    let data_plane = args.launch.data_plane.to_string();
-    flags.extend(["--data-plane".into(), data_plane.into()]);
-    if let Some(gpus) = args.launch.gpus {
-        flags.extend(["--gpu".into(), (number % gpus).to_string().into()]);
+fn worker_flags(args: &Args, address: &str, number: u32) -> Flags {
+    let flags = client_flags(args, address).set("data-plane", args.launch.data_plane.to_string());
+    match args.launch.gpus {
+        Some(gpus) => flags.set("gpu", (number % gpus).to_string()),
+        None => flags,
     }
-    flags.extend(args.data_flags.iter().chain(&args.log_flags).cloned());
-    flags.extend(quiet(args));
-    flags
 }
 
-/// Flags of an evaluator beside the workers, which leaves them the machine but for one thread.
-fn evaluator_flags(args: &Args, address: &str) -> Vec<OsString> {
-    let mut flags = client_flags(args, address);
-    flags.extend(["--threads".into(), "1".into()]);
-    flags.extend(args.data_flags.iter().chain(&args.log_flags).cloned());
-    flags.extend(quiet(args));
-    flags
-}
-
-/// Warnings only, unless the user has said which logs to write.
-fn quiet(args: &Args) -> Vec<OsString> {
-    if args.log_flags.iter().any(|flag| flag == "--log-level") {
-        return Vec::new();
+/// Warnings only, unless somebody chose which logs to write.
+fn quiet(args: &Args, flags: Flags) -> Flags {
+    match args.chose_logs {
+        true => flags,
+        false => flags.set("log-level", "warn"),
     }
-    vec!["--log-level".into(), "warn".into()]
 }
 
 /// Scores the newest checkpoint; the score goes to this program's stdout.
 async fn score(args: &Args, eval_program: &Path) -> Result<(), Failure> {
-    let status = Command::new(eval_program)
-        .arg("--run-once")
-        .arg("--checkpoint-dir")
-        .arg(&args.train_dir)
-        .args(&args.data_flags)
-        .args(&args.log_flags)
-        .args(quiet(args))
-        .stdin(Stdio::null())
-        .process_group(0)
-        .kill_on_drop(true)
-        .status()
-        .await
-        .with_context(|| format!("cannot start {}", eval_program.display()))?;
-    if status.success() {
-        Ok(())
-    } else {
-        Err(ended("cifar-eval", status.code().unwrap_or(1)))
-    }
+    let flags = Flags::default()
+        .switch("run-once")
+        .set("checkpoint-dir", &args.train_dir)
+        .with(&args.helper_flags);
+    let mut evaluator = Evaluator::start(&Plan {
+        name: "cifar-eval".to_owned(),
+        file: eval_program.to_owned(),
+        flags: quiet(args, flags),
+    })?;
+    evaluator.ended().await
 }

@@ -1,15 +1,18 @@
 //! What is said when a run has ended well: how it went, where everything is, what to try next.
 
 use std::env;
-use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
+use cifar_cli::console;
 use cifar_ledger::ledger_file::LEDGER_FILE;
 use cifar_ledger::{EvalDir, History, ScoreRecord, Summary, count};
 use cifar_params::{EvalData, ScoredVariables};
 use tracing::info;
 
 use crate::processes::Programs;
+
+/// A command of the end of a run, and what it does, have this much between and after them at most.
+const LONGEST_COMMENT: usize = 45;
 
 /// The end of a run, told to people.
 ///
@@ -25,24 +28,24 @@ pub fn text(train_dir: &Path, programs: &Programs) -> String {
         text += &score_line(&record);
     }
     let dir = quoted(train_dir);
-    text += &format!("Checkpoints, ledger and scores are in {dir}. Next, perhaps:\n");
+    text += &format!("Checkpoints, ledger and scores are in {dir}. Next steps:");
     let reached = summary.map_or(0, |summary| summary.reached.0);
     let further = (2 * reached).to_string();
     let commands = [
         (
             &programs.eval,
             format!("predict --checkpoint-dir {dir} IMAGE"),
-            "what the model takes a picture for",
+            "classify a picture",
         ),
         (
             &programs.server,
             format!("explain --train-dir {dir}"),
-            "who did what, and where the time went",
+            "where the time went, and who did what",
         ),
         (
             &programs.launcher,
             format!("--train-dir {dir} --max-steps {further}"),
-            "goes on",
+            "train on",
         ),
     ];
     let lines = commands.map(|(program, flags, what)| {
@@ -50,10 +53,29 @@ pub fn text(train_dir: &Path, programs: &Programs) -> String {
         (format!("{program} {flags}"), what)
     });
     let width = lines.iter().map(|(line, _)| line.len()).max().unwrap_or(0);
+    let columns = console::size().map_or(usize::MAX, |size| size.columns);
     for (line, what) in lines {
-        writeln!(text, "  {line:width$}  # {what}").expect("text can be written to a string");
+        text += &match width + LONGEST_COMMENT <= columns {
+            true => format!("\n  {line:width$}  # {what}"),
+            false => format!("\n  # {what}\n  {line}"),
+        };
     }
     text
+}
+
+/// What is told of a run that was interrupted: what there is of it, and how to go on.
+#[must_use]
+pub fn of_interrupted(train_dir: &Path) -> String {
+    let step = summary_of(train_dir).map_or(0, |summary| summary.reached.0);
+    let words = env::args_os().filter(|word| word != "--fresh");
+    let command: Vec<String> = words
+        .map(|word| shell_word(&word.to_string_lossy()))
+        .collect();
+    format!(
+        "Stopped at step {step}. Its checkpoint is in {}.\nTo go on:\n  {}",
+        quoted(train_dir),
+        command.join(" ")
+    )
 }
 
 /// The same for machines: a line of the log.
@@ -118,10 +140,19 @@ fn from_here(program: &Path) -> PathBuf {
 
 /// A path as a shell takes it.
 fn quoted(path: &Path) -> String {
-    let text = path.display().to_string();
+    let mut text = path.display().to_string();
+    if text.starts_with('-') {
+        // It would be taken for a flag.
+        text.insert_str(0, "./");
+    }
+    shell_word(&text)
+}
+
+/// A word as a shell takes it.
+fn shell_word(text: &str) -> String {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-+=:,@%".contains(c);
     match !text.is_empty() && text.chars().all(is_plain) {
-        true => text,
+        true => text.to_owned(),
         false => format!("'{}'", text.replace('\'', r"'\''")),
     }
 }
@@ -136,6 +167,7 @@ mod tests {
             ("runs/default", "runs/default"),
             ("my runs", "'my runs'"),
             ("it's", r"'it'\''s'"),
+            ("-x", "./-x"),
         ] {
             assert_eq!(quoted(Path::new(path)), expected);
         }

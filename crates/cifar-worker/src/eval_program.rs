@@ -1,6 +1,5 @@
 //! `main` of cifar-eval.
 
-use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::thread;
@@ -8,6 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
 use cifar_cli::args::seconds;
+use cifar_cli::console::{self, Reader};
 use cifar_cli::exit::{Exit, Failure, OrExit, report};
 use cifar_cli::host::host_name;
 use cifar_cli::logging::LogArgs;
@@ -145,7 +145,7 @@ impl From<EvalDataArg> for EvalData {
 /// Runs the program with the arguments of this process.
 #[must_use]
 pub fn main() -> ExitCode {
-    let args = Args::parse();
+    let args: Args = console::parse();
     let result = match &args.verb {
         Some(Verb::Predict(args)) => predict(args),
         None => run(&args),
@@ -202,14 +202,17 @@ fn follow_folder(args: &Args, mut evaluator: Evaluator) -> Result<Exit, Failure>
         if let Some((step, scorable)) = found.or_exit(Exit::Permanent)? {
             let (data, score) = evaluator.score(&scorable)?;
             let record = record_of(step, data, score);
-            show(args, &record)?;
+            let reader = show(args, &record)?;
             writer
                 .keep(&record)
                 .context("--eval-dir names another folder for scores")
                 .or_exit(Exit::Disk)?;
             scored = Some(step);
+            if reader == Reader::Gone {
+                return Ok(Exit::Complete);
+            }
         } else if scored.is_none() {
-            eprintln!("No checkpoint file found");
+            console::say("No checkpoint file found");
         }
         if args.run_once {
             return Ok(if scored.is_some() {
@@ -242,10 +245,10 @@ fn follow_server(args: &Args, server: &str, mut evaluator: Evaluator) -> Result<
         let scorable = checkpoint.scorable(scored_variables(args.raw));
         let (data, score) = evaluator.score(&scorable)?;
         let record = record_of(step, data, score);
-        show(args, &record)?;
+        let reader = show(args, &record)?;
         link.report(&record.score).map_err(or_exit)?;
         scored = Some(step);
-        if args.run_once {
+        if args.run_once || reader == Reader::Gone {
             return Ok(Exit::Complete);
         }
     }
@@ -292,7 +295,7 @@ fn record_of(step: GlobalStep, data: DataSet, score: Score) -> ScoreRecord {
 }
 
 /// Writes a score to stdout.
-fn show(args: &Args, record: &ScoreRecord) -> anyhow::Result<()> {
+fn show(args: &Args, record: &ScoreRecord) -> Result<Reader, Failure> {
     let mut text = match args.json {
         true => record.to_line(),
         false => text_lines(record),
@@ -300,18 +303,5 @@ fn show(args: &Args, record: &ScoreRecord) -> anyhow::Result<()> {
     if args.per_class && !args.json {
         text += &class_table(record);
     }
-    write_result(&text)
-}
-
-/// Writes to stdout.
-///
-/// # Errors
-///
-/// If nobody takes it.
-pub(crate) fn write_result(text: &str) -> anyhow::Result<()> {
-    let mut stdout = io::stdout().lock();
-    stdout
-        .write_all(text.as_bytes())
-        .and_then(|()| stdout.flush())
-        .context("cannot write to stdout")
+    console::print(&text)
 }

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow};
+use cifar_cli::console::{self, Reader};
 use cifar_cli::exit::{Exit, Failure, OrExit};
 use cifar_cli::logging::{self, LogArgs};
 use cifar_data::distort::IMAGE_VALUES;
@@ -14,7 +15,7 @@ use clap::Args;
 use serde::Serialize;
 use tch::{Kind, TchError, Tensor};
 
-use crate::eval_program::{newest, scored_variables, set_threads, write_result};
+use crate::eval_program::{newest, scored_variables, set_threads};
 use crate::evaluator::{model_on, variables_of};
 use crate::model::{IMAGE_SIZE, Model, Variables};
 use crate::picture;
@@ -95,10 +96,12 @@ pub fn predict(args: &PredictArgs) -> Result<Exit, Failure> {
         match picture::read(path) {
             Ok(image) => {
                 let prediction = predictor.prediction(path, &image)?;
-                write_result(&prediction.told(args.json)?)?;
+                if console::print(&prediction.told(args.json)?)? == Reader::Gone {
+                    return Ok(Exit::Complete);
+                }
             }
             Err(error) => {
-                eprintln!("cifar-eval: {:#}", anyhow::Error::from(error));
+                console::say(&format!("cifar-eval: {:#}", anyhow::Error::from(error)));
                 exit = Exit::Usage;
             }
         }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use cifar_cli::args::seconds;
+use cifar_cli::console::parse;
 use cifar_cli::exit::{Exit, Failure, OrExit, report};
 use cifar_cli::logging::LogArgs;
 use cifar_cli::{logging, signals};
@@ -81,7 +82,7 @@ pub struct Args {
 /// Runs the program with the arguments of this process.
 #[must_use]
 pub fn main() -> ExitCode {
-    report("cifar-worker", run(&Args::parse()))
+    report("cifar-worker", run(&parse()))
 }
 
 fn run(args: &Args) -> Result<Exit, Failure> {

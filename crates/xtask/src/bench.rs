@@ -5,6 +5,7 @@ use std::process::Command;
 
 use anyhow::Context;
 
+use crate::command::say;
 use crate::peers::{Environment, TENSORFLOW, TORCH};
 use crate::setup;
 use crate::workspace::Workspace;
@@ -38,7 +39,7 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> anyhow::Result<()> {
         TORCH.make(workspace)?;
         TENSORFLOW.make(workspace)?;
     }
-    eprintln!("building the programs; the first time this takes minutes");
+    say!("building the programs; the first time this takes minutes");
     let programs = workspace.build_release(&PACKAGES)?;
     let bench = programs
         .get("cifar-bench")
@@ -69,7 +70,7 @@ fn add_python(command: &mut Command, workspace: &Workspace, flag: &str, of: &Env
         Some(python) => {
             command.arg(flag).arg(python);
         }
-        None => eprintln!(
+        None => say!(
             "there is no environment with {}: its rows are left out; --peers makes it",
             of.title
         ),

@@ -1,6 +1,6 @@
 //! `cargo xtask chaos`: a run in which something dies again and again must come to the same bits.
 
-use crate::command;
+use crate::command::{self, say};
 use crate::setup;
 use crate::workspace::Workspace;
 
@@ -24,6 +24,6 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> anyhow::Result<()> {
         .args(["--", "chaos", "--nocapture"])
         .env("CIFAR_CHAOS_MINUTES", args.minutes.to_string())
         .env("CIFAR_CHAOS_SEED", args.seed.to_string());
-    eprintln!("==> {}", command::shown(&cargo));
+    say!("==> {}", command::shown(&cargo));
     command::run(&mut cargo, "the seed above repeats the faults")
 }

@@ -9,6 +9,15 @@ use std::process::{Command, ExitCode, ExitStatus, Stdio};
 
 use anyhow::Context;
 
+/// Tells on stderr what is done. A stderr that cannot be written stops nothing.
+macro_rules! say {
+    ($($text:tt)*) => {{
+        use std::io::Write;
+        let _ = writeln!(std::io::stderr(), $($text)*);
+    }};
+}
+pub(crate) use say;
+
 /// A program that ran and did not succeed. Its exit code becomes that of xtask.
 #[derive(Debug)]
 pub(crate) struct CommandFailed {

@@ -9,7 +9,7 @@ use std::process::Command;
 
 use anyhow::{Context, ensure};
 
-use crate::command;
+use crate::command::{self, say};
 use crate::prerequisites;
 use crate::workspace::Workspace;
 
@@ -69,7 +69,7 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> anyhow::Result<()> {
     build(workspace)?;
     for target in targets {
         let mut fuzzer = fuzzer(workspace, target, args.seconds)?;
-        eprintln!("==> fuzz {target}");
+        say!("==> fuzz {target}");
         command::run(
             &mut fuzzer,
             "the file named above does harm; keep it in fuzz/seeds, from where the tests take it",
@@ -110,7 +110,7 @@ fn build(workspace: &Workspace) -> anyhow::Result<()> {
         .args(["build", "--release", "--target", PLATFORM])
         .env("CARGO_TARGET_DIR", target_folder(workspace))
         .env("RUSTFLAGS", INSTRUMENTATION);
-    eprintln!("==> {}, in fuzz", command::shown(&cargo));
+    say!("==> {}, in fuzz", command::shown(&cargo));
     command::run(&mut cargo, "the compiler's messages above say why")
 }
 

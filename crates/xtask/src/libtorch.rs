@@ -11,7 +11,7 @@ use std::process::Command;
 
 use anyhow::Context;
 
-use crate::command;
+use crate::command::{self, say};
 use crate::prerequisites;
 use crate::workspace::Workspace;
 
@@ -68,7 +68,7 @@ pub(crate) fn stage(workspace: &Workspace, cache: &Path) -> anyhow::Result<()> {
     remove(&place)?;
     prerequisites::check_disk(cache, PEAK_BYTES)?;
 
-    eprintln!(
+    say!(
         "fetching libtorch {VERSION} (545 MB of Python wheels) into {}, once for all clones",
         place.display(),
     );
@@ -87,7 +87,7 @@ fn make(workspace: &Workspace, compiler: &[String], partial: &Path) -> anyhow::R
 
     let recipe = workspace.libtorch_recipe();
     download(&recipe.join("requirements.txt"), &wheels)?;
-    eprintln!("unpacking libtorch");
+    say!("unpacking libtorch");
     unpack(&recipe.join("unpack.py"), &wheels, &libtorch)?;
     for (file, text) in [
         ("lib/libtorch.so", LINKER_SCRIPT),

@@ -74,7 +74,7 @@ fn main() -> ExitCode {
     match run(verb) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("xtask: {error:#}");
+            command::say!("xtask: {error:#}");
             let failed = error.downcast_ref::<CommandFailed>();
             failed.map_or(ExitCode::FAILURE, CommandFailed::exit_code)
         }

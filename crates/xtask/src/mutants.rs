@@ -11,7 +11,7 @@ use std::process::Command;
 
 use anyhow::{Context, bail, ensure};
 
-use crate::command;
+use crate::command::{self, say};
 use crate::simulate::SIMULATION;
 use crate::workspace::Workspace;
 
@@ -139,9 +139,9 @@ pub(crate) fn run(workspace: &Workspace) -> anyhow::Result<()> {
     let folder = workspace.root().join("target/mutants");
     let mut survivors = Vec::new();
     for mutant in &MUTANTS {
-        eprintln!("==> {}: {}", mutant.name, mutant.fault);
+        say!("==> {}: {}", mutant.name, mutant.fault);
         match mutant.try_out(workspace, &folder)? {
-            Some(found) => eprintln!("    found: {found}"),
+            Some(found) => say!("    found: {found}"),
             None => survivors.push(mutant.name),
         }
     }
@@ -149,7 +149,7 @@ pub(crate) fn run(workspace: &Workspace) -> anyhow::Result<()> {
         let names = survivors.join(", ");
         bail!("the simulation does not see these faults within {SEEDS} seeds: {names}");
     }
-    eprintln!("all {} mutants were found", MUTANTS.len());
+    say!("all {} mutants were found", MUTANTS.len());
     Ok(())
 }
 

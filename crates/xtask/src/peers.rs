@@ -10,7 +10,7 @@ use std::process::Command;
 
 use anyhow::Context;
 
-use crate::command;
+use crate::command::{self, say};
 use crate::libtorch::remove;
 use crate::prerequisites;
 use crate::setup;
@@ -61,7 +61,7 @@ impl Environment {
         remove(&partial)?;
         remove(&place)?;
         prerequisites::check_disk(&cache, self.peak_bytes)?;
-        eprintln!("making {}, once for all clones", place.display());
+        say!("making {}, once for all clones", place.display());
         let made = install(&self.list(workspace), &partial)
             .and_then(|()| fs::rename(&partial, &place).context("cannot rename it"));
         if made.is_err() {

@@ -20,6 +20,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
 
+use crate::command::say;
 use crate::libtorch;
 use crate::prerequisites;
 use crate::workspace::Workspace;
@@ -32,7 +33,7 @@ pub(crate) fn run(workspace: &Workspace) -> anyhow::Result<()> {
     if !libtorch::is_usable(&link) {
         provide(workspace, &link)?;
     }
-    eprintln!(
+    say!(
         "libtorch {} is ready in {}",
         libtorch::VERSION,
         link.display()
@@ -75,7 +76,7 @@ fn check_users(libtorch: &Path) -> anyhow::Result<()> {
     );
     match libtorch::version_of(libtorch) {
         Some(version) if version == libtorch::VERSION => {
-            eprintln!(
+            say!(
                 "libtorch {version} is the one of LIBTORCH, {}",
                 libtorch.display()
             );
@@ -158,7 +159,7 @@ pub(crate) fn lock(cache: &Path) -> anyhow::Result<File> {
     match file.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
-            eprintln!("waiting for another set-up, which holds {}", path.display());
+            say!("waiting for another set-up, which holds {}", path.display());
             file.lock().with_context(cannot_lock)?;
         }
         Err(TryLockError::Error(error)) => return Err(error).with_context(cannot_lock),

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use crate::command;
+use crate::command::{self, say};
 use crate::fuzz;
 use crate::setup;
 use crate::workspace::Workspace;
@@ -59,11 +59,11 @@ pub(crate) fn run(workspace: &Workspace) -> anyhow::Result<()> {
     }
     match fuzz::missing() {
         None => fuzz::run(workspace, &fuzz::Args::short())?,
-        Some(lack) => eprintln!("==> fuzz: skipped, {lack}"),
+        Some(lack) => say!("==> fuzz: skipped, {lack}"),
     }
     check_dependencies(workspace)?;
     let seconds = start.elapsed().as_secs();
-    eprintln!(
+    say!(
         "all checks passed in {} min {} s",
         seconds / 60,
         seconds % 60
@@ -77,7 +77,7 @@ impl Check {
         cargo
             .args(self.cargo.split_whitespace())
             .env("RUSTDOCFLAGS", "-D warnings");
-        eprintln!("==> {}", command::shown(&cargo));
+        say!("==> {}", command::shown(&cargo));
         command::run(&mut cargo, self.hint)
     }
 }
@@ -88,14 +88,14 @@ fn check_dependencies(workspace: &Workspace) -> anyhow::Result<()> {
         command::succeeds(cargo.arg("deny").args(arguments))
     };
     if !deny(&["--version"]) {
-        eprintln!("==> cargo deny check: skipped, `cargo install --locked cargo-deny` brings it");
+        say!("==> cargo deny check: skipped, `cargo install --locked cargo-deny` brings it");
         return Ok(());
     }
     DENY.run(workspace)?;
     if deny(&["fetch", "db"]) {
         ADVISORIES.run(workspace)
     } else {
-        eprintln!("==> cargo deny check advisories: skipped, their database cannot be fetched");
+        say!("==> cargo deny check advisories: skipped, their database cannot be fetched");
         Ok(())
     }
 }

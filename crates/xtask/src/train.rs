@@ -5,6 +5,7 @@ use std::process::Command;
 
 use anyhow::Context;
 
+use crate::command::say;
 use crate::setup;
 use crate::workspace::Workspace;
 
@@ -26,7 +27,7 @@ pub(crate) struct Args {
 
 pub(crate) fn run(workspace: &Workspace, args: &Args) -> anyhow::Result<()> {
     setup::run(workspace)?;
-    eprintln!("building the programs; the first time this takes minutes");
+    say!("building the programs; the first time this takes minutes");
     let programs = workspace.build_release(&PACKAGES)?;
     let launcher = programs
         .get("cifar-train")

@@ -8,6 +8,7 @@
 //! `CIFAR_SIM_SEED=7` simulates that seed alone, `CIFAR_SIM_SEEDS=10000` the seeds below that number.
 
 #![expect(clippy::unwrap_used, reason = "this is a test")]
+#![expect(clippy::print_stderr, reason = "a test tells what it saw")]
 
 mod model;
 mod reference;

@@ -1,0 +1,269 @@
+//! What programs write where: streams that cannot be written, and logs for machines.
+
+use std::fs::{self, File, OpenOptions};
+use std::process::{Command, Stdio};
+
+use cifar_cli::exit::Exit;
+use cifar_params::checkpoint;
+use rustix::process::Signal;
+use serde_json::Value;
+
+use crate::cluster::Cluster;
+use crate::launcher::launcher;
+use crate::program::{DATA, EVAL, LAUNCHER, Program, SERVER, WORKER, command, eventually};
+
+/// A run of a few steps.
+const SHORT: [&str; 5] = ["--data", "synthetic:512", "--max-steps", "20", "--no-eval"];
+
+fn full_disk() -> File {
+    OpenOptions::new().write(true).open("/dev/full").unwrap()
+}
+
+/// A pipe that nobody reads.
+fn closed_pipe() -> std::io::PipeWriter {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    writer
+}
+
+/// How a program ends.
+#[track_caller]
+fn exit_of(command: &mut Command) -> Option<Exit> {
+    let mut child = command.stdin(Stdio::null()).spawn().unwrap();
+    let status = eventually("the end of a program", || child.try_wait().unwrap());
+    status.code().and_then(Exit::from_code)
+}
+
+#[test]
+fn a_run_goes_on_though_its_stderr_cannot_be_written() {
+    for stderr in [Stdio::from(full_disk()), Stdio::from(closed_pipe())] {
+        let train_dir = tempfile::tempdir().unwrap();
+        let mut launcher = launcher(train_dir.path(), &SHORT);
+        let exit = exit_of(launcher.stdout(Stdio::null()).stderr(stderr));
+        assert_eq!(exit, Some(Exit::Complete));
+        assert_eq!(checkpoint::list(train_dir.path()).unwrap()[0].0.0, 20);
+    }
+}
+
+#[test]
+fn a_server_and_its_workers_go_on_though_their_stderr_cannot_be_written() {
+    let mut cluster = Cluster::builder().workers(0).start();
+    let mut workers = Vec::new();
+    for stderr in [Stdio::from(full_disk()), Stdio::from(closed_pipe())] {
+        let flags = ["--server", &cluster.server.address, "--log-level", "debug"];
+        let mut worker = command(WORKER);
+        worker.args(flags).stdout(Stdio::null()).stderr(stderr);
+        workers.push(worker.spawn().unwrap());
+    }
+    cluster.finish();
+    for mut worker in workers {
+        // The server gave them the whole run, and one that came too late looks for it until it is ended.
+        worker.kill().unwrap();
+        worker.wait().unwrap();
+    }
+}
+
+#[test]
+fn a_reader_that_has_seen_enough_ends_a_program_quietly() {
+    let mut cluster = Cluster::builder().start();
+    cluster.finish();
+    let train_dir = cluster.train_dir().to_str().unwrap();
+    let asked: [(&str, &[&str]); 5] = [
+        (SERVER, &["explain", "--train-dir", train_dir]),
+        (SERVER, &["verify", "--train-dir", train_dir]),
+        (SERVER, &["diff", train_dir, train_dir]),
+        (
+            EVAL,
+            &[
+                "--run-once",
+                "--checkpoint-dir",
+                train_dir,
+                "--data",
+                "synthetic:512",
+            ],
+        ),
+        (SERVER, &["--help"]),
+    ];
+    for (program, flags) in asked {
+        let mut command = command(program);
+        let stderr = tempfile::NamedTempFile::new().unwrap();
+        command
+            .args(flags)
+            .stdout(closed_pipe())
+            .stderr(stderr.reopen().unwrap());
+        assert_eq!(exit_of(&mut command), Some(Exit::Complete), "{flags:?}");
+        let said = fs::read_to_string(stderr.path()).unwrap();
+        for word in ["stdout", "panicked", "pipe"] {
+            assert!(!said.contains(word), "{said}");
+        }
+    }
+}
+
+#[test]
+fn results_that_cannot_be_written_are_an_error() {
+    let cluster = Cluster::builder().workers(0).start();
+    let train_dir = cluster.train_dir().to_str().unwrap();
+    let mut explain = command(SERVER);
+    explain
+        .args(["explain", "--train-dir", train_dir])
+        .stdout(full_disk())
+        .stderr(Stdio::null());
+    assert_eq!(exit_of(&mut explain), Some(Exit::Disk));
+}
+
+/// Checks that each line of stderr is a JSON object, and that the last one has the exit code, if it
+/// is of a failure.
+#[track_caller]
+fn assert_json(program: &Program, exit: Exit) {
+    let said = program.stderr();
+    let mut last = Value::Null;
+    for line in said.lines() {
+        last = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error} in {line}"));
+        for key in ["timestamp", "level", "message"] {
+            assert!(last[key].is_string(), "no {key} in {line}");
+        }
+    }
+    if let Some(code) = last.get("exit_code") {
+        assert_eq!(code.as_i64(), Some(exit as i64), "{last}");
+    }
+}
+
+#[test]
+fn every_line_of_every_program_is_json_whatever_the_exit_code() {
+    let scratch = tempfile::tempdir().unwrap();
+    let path = |name: &str| scratch.path().join(name).to_str().unwrap().to_owned();
+    let (run, empty, missing) = (path("run"), path("empty"), path("missing"));
+    fs::create_dir(&empty).unwrap();
+    let file = path("file");
+    fs::write(&file, "").unwrap();
+    let below_file = format!("{file}/run");
+    let diverged = path("diverged");
+    let programs = |mut flags: Vec<&'static str>| {
+        flags.extend(["--ps-program", SERVER, "--worker-program", WORKER]);
+        flags.extend([
+            "--eval-program",
+            EVAL,
+            "--batch-size",
+            "16",
+            "--workers",
+            "1",
+        ]);
+        flags
+    };
+    let synthetic = ["--data", "synthetic:512"];
+    let with = |flags: &[&'static str]| programs([&synthetic[..], flags].concat());
+    let nobody = "127.0.0.1:1";
+    let cases: Vec<(&str, Vec<&str>, Exit)> = vec![
+        (
+            LAUNCHER,
+            [with(&["--max-steps", "3"]), vec!["--train-dir", &run]].concat(),
+            Exit::Complete,
+        ),
+        (
+            LAUNCHER,
+            [with(&["--max-steps", "3"]), vec!["--train-dir", &run]].concat(),
+            Exit::Complete,
+        ),
+        (
+            LAUNCHER,
+            [with(&["--seed", "2"]), vec!["--train-dir", &run]].concat(),
+            Exit::Permanent,
+        ),
+        (
+            LAUNCHER,
+            [
+                with(&["--learning-rate", "1e30"]),
+                vec!["--train-dir", &diverged],
+            ]
+            .concat(),
+            Exit::Diverged,
+        ),
+        (LAUNCHER, vec!["--workers", "0"], Exit::Usage),
+        (LAUNCHER, vec!["--ps-program", &missing], Exit::Permanent),
+        (
+            SERVER,
+            vec!["--listen", "127.0.0.1:0", "--train-dir", &below_file],
+            Exit::Disk,
+        ),
+        (SERVER, vec!["--towers", "none"], Exit::Usage),
+        (SERVER, vec!["--log-level", "="], Exit::Usage),
+        (
+            SERVER,
+            vec![
+                "--listen",
+                "127.0.0.1:0",
+                "--train-dir",
+                &empty,
+                "--stall-timeout-secs",
+                "0.1",
+            ],
+            Exit::TryAgain,
+        ),
+        (
+            WORKER,
+            vec!["--server", nobody, "--retry-window-secs", "0.1"],
+            Exit::TryAgain,
+        ),
+        (WORKER, vec!["--gpu", "first"], Exit::Usage),
+        (
+            EVAL,
+            vec!["--run-once", "--checkpoint-dir", &missing],
+            Exit::TryAgain,
+        ),
+        (
+            EVAL,
+            vec![
+                "--run-once",
+                "--data",
+                "synthetic:512",
+                "--checkpoint-dir",
+                &run,
+            ],
+            Exit::Complete,
+        ),
+        (DATA, vec!["--data", "synthetic"], Exit::Complete),
+        (DATA, vec!["--data", "mnist"], Exit::Usage),
+    ];
+    for (program, flags, exit) in &cases {
+        let mut command = command(program);
+        command.args(["--log-format", "json"]).args(flags);
+        let mut program = Program::start(&mut command);
+        assert_eq!(program.wait(), *exit, "{flags:?}");
+        assert_json(&program, *exit);
+        if ![Exit::Complete].contains(exit) {
+            assert!(!program.stderr().is_empty(), "{flags:?}");
+        }
+    }
+    for (signal, exit) in [
+        (Signal::INT, Exit::Interrupted),
+        (Signal::TERM, Exit::Terminated),
+    ] {
+        let train_dir = path("interrupted");
+        let flags = with(&["--max-steps", "1000000", "--log-format", "json"]);
+        let flags = flags.into_iter().chain(["--train-dir", &train_dir]);
+        let mut program = Program::start(command(LAUNCHER).args(flags));
+        program.wait_until_said("\"step\"");
+        program.signal(signal);
+        assert_eq!(program.wait(), exit);
+        assert_json(&program, exit);
+    }
+}
+
+/// A program that cannot be loaded says why in words of the system, which are wrapped.
+#[test]
+fn the_last_words_of_a_program_that_cannot_start_are_json_too() {
+    let scratch = tempfile::tempdir().unwrap();
+    let program = crate::launcher::script(scratch.path(), "echo 'no libtorch' >&2; exit 127");
+    let mut launcher = Program::start(
+        command(LAUNCHER)
+            .args(["--ps-program", SERVER, "--eval-program", EVAL])
+            .args(["--log-format", "json", "--worker-program"])
+            .arg(program)
+            .args(SHORT)
+            .arg("--train-dir")
+            .arg(scratch.path().join("run")),
+    );
+    assert_eq!(launcher.wait(), Exit::Permanent);
+    assert_json(&launcher, Exit::Permanent);
+    launcher.assert_said("no libtorch");
+}
