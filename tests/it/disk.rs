@@ -8,6 +8,7 @@ use tempfile::TempDir;
 
 use crate::cluster::Cluster;
 use crate::files::names_in;
+use crate::program::skip;
 
 /// Room for the state file of 17.2 MB and one checkpoint of 8.5 MB, not for two.
 const SIZE: &str = "size=30m";
@@ -42,7 +43,7 @@ impl Drop for SmallDisk {
 #[test]
 fn a_full_disk_ends_the_server_and_spares_the_checkpoint_before() {
     let Some(disk) = SmallDisk::mount() else {
-        eprintln!("skipped: this user may not mount a small file system");
+        skip("DISK", "this user may not mount a small file system");
         return;
     };
     let train_dir = disk.path().join("run");

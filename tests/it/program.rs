@@ -1,5 +1,6 @@
 //! A program that was started: what it writes, how it is asked to leave, how it ends.
 
+use std::env;
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, Stdio};
@@ -36,6 +37,16 @@ pub(crate) fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> 
         assert!(waited < DEADLINE, "waited {waited:?} in vain for {what}");
         thread::sleep(LOOK_AGAIN);
     }
+}
+
+/// Says that a test, or a part of one, is skipped for something that this machine lacks. Where
+/// `CIFAR_REQUIRE_<NAME>=1` that is a failure.
+#[track_caller]
+pub(crate) fn skip(name: &str, lack: &str) {
+    let variable = format!("CIFAR_REQUIRE_{name}");
+    let is_required = env::var_os(&variable).is_some_and(|value| value == "1");
+    assert!(!is_required, "{variable}=1, but {lack}");
+    eprintln!("skipped: {lack}");
 }
 
 /// A command that the surroundings of the tests do not change.

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::cluster::Cluster;
 use crate::files::{names_in, write_opinionated_checkpoint};
-use crate::program::{EVAL, Program, command, eventually};
+use crate::program::{EVAL, Program, command, eventually, skip};
 use crate::python::{python, run};
 
 /// Tags of the tutorial's scalars; `docs/tensorboard/README.md` says where it writes them.
@@ -88,7 +88,7 @@ fn steps(found: &[(u64, Value)]) -> Vec<u64> {
 fn tensorboard_finds_every_tag_of_the_tutorial() {
     let python = match python() {
         Ok(python) => python,
-        Err(reason) => return eprintln!("skipped: there is no TensorBoard: {reason}"),
+        Err(reason) => return skip("PYTHON", &format!("there is no TensorBoard: {reason}")),
     };
     let mut cluster = Cluster::builder().max_steps(NO_END).start();
     let images = cluster.train_dir().join("images");
@@ -142,7 +142,7 @@ fn tensorboard_finds_every_tag_of_the_tutorial() {
 fn tensorboard_finds_the_scores_of_an_eval_dir() {
     let python = match python() {
         Ok(python) => python,
-        Err(reason) => return eprintln!("skipped: there is no TensorBoard: {reason}"),
+        Err(reason) => return skip("PYTHON", &format!("there is no TensorBoard: {reason}")),
     };
     let folder = tempfile::tempdir().unwrap();
     write_opinionated_checkpoint(folder.path(), 7, 3, 5);
@@ -167,7 +167,7 @@ fn tensorboard_finds_the_scores_of_an_eval_dir() {
 fn tensorboard_forgets_what_a_run_that_went_back_had_said() {
     let python = match python() {
         Ok(python) => python,
-        Err(reason) => return eprintln!("skipped: there is no TensorBoard: {reason}"),
+        Err(reason) => return skip("PYTHON", &format!("there is no TensorBoard: {reason}")),
     };
     let mut cluster = Cluster::builder()
         .max_steps(NO_END)
