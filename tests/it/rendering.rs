@@ -6,7 +6,18 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use serde_json::Value;
+use serde_json::{Value, json};
+
+use crate::program::skip;
+
+/// Kinds of documents that components add to the base's.
+const OF_COMPONENTS: [&str; 5] = [
+    "Certificate",
+    "Issuer",
+    "JobSet",
+    "PodDisruptionBudget",
+    "ServiceMonitor",
+];
 
 /// What is applied at once: the base, or an overlay.
 #[derive(Debug)]
@@ -56,22 +67,50 @@ pub(crate) fn deploy() -> PathBuf {
 /// The base, and every overlay where there is a `kubectl` to render it.
 pub(crate) fn renderings() -> Vec<Rendering> {
     let mut renderings = vec![base()];
-    if !has_kubectl() {
-        eprintln!("skipped: overlays, as there is no kubectl to render them");
-        return renderings;
+    if has_kubectl() {
+        for entry in fs::read_dir(deploy().join("overlays")).unwrap() {
+            renderings.push(overlay(&entry.unwrap().path()));
+        }
+        // So that no test looks in vain for what it is about.
+        for kind in OF_COMPONENTS {
+            let has_it = |rendering: &Rendering| rendering.of_kind(kind).next().is_some();
+            assert!(renderings.iter().any(has_it), "no overlay has a {kind}");
+        }
     }
-    for entry in fs::read_dir(deploy().join("overlays")).unwrap() {
-        renderings.push(overlay(&entry.unwrap().path()));
-    }
-    assert!(renderings.len() > 5, "there are overlays");
     renderings
 }
 
+/// A second run in the namespace of the first, with everything that can be added to one; takes `kubectl`.
+pub(crate) fn second_run_with_everything() -> Rendering {
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let second = read(&deploy().join("overlays/second-run/kustomization.yaml"));
+    // Kustomize takes no absolute paths. From the root on, one leads there whatever the depth.
+    let depth = folder.path().canonicalize().unwrap().components().count() - 1;
+    let deploy = deploy().canonicalize().unwrap();
+    let deploy = format!(
+        "{}{}",
+        "../".repeat(depth),
+        &deploy.display().to_string()[1..]
+    );
+    let mut kustomization = second.replace("../../", &format!("{deploy}/"));
+    kustomization.push_str("components:\n");
+    for component in ["gpu", "shared-data", "monitoring", "pdb", "jobset", "kueue"] {
+        kustomization.push_str(&format!("  - {deploy}/components/{component}\n"));
+    }
+    fs::write(folder.path().join("kustomization.yaml"), kustomization).unwrap();
+    overlay(folder.path())
+}
+
+/// Whether overlays can be rendered here.
 pub(crate) fn has_kubectl() -> bool {
     let version = Command::new("kubectl")
         .args(["version", "--client"])
         .output();
-    version.is_ok_and(|output| output.status.success())
+    let has_one = version.is_ok_and(|output| output.status.success());
+    if !has_one {
+        skip("KUBECTL", "overlays: there is no kubectl to render them");
+    }
+    has_one
 }
 
 fn base() -> Rendering {
@@ -80,8 +119,10 @@ fn base() -> Rendering {
     let mut documents: Vec<Value> = items(&parts[0]["resources"])
         .flat_map(|resource| documents_of(&folder.join(text(resource))))
         .collect();
-    // What kustomize does with the base's labels.
-    let labels = &at(&parts[0], "labels")[0]["pairs"];
+    // What kustomize does with the labels of the base's only component.
+    assert_eq!(parts[0]["components"], json!(["../components/labels"]));
+    let component = documents_of(&folder.join("../components/labels/kustomization.yaml"));
+    let labels = &component[0]["labels"][0]["pairs"];
     for document in &mut documents {
         add_labels(&mut document["metadata"], labels);
         if document["kind"] == "Job" {
@@ -113,9 +154,12 @@ fn overlay(folder: &Path) -> Rendering {
 }
 
 fn documents_of(path: &Path) -> Vec<Value> {
-    let text = fs::read_to_string(path)
-        .unwrap_or_else(|error| panic!("cannot read {}: {error}", path.display()));
-    documents_in(&text)
+    documents_in(&read(path))
+}
+
+pub(crate) fn read(path: &Path) -> String {
+    fs::read_to_string(path)
+        .unwrap_or_else(|error| panic!("cannot read {}: {error}", path.display()))
 }
 
 fn documents_in(text: &str) -> Vec<Value> {

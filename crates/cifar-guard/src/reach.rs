@@ -1,6 +1,9 @@
 //! Where a server may listen: in clear on this machine alone, unless somebody says otherwise.
 
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs};
+
+use rustix::io::Errno;
 
 use crate::error::GuardError;
 
@@ -40,6 +43,27 @@ pub fn listen_on(
         });
     }
     Ok(found)
+}
+
+/// Listens on the first of these addresses that can be had.
+///
+/// `[::]` is every address of this machine, by IPv6 and IPv4. Where the kernel has no IPv6, that is `0.0.0.0`.
+///
+/// # Errors
+///
+/// If none of them can be had.
+pub fn bind(addresses: impl ToSocketAddrs) -> io::Result<TcpListener> {
+    let addresses: Vec<SocketAddr> = addresses.to_socket_addrs()?.collect();
+    TcpListener::bind(&addresses[..]).or_else(|error| {
+        let has_no_ipv6 = error.raw_os_error() == Some(Errno::AFNOSUPPORT.raw_os_error());
+        let mut everywhere = addresses.iter().filter(|a| a.ip() == Ipv6Addr::UNSPECIFIED);
+        match everywhere.next() {
+            Some(address) if has_no_ipv6 => {
+                TcpListener::bind((Ipv4Addr::UNSPECIFIED, address.port()))
+            }
+            _ => Err(error),
+        }
+    })
 }
 
 /// Whether only this machine reaches the address.

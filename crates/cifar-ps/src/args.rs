@@ -93,7 +93,7 @@ pub struct Args {
 
     /// Let workers of different devices, instruction sets or libtorch take part: the run then no
     /// longer has the same bits each time
-    #[arg(long, help_heading = "Workers")]
+    #[arg(long, env = "CIFAR_MIXED", help_heading = "Workers")]
     pub mixed: bool,
 
     /// Share of the tower steps that two workers compute, to compare: finds a faulty one
@@ -238,15 +238,15 @@ pub struct RunArgs {
     pub mode: Option<UpdateMode>,
 
     /// With sync, an update takes the first R gradients and drops the others [default: all]
-    #[arg(long, value_name = "R", value_parser = clap::value_parser!(u32).range(1..=4096))]
+    #[arg(long, env = "CIFAR_REPLICAS_TO_AGGREGATE", value_name = "R", value_parser = clap::value_parser!(u32).range(1..=4096))]
     pub replicas_to_aggregate: Option<u32>,
 
     /// With async, drop a gradient that more updates than this have overtaken [default: 16]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=4096))]
+    #[arg(long, env = "CIFAR_MAX_STALENESS", value_name = "N", value_parser = clap::value_parser!(u32).range(0..=4096))]
     pub max_staleness: Option<u32>,
 
     /// With async, divide the learning rate by one more than the gradient's staleness
-    #[arg(long)]
+    #[arg(long, env = "CIFAR_SCALE_BY_STALENESS")]
     pub scale_by_staleness: bool,
 
     /// Examples per tower and step [default: 128]
@@ -258,7 +258,7 @@ pub struct RunArgs {
     pub seed: Option<u64>,
 
     /// Begin with the variables, averages and step of this checkpoint instead of random values
-    #[arg(long, value_name = "CKPT")]
+    #[arg(long, env = "CIFAR_INIT_FROM", value_name = "CKPT")]
     pub init_from: Option<PathBuf>,
 
     /// distorted: shuffled, random crop, flip, brightness and contrast; plain: file order, no

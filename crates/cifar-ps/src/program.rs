@@ -14,6 +14,7 @@ use cifar_cli::{logging, signals};
 use cifar_guard::Guard;
 use cifar_guard::args::GuardArgs;
 use cifar_guard::limits::raise_open_files;
+use cifar_guard::reach;
 use cifar_guard::tls::Speaks;
 use cifar_ledger::ledger_file::LEDGER_FILE;
 use cifar_params::{Layout, RunConfig, StateDigest};
@@ -183,7 +184,7 @@ fn bind_for_health(address: &str) -> Result<std::net::TcpListener, Failure> {
 }
 
 fn bind_to(address: &str, sockets: impl ToSocketAddrs) -> Result<std::net::TcpListener, Failure> {
-    let listener = std::net::TcpListener::bind(sockets).map_err(|error| {
+    let listener = reach::bind(sockets).map_err(|error| {
         let exit = match error.kind() {
             io::ErrorKind::AddrInUse => Exit::TryAgain,
             _ => Exit::Permanent,
