@@ -144,8 +144,13 @@ pub fn size() -> Option<Size> {
 /// The size to draw for, where drawing makes sense: on a terminal that can move its cursor, for people.
 #[must_use]
 pub fn canvas() -> Option<Size> {
-    let can_move = env::var_os("TERM").is_some_and(|term| !term.is_empty() && term != "dumb");
-    size().filter(|_| can_move && format() == LogFormat::Text)
+    size().filter(|_| can_move_cursor() && format() == LogFormat::Text)
+}
+
+/// Whether the terminal, if there is one, is of a kind that moves its cursor where it is told.
+#[must_use]
+pub fn can_move_cursor() -> bool {
+    env::var_os("TERM").is_some_and(|term| !term.is_empty() && term != "dumb")
 }
 
 /// Draws lines at the end of the terminal, in the place of those that stand there; none clears them.

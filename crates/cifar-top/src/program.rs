@@ -5,6 +5,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
+use cifar_cli::console;
 use cifar_cli::exit::{Exit, Failure, OrExit};
 use cifar_cli::signals;
 use cifar_guard::Credentials;
@@ -32,11 +33,14 @@ const NEWS_AHEAD: usize = 16;
 /// [`Exit::Usage`] if stdout is no terminal or the address none, [`Exit::TryAgain`] if the server does
 /// not answer, [`Exit::Permanent`] if it refuses.
 pub fn run(address: &str, credentials: &CredentialArgs) -> Result<Exit, Failure> {
-    if !io::stdout().is_terminal() || !io::stdin().is_terminal() {
-        return Err(anyhow!(
-            "top draws on a terminal, and stdin or stdout is none; `cifar-ps explain` writes text"
-        ))
-        .or_exit(Exit::Usage);
+    let lack = match io::stdout().is_terminal() && io::stdin().is_terminal() {
+        false => Some("stdin or stdout is none"),
+        true if !console::can_move_cursor() => Some("TERM names one that cannot be drawn on"),
+        true => None,
+    };
+    if let Some(lack) = lack {
+        let error = anyhow!("top draws on a terminal, and {lack}; `cifar-ps explain` writes text");
+        return Err(error).or_exit(Exit::Usage);
     }
     let credentials = Credentials::new(credentials).or_exit(Exit::Permanent)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
