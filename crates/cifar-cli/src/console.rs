@@ -161,9 +161,9 @@ pub fn draw(lines: Vec<String>) {
         return;
     }
     let mut drawn = lock_drawn();
-    write_bytes(CLEAR.as_bytes());
     *drawn = lines;
-    write_bytes(frame(&drawn).as_bytes());
+    // At once, so that nothing flickers.
+    write_bytes(format!("{CLEAR}{}", frame(&drawn)).as_bytes());
 }
 
 /// The control sequences and text that draw lines.
