@@ -9,7 +9,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::cluster::{Cluster, NUM_STEPS};
-use crate::files::{names_in, write_opinionated_checkpoint};
+use crate::files::{names_in, write_exploding_checkpoint, write_opinionated_checkpoint};
 use crate::program::{EVAL, Program, command, eventually};
 
 /// Test examples of the synthetic set of 512: a fifth as many.
@@ -85,6 +85,89 @@ fn scores_are_kept_in_the_eval_dir_as_they_are_told() {
     );
 }
 
+#[test]
+fn the_same_score_is_kept_once() {
+    let folder = tempfile::tempdir().unwrap();
+    write_opinionated_checkpoint(folder.path(), 7, 3, 5);
+    let eval_dir = folder.path().join("eval");
+    let flags = ["--data", "synthetic:512", "--num-examples", "50"];
+    let first = score(folder.path(), &flags);
+    let names = names_in(&eval_dir);
+    let mut again = start(folder.path(), &[&["--run-once"], &flags[..]].concat());
+    assert_eq!(again.wait(), Exit::Complete);
+    // But for the date at the beginning.
+    let told = again.stdout();
+    assert_eq!(
+        told.split_once(": ").map(|told| told.1),
+        first.split_once(": ").map(|told| told.1)
+    );
+    again.assert_said("scores.jsonl has this score already");
+    let scores = eval_dir.join("scores.jsonl");
+    assert_eq!(read_scores(&scores).unwrap().len(), 1);
+    assert_eq!(names_in(&eval_dir), names);
+
+    // Another one of the same checkpoint is another.
+    score(folder.path(), &[&["--raw"], &flags[..]].concat());
+    score(
+        folder.path(),
+        &["--data", "synthetic:512", "--num-examples", "51"],
+    );
+    assert_eq!(read_scores(&scores).unwrap().len(), 3);
+    score(folder.path(), &flags);
+    assert_eq!(read_scores(&scores).unwrap().len(), 3);
+}
+
+#[test]
+fn a_checkpoint_that_is_named_is_scored_and_no_other() {
+    let folder = tempfile::tempdir().unwrap();
+    write_opinionated_checkpoint(folder.path(), 7, 3, 5);
+    write_opinionated_checkpoint(folder.path(), 8, 3, 5);
+    let older = folder.path().join("best.safetensors");
+    fs::rename(folder.path().join("model.ckpt-7.safetensors"), &older).unwrap();
+    let flags = ["--data", "synthetic:512", "--json"];
+    for flag in ["--checkpoint-dir", "--checkpoint"] {
+        let mut eval = Program::start(command(EVAL).args(flags).arg(flag).arg(&older));
+        assert_eq!(eval.wait(), Exit::Complete);
+        let record: ScoreRecord = serde_json::from_str(&eval.stdout()).unwrap();
+        assert_eq!(record.score.global_step.0, 7);
+        assert_eq!(record.checkpoint, "best.safetensors");
+    }
+    let kept = read_scores(&folder.path().join("eval/scores.jsonl")).unwrap();
+    assert_eq!(kept.len(), 1);
+}
+
+#[test]
+fn a_network_whose_output_is_not_finite_has_no_score() {
+    let folder = tempfile::tempdir().unwrap();
+    write_exploding_checkpoint(folder.path(), 7);
+    let mut eval = start(folder.path(), &["--run-once", "--data", "synthetic:512"]);
+    assert_eq!((eval.wait(), &eval.stdout()[..]), (Exit::Diverged, ""));
+    eval.assert_said("the checkpoint of step 7");
+    eval.assert_said("is not finite");
+    assert_eq!(names_in(&folder.path().join("eval")), [""; 0]);
+}
+
+#[test]
+fn an_evaluator_of_a_folder_ends_when_its_run_has() {
+    let mut cluster = Cluster::builder().max_steps(2).start();
+    cluster.finish();
+    let mut eval = start(cluster.train_dir(), &[]);
+    assert_eq!(eval.wait(), Exit::Complete);
+    assert!(eval.stdout().contains("step 2, "), "{}", eval.stdout());
+    assert_eq!(scored_steps(cluster.train_dir()), [2]);
+}
+
+#[test]
+fn an_evaluator_says_what_it_waits_for() {
+    let folder = tempfile::tempdir().unwrap();
+    write_opinionated_checkpoint(folder.path(), 7, 3, 5);
+    let eval = start(folder.path(), &["--data", "synthetic:512"]);
+    let dir = folder.path().display();
+    eval.wait_until_said(&format!(
+        "waiting for a checkpoint of a step above 7 in {dir}"
+    ));
+}
+
 #[track_caller]
 fn assert_holds_a_score(eval_dir: &Path) {
     let names = names_in(eval_dir);
@@ -148,7 +231,7 @@ fn without_a_checkpoint_there_is_nothing_to_score_yet() {
     for dir in [folder.path(), &folder.path().join("not/there")] {
         let mut eval = start(dir, &["--run-once"]);
         assert_eq!(eval.wait(), Exit::TryAgain);
-        eval.assert_said("No checkpoint file found");
+        eval.assert_said(&format!("No checkpoint file found in {}", dir.display()));
         assert_eq!(eval.stdout(), "");
     }
 }

@@ -79,6 +79,11 @@ pub(crate) fn write_opinionated_checkpoint(
     });
 }
 
+/// Writes a checkpoint of finite numbers that the network overflows with, whatever the image.
+pub(crate) fn write_exploding_checkpoint(dir: &Path, step: u64) {
+    write_foreign_checkpoint(dir, step, |_, values| vec![1e30; values.len()]);
+}
+
 /// Writes a checkpoint without metadata: zeros, except where `fill` has something else to say. A
 /// tensor that it makes smaller becomes flat.
 pub(crate) fn write_foreign_checkpoint(

@@ -1,7 +1,9 @@
 //! A trained model and somebody's pictures.
 
 use std::env;
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use cifar_cli::exit::Exit;
@@ -10,11 +12,11 @@ use cifar_data::obtain::WhenAbsent;
 use cifar_ledger::ScoreRecord;
 use cifar_params::Confusion;
 use cifar_sequence::DataSet;
-use image::{Rgb, RgbImage};
+use image::{ImageFormat, Rgb, RgbImage};
 use serde_json::Value;
 
 use crate::cluster::Cluster;
-use crate::files::write_opinionated_checkpoint;
+use crate::files::{write_exploding_checkpoint, write_opinionated_checkpoint};
 use crate::program::{EVAL, Program, command};
 
 /// Pictures that are shown.
@@ -108,7 +110,7 @@ fn the_three_likeliest_classes_are_told_and_what_is_no_picture_is_named() {
     let (exit, eval) = predict(folder.path(), &[], &pictures);
     assert_eq!(exit, Exit::Usage);
     eval.assert_said("text.png is neither a PNG nor a JPEG");
-    eval.assert_said("cannot read");
+    eval.assert_said("no.png cannot be read: No such file or directory");
     let told = eval.stdout();
     let expected = format!("{}: dog 23.2 %, ", picture.display());
     assert!(told.starts_with(&expected), "{told}");
@@ -127,4 +129,92 @@ fn without_a_checkpoint_nothing_can_be_predicted() {
     let (exit, eval) = predict(folder.path(), &[], &[folder.path().join("a.png")]);
     assert_eq!(exit, Exit::Usage);
     eval.assert_said("holds no checkpoint; name the train dir of a run with --checkpoint-dir");
+}
+
+/// A picture that no class is likelier for than another.
+fn plain_picture() -> RgbImage {
+    RgbImage::from_pixel(64, 48, Rgb([200, 100, 50]))
+}
+
+#[test]
+fn a_picture_that_is_cut_short_is_refused_and_the_others_are_told() {
+    let folder = tempfile::tempdir().unwrap();
+    write_opinionated_checkpoint(folder.path(), 7, 3, 5);
+    for (name, format) in [("a.png", ImageFormat::Png), ("a.jpg", ImageFormat::Jpeg)] {
+        let (cut, whole) = (folder.path().join(name), folder.path().join("whole"));
+        plain_picture().save_with_format(&whole, format).unwrap();
+        let bytes = fs::read(&whole).unwrap();
+        for end in [bytes.len() / 2, bytes.len() - 1] {
+            fs::write(&cut, &bytes[..end]).unwrap();
+            let (exit, eval) = predict(folder.path(), &[], &[cut.clone(), whole.clone()]);
+            assert_eq!(exit, Exit::Usage);
+            eval.assert_said(&format!("{name} is cut short"));
+            let told = eval.stdout();
+            assert!(
+                told.starts_with(&format!("{}: dog", whole.display())),
+                "{told}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_name_that_is_not_utf_8_is_told_with_its_bytes() {
+    let folder = tempfile::tempdir().unwrap();
+    write_opinionated_checkpoint(folder.path(), 7, 3, 5);
+    let names = [&b"caf\xe9.png"[..], "caf\u{e9}.png".as_bytes()];
+    let paths = names.map(|name| folder.path().join(OsStr::from_bytes(name)));
+    for path in &paths {
+        plain_picture()
+            .save_with_format(path, ImageFormat::Png)
+            .unwrap();
+    }
+    let (exit, eval) = predict(folder.path(), &["--json"], &paths);
+    assert_eq!(exit, Exit::Complete);
+    let told = eval.stdout();
+    let told: Vec<Value> = told
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert_eq!(told.len(), 2);
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    assert!(text(&told[0]["image"]).ends_with("/caf\u{fffd}.png"));
+    assert!(text(&told[0]["image_hex"]).ends_with("2f636166e92e706e67"));
+    assert!(text(&told[1]["image"]).ends_with("/caf\u{e9}.png"));
+    assert_eq!(told[1].get("image_hex"), None);
+}
+
+#[test]
+fn a_checkpoint_is_taken_by_its_name() {
+    let folder = tempfile::tempdir().unwrap();
+    write_opinionated_checkpoint(folder.path(), 7, 3, 5);
+    write_opinionated_checkpoint(folder.path(), 8, 0, 1);
+    let picture = folder.path().join("a.png");
+    plain_picture().save(&picture).unwrap();
+    let older = folder.path().join("model.ckpt-7.safetensors");
+    for flag in ["--checkpoint-dir", "--checkpoint"] {
+        let mut eval = Program::start(
+            command(EVAL)
+                .args(["predict", "--json", flag])
+                .arg(&older)
+                .arg(&picture),
+        );
+        assert_eq!(eval.wait(), Exit::Complete);
+        let prediction: Value = serde_json::from_str(&eval.stdout()).unwrap();
+        assert_eq!(prediction["global_step"], 7);
+        assert_eq!(prediction["classes"][0]["name"], "dog");
+    }
+}
+
+#[test]
+fn no_class_is_told_by_a_network_whose_output_is_not_finite() {
+    let folder = tempfile::tempdir().unwrap();
+    write_exploding_checkpoint(folder.path(), 7);
+    let picture = folder.path().join("a.png");
+    plain_picture().save(&picture).unwrap();
+    let (exit, eval) = predict(folder.path(), &["--json"], &[picture]);
+    assert_eq!((exit, &eval.stdout()[..]), (Exit::Diverged, ""));
+    eval.assert_said("a.png");
+    eval.assert_said("the checkpoint of step 7");
+    eval.assert_said("is not finite");
 }

@@ -104,22 +104,29 @@ impl EvalDir {
 }
 
 impl EvalWriter {
-    /// Keeps a score.
+    /// Keeps a score, unless the same of the same checkpoint is kept already; whether it is new.
     ///
     /// # Errors
     ///
     /// [`EvalDirError`] if the folder cannot be written or the disk is full.
-    pub fn keep(&mut self, record: &ScoreRecord) -> Result<(), EvalDirError> {
+    pub fn keep(&mut self, record: &ScoreRecord) -> Result<bool, EvalDirError> {
         let error = |path: &Path| {
             let path = path.to_owned();
             move |source| EvalDirError::Write { path, source }
         };
-        fs::create_dir_all(&self.path).map_err(error(&self.path))?;
         let scores = self.path.join(SCORES_FILE);
+        if read_scores(&scores)?
+            .iter()
+            .any(|kept| kept.is_same(record))
+        {
+            return Ok(false);
+        }
+        fs::create_dir_all(&self.path).map_err(error(&self.path))?;
         append(&scores, &record.to_line()).map_err(error(&scores))?;
         let chart = self.path.join(CHART_FILE);
         replace(&chart, &confusion_chart(record)).map_err(error(&chart))?;
-        Ok(self.write_event(record)?)
+        self.write_event(record)?;
+        Ok(true)
     }
 
     fn write_event(&mut self, record: &ScoreRecord) -> Result<(), EventFileError> {
@@ -212,8 +219,13 @@ mod tests {
         let eval_dir = EvalDir::of_train_dir(folder.path());
         assert_eq!(eval_dir.scores().unwrap(), []);
         let mut writer = eval_dir.clone().writer("node7");
-        writer.keep(&example(5)).unwrap();
-        writer.keep(&example(10)).unwrap();
+        assert!(writer.keep(&example(5)).unwrap());
+        assert!(writer.keep(&example(10)).unwrap());
+        let later = ScoreRecord {
+            at_micros: 1_800_000_000_000_000,
+            ..example(5)
+        };
+        assert!(!writer.keep(&later).unwrap(), "it is kept already");
         assert_eq!(eval_dir.scores().unwrap(), [example(5), example(10)]);
         let names = fs::read_dir(folder.path().join("eval")).unwrap();
         let mut names: Vec<_> = names.map(|entry| entry.unwrap().file_name()).collect();

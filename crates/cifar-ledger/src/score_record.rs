@@ -97,6 +97,16 @@ impl Serialize for ScoreRecord {
 }
 
 impl ScoreRecord {
+    /// Whether both say the same of the same checkpoint, whenever they were made.
+    pub(crate) fn is_same(&self, other: &ScoreRecord) -> bool {
+        let at_micros = other.at_micros;
+        let moved = ScoreRecord {
+            at_micros,
+            ..self.clone()
+        };
+        moved == *other
+    }
+
     /// The record as a line of `scores.jsonl`, with its end.
     ///
     /// # Panics

@@ -28,8 +28,7 @@ pub struct FollowerFiles {
     train_dir: PathBuf,
     calendar: Calendar,
     sending: Arc<Semaphore>,
-    /// The eval dir, and the score that was kept last, which is not kept twice.
-    scores: Mutex<(EvalWriter, Option<Score>)>,
+    scores: Mutex<EvalWriter>,
 }
 
 impl fmt::Debug for FollowerFiles {
@@ -74,15 +73,11 @@ impl FollowerFiles {
     #[must_use]
     pub fn new(train_dir: &Path, calendar: Calendar) -> Self {
         let eval_dir = EvalDir::of_train_dir(train_dir);
-        // The server before may have kept one, and been killed before it said so. What cannot be read was
-        // not kept by it.
-        let kept = eval_dir.scores().unwrap_or_default();
-        let last = kept.into_iter().next_back().map(|record| record.score);
         FollowerFiles {
             train_dir: train_dir.to_owned(),
             calendar,
             sending: Arc::new(Semaphore::new(MAX_SENDING)),
-            scores: Mutex::new((eval_dir.writer(&host_name()), last)),
+            scores: Mutex::new(eval_dir.writer(&host_name())),
         }
     }
 
@@ -127,19 +122,14 @@ impl FollowerFiles {
         score: Score,
     ) -> Result<Option<ScoreRecord>, EvalDirError> {
         let mut scores = self.scores.lock().unwrap_or_else(PoisonError::into_inner);
-        let (writer, last) = &mut *scores;
-        if last.as_ref() == Some(&score) {
-            return Ok(None);
-        }
         let record = ScoreRecord {
             at_micros: self.calendar.micros(now),
             checkpoint: checkpoint::name_of(score.global_step),
             data,
             score,
         };
-        writer.keep(&record)?;
-        *last = Some(record.score.clone());
-        Ok(Some(record))
+        let is_new = scores.keep(&record)?;
+        Ok(is_new.then_some(record))
     }
 }
 

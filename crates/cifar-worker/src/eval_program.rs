@@ -15,7 +15,10 @@ use cifar_cli::{logging, signals};
 use cifar_data::args::DataArgs;
 use cifar_guard::Credentials;
 use cifar_guard::args::CredentialArgs;
-use cifar_ledger::{EvalDir, ScoreRecord};
+use cifar_ledger::eval_dir::SCORES_FILE;
+use cifar_ledger::ledger_file::LEDGER_FILE;
+use cifar_ledger::record::Outcome;
+use cifar_ledger::{EvalDir, EvalWriter, LedgerTail, Record, ScoreRecord};
 use cifar_params::checkpoint::{self, Scorable};
 use cifar_params::{EvalData, Layout, Score, ScoredVariables};
 use cifar_sequence::{DataSet, GlobalStep};
@@ -32,8 +35,8 @@ use crate::training_loop::or_exit;
 /// Scores the newest checkpoint of a run on the test examples: precision @ 1, by the moving
 /// averages of the variables.
 ///
-/// Without --run-once it waits for further checkpoints and scores each. With --server it ends after the
-/// last one of a run that is complete.
+/// Without --run-once it waits for further checkpoints and scores each. It ends after the last one of a
+/// run that is complete.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "cifar-eval", version = cifar_cli::VERSION, args_conflicts_with_subcommands = true)]
 pub struct Args {
@@ -41,8 +44,13 @@ pub struct Args {
     #[command(subcommand)]
     pub verb: Option<Verb>,
 
-    /// Folder of the checkpoints: the train dir of the run
-    #[arg(long, default_value = "runs/default", value_name = "DIR")]
+    /// Folder of the checkpoints: the train dir of the run. Or a checkpoint, which is scored alone
+    #[arg(
+        long,
+        visible_alias = "checkpoint",
+        default_value = "runs/default",
+        value_name = "DIR"
+    )]
     pub checkpoint_dir: PathBuf,
 
     /// Folder that scores are kept in [default: eval in the folder of the checkpoints]
@@ -188,33 +196,66 @@ pub(crate) fn scored_variables(raw: bool) -> ScoredVariables {
     }
 }
 
-/// Scores the checkpoints that appear in a folder, and keeps the scores.
+/// A checkpoint that was read.
+pub(crate) struct Found {
+    /// The step that its name says.
+    pub(crate) step: GlobalStep,
+    /// Name of its file.
+    pub(crate) name: String,
+    /// What is scored of it.
+    pub(crate) scorable: Scorable,
+}
+
+/// Scores the checkpoints that appear in a folder, or the one that is named, and keeps the scores.
 fn follow_folder(args: &Args, mut evaluator: Evaluator) -> Result<Exit, Failure> {
-    let eval_dir = match &args.eval_dir {
-        Some(path) => EvalDir::new(path),
-        None => EvalDir::of_train_dir(&args.checkpoint_dir),
+    let path = &args.checkpoint_dir;
+    let is_once = args.run_once || is_checkpoint(path);
+    let dir = match is_checkpoint(path) {
+        true => path.parent().unwrap_or(path),
+        false => path,
     };
+    let eval_dir = args.eval_dir.as_deref().map(EvalDir::new);
+    let eval_dir = eval_dir.unwrap_or_else(|| EvalDir::of_train_dir(dir));
     let mut writer = eval_dir.writer(&host_name());
+    let mut ledger = LedgerTail::new(&dir.join(LEDGER_FILE));
+    let mut outcome = None;
     let mut scored = None;
     loop {
+        if !is_once {
+            // Before the look for checkpoints: a run writes the last one before it ends.
+            outcome = last_outcome(&mut ledger, outcome);
+        }
         let choice = scored_variables(args.raw);
-        let found = newest(&args.checkpoint_dir, evaluator.layout(), choice, scored);
-        if let Some((step, scorable)) = found.or_exit(Exit::Permanent)? {
+        let found = newest(path, evaluator.layout(), choice, scored).or_exit(Exit::Permanent)?;
+        let is_new = found.is_some();
+        if let Some(Found {
+            step,
+            name,
+            scorable,
+        }) = found
+        {
             let (data, score) = evaluator.score(&scorable)?;
-            let record = record_of(step, data, score);
+            let record = record_of(name, data, score);
             let reader = show(args, &record)?;
-            writer
-                .keep(&record)
-                .context("--eval-dir names another folder for scores")
-                .or_exit(Exit::Disk)?;
+            keep(&mut writer, &record)?;
             scored = Some(step);
             if reader == Reader::Gone {
                 return Ok(Exit::Complete);
             }
-        } else if scored.is_none() {
-            console::say("No checkpoint file found");
         }
-        if args.run_once {
+        match (scored, outcome) {
+            (None, _) => console::say(&format!("No checkpoint file found in {}", path.display())),
+            (Some(_), Some(Outcome::Complete)) => return Ok(Exit::Complete),
+            (Some(_), Some(Outcome::Diverged)) => return Ok(Exit::Diverged),
+            (Some(step), _) if is_new && !is_once => console::say(&format!(
+                "waiting for a checkpoint of a step above {step} in {}, looking every {:?}; \
+                 --run-once scores one and ends",
+                path.display(),
+                args.eval_interval_secs
+            )),
+            _ => {}
+        }
+        if is_once {
             return Ok(if scored.is_some() {
                 Exit::Complete
             } else {
@@ -223,6 +264,36 @@ fn follow_folder(args: &Args, mut evaluator: Evaluator) -> Result<Exit, Failure>
         }
         thread::sleep(args.eval_interval_secs);
     }
+}
+
+/// Keeps a score, and says so if it was kept before.
+fn keep(writer: &mut EvalWriter, record: &ScoreRecord) -> Result<(), Failure> {
+    let is_new = writer
+        .keep(record)
+        .context("--eval-dir names another folder for scores")
+        .or_exit(Exit::Disk)?;
+    if !is_new {
+        console::say(&format!("{SCORES_FILE} has this score already"));
+    }
+    Ok(())
+}
+
+/// How the run has ended, if it has: by what is new in its ledger, or else as `before`. A ledger that is not
+/// there, or cannot be read, does not say.
+fn last_outcome(ledger: &mut LedgerTail, before: Option<Outcome>) -> Option<Outcome> {
+    let mut outcome = before;
+    while let Ok(news) = ledger.look() {
+        if let Some(line) = news.lines.last() {
+            outcome = match line.record {
+                Record::End { outcome, .. } => Some(outcome),
+                _ => None,
+            };
+        }
+        if !news.has_more() {
+            break;
+        }
+    }
+    outcome
 }
 
 /// Scores the checkpoints that a server has, and tells it the scores.
@@ -244,7 +315,7 @@ fn follow_server(args: &Args, server: &str, mut evaluator: Evaluator) -> Result<
         };
         let scorable = checkpoint.scorable(scored_variables(args.raw));
         let (data, score) = evaluator.score(&scorable)?;
-        let record = record_of(step, data, score);
+        let record = record_of(checkpoint::name_of(step), data, score);
         let reader = show(args, &record)?;
         link.report(&record.score).map_err(or_exit)?;
         scored = Some(step);
@@ -254,25 +325,48 @@ fn follow_server(args: &Args, server: &str, mut evaluator: Evaluator) -> Result<
     }
 }
 
-/// The newest checkpoint that can be read, if it is newer than what was scored. The server may
-/// remove an old one between listing and reading; then there is a newer one.
+/// Whether this is a checkpoint, or is meant to be one, and not a folder of them.
+fn is_checkpoint(path: &Path) -> bool {
+    let is_called_one = path
+        .extension()
+        .is_some_and(|ending| ending == "safetensors");
+    path.is_file() || (is_called_one && !path.is_dir())
+}
+
+/// The checkpoint that is named, or the newest one in a folder that can be read, if it is newer than what
+/// was scored. The server may remove an old one between listing and reading; then there is a newer one.
 ///
 /// # Errors
 ///
 /// If there are checkpoints, but none can be read.
 pub(crate) fn newest(
-    dir: &Path,
+    path: &Path,
     layout: &Layout,
     variables: ScoredVariables,
     scored: Option<GlobalStep>,
-) -> anyhow::Result<Option<(GlobalStep, Scorable)>> {
+) -> anyhow::Result<Option<Found>> {
+    if is_checkpoint(path) {
+        let scorable = checkpoint::load_scorable(path, layout, variables)?;
+        return Ok(Some(Found {
+            step: scorable.global_step,
+            name: name_of(path),
+            scorable,
+        }));
+    }
     let mut first_error = None;
-    for (step, path) in checkpoint::list(dir)? {
+    for (step, path) in checkpoint::list(path)? {
         if scored.is_some_and(|scored| step <= scored) {
             break;
         }
         match checkpoint::load_scorable(&path, layout, variables) {
-            Ok(scorable) => return Ok(Some((step, scorable))),
+            Ok(scorable) => {
+                let name = name_of(&path);
+                return Ok(Some(Found {
+                    step,
+                    name,
+                    scorable,
+                }));
+            }
             Err(error) => {
                 warn!(%error, "passes over a checkpoint");
                 first_error.get_or_insert(error);
@@ -282,13 +376,18 @@ pub(crate) fn newest(
     first_error.map_or(Ok(None), |error| Err(error.into()))
 }
 
-/// A score that was made just now, of the checkpoint that is called after `step`.
-fn record_of(step: GlobalStep, data: DataSet, score: Score) -> ScoreRecord {
+fn name_of(path: &Path) -> String {
+    let name = path.file_name().unwrap_or(path.as_os_str());
+    name.to_string_lossy().into_owned()
+}
+
+/// A score that was made just now, of the checkpoint of this name.
+fn record_of(checkpoint: String, data: DataSet, score: Score) -> ScoreRecord {
     let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH);
     let micros = since_1970.unwrap_or_default().as_micros();
     ScoreRecord {
         at_micros: u64::try_from(micros).unwrap_or(u64::MAX),
-        checkpoint: checkpoint::name_of(step),
+        checkpoint,
         data,
         score,
     }

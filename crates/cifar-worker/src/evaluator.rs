@@ -63,7 +63,7 @@ impl Evaluator {
     ///
     /// # Errors
     ///
-    /// A [`Failure`] if the data set cannot be had, or libtorch fails.
+    /// A [`Failure`] if the data set cannot be had, libtorch fails, or the network's output is not finite.
     pub fn score(&mut self, scorable: &Scorable) -> Result<(DataSet, Score), Failure> {
         let of_run = scorable.run.as_ref().map(|run| run.data);
         let data = of_run.unwrap_or(self.settings.data);
@@ -76,7 +76,11 @@ impl Evaluator {
         open_if_another(&mut self.dataset, data, &self.data_args)?;
         let dataset = self.dataset.as_ref().expect("it was just opened");
         let confusion =
-            score(&self.model, &variables, dataset, split, num_examples).context("cannot score")?;
+            score(&self.model, &variables, dataset, split, num_examples).map_err(|error| {
+                let step = scorable.global_step;
+                let what = format!("cannot score the checkpoint of step {step}");
+                Failure::new(error.exit(), anyhow::Error::new(error).context(what))
+            })?;
         let score = Score {
             global_step: scorable.global_step,
             eval_data: self.settings.eval_data,

@@ -1,21 +1,23 @@
 //! `cifar-eval predict`: what a trained model takes a person's pictures for.
 
+use std::borrow::Cow;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, anyhow};
+use anyhow::anyhow;
 use cifar_cli::console::{self, Reader};
 use cifar_cli::exit::{Exit, Failure, OrExit};
 use cifar_cli::logging::{self, LogArgs};
 use cifar_data::distort::IMAGE_VALUES;
 use cifar_params::Layout;
-use cifar_params::checkpoint::Scorable;
 use cifar_sequence::data_set::NUM_CLASSES;
 use cifar_sequence::{DataSet, GlobalStep};
 use clap::Args;
 use serde::Serialize;
-use tch::{Kind, TchError, Tensor};
+use tch::{Kind, Tensor};
 
-use crate::eval_program::{newest, scored_variables, set_threads};
+use crate::eval::{EvalError, finite_logits};
+use crate::eval_program::{Found, newest, scored_variables, set_threads};
 use crate::evaluator::{model_on, variables_of};
 use crate::model::{IMAGE_SIZE, Model, Variables};
 use crate::picture;
@@ -26,19 +28,26 @@ const NUM_TOLD: usize = 3;
 /// The command line of `cifar-eval predict`.
 #[derive(Clone, Debug, Args)]
 pub struct PredictArgs {
-    /// PNG or JPEG files of any size; the largest square in the middle is looked at
+    /// PNG or JPEG files, each of at most 120 megapixels, for which at most 1 GB of memory is taken; the
+    /// largest square in the middle is looked at
     #[arg(required = true, value_name = "IMAGE")]
     pub images: Vec<PathBuf>,
 
-    /// Folder of the checkpoints, of which the newest is taken: the train dir of a run
-    #[arg(long, default_value = "runs/default", value_name = "DIR")]
+    /// Folder of the checkpoints, of which the newest is taken: the train dir of a run. Or a checkpoint
+    #[arg(
+        long,
+        visible_alias = "checkpoint",
+        default_value = "runs/default",
+        value_name = "DIR"
+    )]
     pub checkpoint_dir: PathBuf,
 
     /// Predict by the variables themselves instead of their moving averages
     #[arg(long)]
     pub raw: bool,
 
-    /// Write one JSON object per picture instead of text
+    /// Write one JSON object per picture instead of text. A name that is not UTF-8 has its bytes in hex as
+    /// `image_hex` besides
     #[arg(long)]
     pub json: bool,
 
@@ -58,7 +67,10 @@ pub struct PredictArgs {
 /// What a picture was taken for, as other programs read it.
 #[derive(Debug, Serialize)]
 struct Prediction<'a> {
-    image: &'a Path,
+    image: Cow<'a, str>,
+    /// The bytes of a name that is not UTF-8, of which `image` is only nearly the name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    image_hex: Option<String>,
     /// The likeliest first.
     classes: Vec<Class>,
     global_step: GlobalStep,
@@ -86,7 +98,7 @@ struct Predictor {
 ///
 /// # Errors
 ///
-/// A [`Failure`] if there is no checkpoint, or libtorch fails.
+/// A [`Failure`] if there is no checkpoint, libtorch fails, or the network's output is not finite.
 pub fn predict(args: &PredictArgs) -> Result<Exit, Failure> {
     logging::init(&args.log).or_exit(Exit::Usage)?;
     set_threads(args.threads);
@@ -112,12 +124,12 @@ pub fn predict(args: &PredictArgs) -> Result<Exit, Failure> {
 impl Predictor {
     fn new(args: &PredictArgs) -> Result<Self, Failure> {
         let layout = Layout::cifar10();
-        let (global_step, scorable) = newest_scorable(args, &layout)?;
+        let Found { step, scorable, .. } = newest_checkpoint(args, &layout)?;
         let model = model_on(args.gpu)?;
         Ok(Predictor {
             variables: variables_of(&layout, &scorable, &model)?,
             model,
-            global_step,
+            global_step: step,
             data: scorable.run.map_or(DataSet::Cifar10, |run| run.data),
         })
     }
@@ -126,9 +138,12 @@ impl Predictor {
         &self,
         image: &'a Path,
         pixels: &[f32; IMAGE_VALUES],
-    ) -> anyhow::Result<Prediction<'a>> {
-        let probabilities = probabilities(&self.model, &self.variables, pixels)
-            .with_context(|| format!("cannot classify {}", image.display()))?;
+    ) -> Result<Prediction<'a>, Failure> {
+        let probabilities = self.probabilities(pixels).map_err(|error| {
+            let (image, step) = (image.display(), self.global_step);
+            let what = format!("cannot classify {image} by the checkpoint of step {step}");
+            Failure::new(error.exit(), anyhow::Error::new(error).context(what))
+        })?;
         let names = self.data.class_names();
         let mut classes: Vec<Class> = names
             .into_iter()
@@ -142,12 +157,32 @@ impl Predictor {
             .collect();
         classes.sort_by(|a, b| b.probability.total_cmp(&a.probability));
         classes.truncate(NUM_TOLD);
+        let name = image.as_os_str();
         Ok(Prediction {
-            image,
+            image: name.to_string_lossy(),
+            image_hex: name
+                .to_str()
+                .is_none()
+                .then(|| hex::encode(name.as_bytes())),
             classes,
             global_step: self.global_step,
             data: self.data,
         })
+    }
+
+    /// How likely each class is, of one image: softmax over the logits.
+    fn probabilities(&self, pixels: &[f32; IMAGE_VALUES]) -> Result<[f32; NUM_CLASSES], EvalError> {
+        let images = Tensor::f_from_slice(pixels.as_slice())?
+            .f_reshape([1, IMAGE_SIZE, IMAGE_SIZE, 3])?
+            .f_to_device(self.model.device())?;
+        let softmax = finite_logits(&self.model, &self.variables, &images)?
+            .f_softmax(1, Kind::Float)?
+            .f_to_device(tch::Device::Cpu)?;
+        let mut probabilities = [0.0; NUM_CLASSES];
+        softmax
+            .f_view([-1])?
+            .f_copy_data(&mut probabilities, NUM_CLASSES)?;
+        Ok(probabilities)
     }
 }
 
@@ -158,15 +193,11 @@ impl Prediction<'_> {
         }
         let told = |class: &Class| format!("{} {:.1} %", class.name, 100.0 * class.probability);
         let classes: Vec<String> = self.classes.iter().map(told).collect();
-        Ok(format!(
-            "{}: {}\n",
-            self.image.display(),
-            classes.join(", ")
-        ))
+        Ok(format!("{}: {}\n", self.image, classes.join(", ")))
     }
 }
 
-fn newest_scorable(args: &PredictArgs, layout: &Layout) -> Result<(GlobalStep, Scorable), Failure> {
+fn newest_checkpoint(args: &PredictArgs, layout: &Layout) -> Result<Found, Failure> {
     let dir = &args.checkpoint_dir;
     let found = newest(dir, layout, scored_variables(args.raw), None).or_exit(Exit::Permanent)?;
     found
@@ -177,24 +208,4 @@ fn newest_scorable(args: &PredictArgs, layout: &Layout) -> Result<(GlobalStep, S
             )
         })
         .or_exit(Exit::Usage)
-}
-
-/// How likely each class is, of one image: softmax over the logits.
-fn probabilities(
-    model: &Model,
-    variables: &Variables,
-    pixels: &[f32; IMAGE_VALUES],
-) -> Result<[f32; NUM_CLASSES], TchError> {
-    let images = Tensor::f_from_slice(pixels.as_slice())?
-        .f_reshape([1, IMAGE_SIZE, IMAGE_SIZE, 3])?
-        .f_to_device(model.device())?;
-    let logits = tch::no_grad(|| model.inference(variables, &images))?;
-    let softmax = logits
-        .f_softmax(1, Kind::Float)?
-        .f_to_device(tch::Device::Cpu)?;
-    let mut probabilities = [0.0; NUM_CLASSES];
-    softmax
-        .f_view([-1])?
-        .f_copy_data(&mut probabilities, NUM_CLASSES)?;
-    Ok(probabilities)
 }
