@@ -3,8 +3,10 @@
 use std::env;
 use std::ffi::OsStr;
 use std::fs;
+use std::io::{BufRead, BufReader, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 
 use cifar_cli::exit::Exit;
 use cifar_data::dataset::{Dataset, Split};
@@ -17,7 +19,7 @@ use serde_json::Value;
 
 use crate::cluster::Cluster;
 use crate::files::{write_exploding_checkpoint, write_opinionated_checkpoint};
-use crate::program::{EVAL, Program, command};
+use crate::program::{EVAL, Program, command, eventually};
 
 /// Pictures that are shown.
 const NUM_PICTURES: usize = 40;
@@ -182,6 +184,36 @@ fn a_name_that_is_not_utf_8_is_told_with_its_bytes() {
     assert!(text(&told[0]["image_hex"]).ends_with("2f636166e92e706e67"));
     assert!(text(&told[1]["image"]).ends_with("/caf\u{e9}.png"));
     assert_eq!(told[1].get("image_hex"), None);
+}
+
+#[test]
+fn whoever_reads_the_first_line_and_no_more_ends_it_quietly() {
+    let folder = tempfile::tempdir().unwrap();
+    write_opinionated_checkpoint(folder.path(), 7, 3, 5);
+    let picture = folder.path().join("a.png");
+    plain_picture().save(&picture).unwrap();
+    let mut eval = command(EVAL)
+        .args(["predict", "--checkpoint-dir"])
+        .arg(folder.path())
+        .args(vec![&picture; 2000])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut first = String::new();
+    // Dropped after the line, and so closed.
+    BufReader::new(eval.stdout.take().unwrap())
+        .read_line(&mut first)
+        .unwrap();
+    assert!(first.contains("dog"), "{first}");
+    let status = eventually("its end", || eval.try_wait().unwrap());
+    let mut said = String::new();
+    eval.stderr
+        .take()
+        .unwrap()
+        .read_to_string(&mut said)
+        .unwrap();
+    assert_eq!((status.code(), &said[..]), (Some(0), ""));
 }
 
 #[test]
