@@ -187,7 +187,7 @@ fn a_name_that_is_not_utf_8_is_told_with_its_bytes() {
 }
 
 #[test]
-fn whoever_reads_the_first_line_and_no_more_ends_it_quietly() {
+fn a_reader_that_leaves_after_the_first_line_ends_it_quietly() {
     let folder = tempfile::tempdir().unwrap();
     write_opinionated_checkpoint(folder.path(), 7, 3, 5);
     let picture = folder.path().join("a.png");

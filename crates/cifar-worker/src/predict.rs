@@ -8,6 +8,7 @@ use anyhow::anyhow;
 use cifar_cli::console::{self, Reader};
 use cifar_cli::exit::{Exit, Failure, OrExit};
 use cifar_cli::logging::{self, LogArgs};
+use cifar_cli::signals;
 use cifar_data::distort::IMAGE_VALUES;
 use cifar_params::Layout;
 use cifar_sequence::data_set::NUM_CLASSES;
@@ -101,6 +102,8 @@ struct Predictor {
 /// A [`Failure`] if there is no checkpoint, libtorch fails, or the network's output is not finite.
 pub fn predict(args: &PredictArgs) -> Result<Exit, Failure> {
     logging::init(&args.log).or_exit(Exit::Usage)?;
+    // Nothing is written that could stay behind half.
+    signals::end_when_asked()?;
     set_threads(args.threads);
     let predictor = Predictor::new(args)?;
     let mut exit = Exit::Complete;
