@@ -1,15 +1,25 @@
 //! Files as the programs find them, good and bad.
 
 use std::fs::{self, File};
-use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::{env, io};
 
 use cifar_params::Layout;
 use cifar_params::checkpoint::{self, AVERAGE_SUFFIX};
 use cifar_sequence::GlobalStep;
 use cifar_sequence::data_set::CIFAR10_FILES;
 use safetensors::tensor::{Dtype, TensorView};
+
+/// The folder that the real data set is in, if this machine has it.
+pub(crate) fn cifar10_data_dir() -> Option<String> {
+    let data_dir = env::var("CIFAR10_DATA_DIR").ok();
+    let data_dir = data_dir.filter(|path| !path.is_empty());
+    if data_dir.is_none() {
+        eprintln!("skipped on CIFAR-10: CIFAR10_DATA_DIR is not set");
+    }
+    data_dir
+}
 
 /// Names in a folder, sorted; none where there is no folder.
 pub(crate) fn names_in(folder: &Path) -> Vec<String> {

@@ -1,6 +1,5 @@
 //! A trained model and somebody's pictures.
 
-use std::env;
 use std::ffi::OsStr;
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
@@ -18,7 +17,7 @@ use image::{ImageFormat, Rgb, RgbImage};
 use serde_json::Value;
 
 use crate::cluster::Cluster;
-use crate::files::{write_exploding_checkpoint, write_opinionated_checkpoint};
+use crate::files::{cifar10_data_dir, write_exploding_checkpoint, write_opinionated_checkpoint};
 use crate::program::{EVAL, Program, command, eventually};
 
 /// Pictures that are shown.
@@ -91,9 +90,8 @@ fn check_against_score(data: DataSet, data_dir: &Path) {
 fn a_picture_of_a_test_image_is_taken_for_what_it_is_in_a_score() {
     let nowhere = tempfile::tempdir().unwrap();
     check_against_score(DataSet::Synthetic { num_examples: 512 }, nowhere.path());
-    match env::var("CIFAR10_DATA_DIR") {
-        Ok(data_dir) => check_against_score(DataSet::Cifar10, Path::new(&data_dir)),
-        Err(_) => eprintln!("skipped on CIFAR-10: CIFAR10_DATA_DIR is not set"),
+    if let Some(data_dir) = cifar10_data_dir() {
+        check_against_score(DataSet::Cifar10, Path::new(&data_dir));
     }
 }
 

@@ -1,19 +1,19 @@
 //! CIFAR-10 itself, where it is at hand.
 
+use std::fs;
 use std::path::Path;
-use std::{env, fs};
 
 use cifar_cli::exit::Exit;
 use cifar_ledger::ScoreRecord;
 
 use crate::cluster::Cluster;
+use crate::files::cifar10_data_dir;
 use crate::program::{EVAL, Program, command};
 use crate::training::{logged_losses, mean};
 
 #[test]
 fn the_loss_falls_on_cifar10() {
-    let Ok(data_dir) = env::var("CIFAR10_DATA_DIR") else {
-        eprintln!("skipped: CIFAR10_DATA_DIR is not set");
+    let Some(data_dir) = cifar10_data_dir() else {
         return;
     };
     let mut cluster = Cluster::builder()
@@ -33,8 +33,7 @@ fn the_loss_falls_on_cifar10() {
 /// Each record of a run holds the averages that its precision is of.
 #[test]
 fn recorded_models_score_what_their_records_say() {
-    let Ok(data_dir) = env::var("CIFAR10_DATA_DIR") else {
-        eprintln!("skipped: CIFAR10_DATA_DIR is not set");
+    let Some(data_dir) = cifar10_data_dir() else {
         return;
     };
     let runs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/runs");

@@ -9,6 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
+use cifar_cli::args::number_of_seconds;
 use cifar_cli::console::say;
 use clap::Args;
 use rustix::process::{Pid, Signal, kill_process};
@@ -34,11 +35,11 @@ const LOOK_AGAIN: Duration = Duration::from_millis(50);
 #[derive(Clone, Debug, Args)]
 pub struct CompareArgs {
     /// How often each row is measured
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub rounds: u32,
 
     /// For how long each time
-    #[arg(long, value_name = "SECS", value_parser = cifar_cli::args::positive)]
+    #[arg(long, value_name = "SECS", value_parser = number_of_seconds)]
     pub seconds: f64,
 
     /// Rows whose names hold one of these words, instead of all

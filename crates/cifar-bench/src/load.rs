@@ -6,6 +6,7 @@ use std::iter;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
+use cifar_cli::args::number_of_seconds;
 use cifar_cli::console::say;
 use cifar_guard::Credentials;
 use cifar_params::{Layout, RunConfig};
@@ -53,7 +54,7 @@ pub struct LoadArgs {
     pub workers: u32,
 
     /// For how long each
-    #[arg(long, default_value_t = 8.0, value_name = "SECS")]
+    #[arg(long, default_value_t = 8.0, value_name = "SECS", value_parser = number_of_seconds)]
     pub seconds: f64,
 
     /// Where the programs are.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
+use cifar_cli::args::number_of_seconds;
 use cifar_data::prefetch::TrainBatches;
 use cifar_data::{Dataset, Prefetcher, WhenAbsent};
 use cifar_params::initial::initial_variables;
@@ -46,12 +47,12 @@ pub struct LoneArgs {
     pub kernels: Kernels,
 
     /// For how long
-    #[arg(long, default_value_t = 20.0, value_name = "SECS")]
+    #[arg(long, default_value_t = 20.0, value_name = "SECS", value_parser = number_of_seconds)]
     pub seconds: f64,
 
     /// How many such workers at once, each a process of its own
-    #[arg(long, default_value_t = 1, value_name = "N")]
-    pub processes: usize,
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
+    pub processes: u32,
 }
 
 /// Measures one worker in this process, or several in processes of their own.

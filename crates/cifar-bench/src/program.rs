@@ -4,6 +4,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
+use cifar_cli::args::number_of_seconds;
 use cifar_cli::console::say;
 use cifar_cli::exit::{Exit, Failure, report};
 use clap::{Parser, Subcommand};
@@ -41,13 +42,13 @@ pub enum Verb {
     /// The update of two towers, alone, and a copy of as many bytes
     Apply {
         /// For how long
-        #[arg(long, default_value_t = 3.0, value_name = "SECS")]
+        #[arg(long, default_value_t = 3.0, value_name = "SECS", value_parser = number_of_seconds)]
         seconds: f64,
     },
     /// How fast this machine multiplies matrices and copies memory
     Machine {
         /// For how long
-        #[arg(long, default_value_t = 3.0, value_name = "SECS")]
+        #[arg(long, default_value_t = 3.0, value_name = "SECS", value_parser = number_of_seconds)]
         seconds: f64,
     },
 }

@@ -5,6 +5,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
+use cifar_cli::args::number_of_seconds;
 use clap::Args;
 
 use crate::figures::{
@@ -33,11 +34,11 @@ const LOOK_AGAIN: Duration = Duration::from_millis(200);
 #[derive(Clone, Debug, Args)]
 pub struct TrainingArgs {
     /// Workers, and towers
-    #[arg(long, default_value_t = 2, value_name = "N")]
+    #[arg(long, default_value_t = 2, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
     pub workers: u32,
 
     /// For how long
-    #[arg(long, default_value_t = 20.0, value_name = "SECS")]
+    #[arg(long, default_value_t = 20.0, value_name = "SECS", value_parser = number_of_seconds)]
     pub seconds: f64,
 
     /// A flag of cifar-ps, such as --server-flag=--kernels=torch; may be given again

@@ -18,6 +18,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
+use cifar_cli::args::number_of_seconds;
 use cifar_guard::Credentials;
 use cifar_params::{Layout, Values};
 use cifar_wire::data_plane::DataPlane;
@@ -53,7 +54,7 @@ const TRIPS_A_STEP: usize = 3;
 #[derive(Clone, Debug, Args)]
 pub struct TransportArgs {
     /// For how long
-    #[arg(long, default_value_t = 5.0, value_name = "SECS")]
+    #[arg(long, default_value_t = 5.0, value_name = "SECS", value_parser = number_of_seconds)]
     pub seconds: f64,
 
     /// Way of variables and gradients: wire or shm

@@ -106,12 +106,6 @@ pub(crate) fn say_failure(program: &str, failure: &Failure) {
     });
 }
 
-/// Reads the command line of this process; ends it where that is wrong or asks for help.
-#[must_use]
-pub fn parse<A: clap::Parser>() -> A {
-    A::try_parse().unwrap_or_else(|error| refuse(&error))
-}
-
 /// Ends this process because of its command line: with [`Exit::Usage`] where that is wrong, with 0
 /// where it asks for help.
 pub fn refuse(error: &clap::Error) -> ! {

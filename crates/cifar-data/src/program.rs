@@ -5,7 +5,7 @@
 
 use std::process::ExitCode;
 
-use cifar_cli::console::parse;
+use cifar_cli::args;
 use cifar_cli::exit::{Exit, Failure, OrExit, report};
 use cifar_cli::logging::{self, LogArgs};
 use cifar_cli::signals;
@@ -40,7 +40,7 @@ pub struct Args {
 /// Runs the program with the arguments of this process.
 #[must_use]
 pub fn main() -> ExitCode {
-    report("cifar-data", run(&parse()))
+    report("cifar-data", run(&args::parse()))
 }
 
 fn run(args: &Args) -> Result<Exit, Failure> {

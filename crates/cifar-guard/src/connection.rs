@@ -53,7 +53,6 @@ pub async fn connect(
     refusal: Refusal,
 ) -> io::Result<Connection> {
     refusal.set(None);
-    let host = host.trim_start_matches('[').trim_end_matches(']');
     let stream = TcpStream::connect((host, port)).await?;
     stream.set_nodelay(true)?;
     let is_in_clear = tls.is_none();

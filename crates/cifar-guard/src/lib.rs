@@ -1,6 +1,6 @@
 //! Who may connect to a server, and what they may do there. Knows nothing of runs.
 //!
-//! [`args`] are the flags. From the server's comes a [`guard`]: [`reach`] says where it may listen at all,
+//! [`args`] are the flags, and an [`address`] is the value of some. From the server's comes a [`guard`]: [`reach`] says where it may listen at all,
 //! [`admission`] takes connections in, as many as the [`door`] lets wait and enter, over [`tls`] where that
 //! is asked for; what a peer may do follows from its certificate ([`identity`]) and its [`token`], and is a
 //! [`role`], which the [`gate`] compares with what is needed. From a client's flags come [`credentials`]
@@ -8,6 +8,8 @@
 //! in [`limits`], and [`rate`] says what is too often.
 
 pub mod args;
+
+pub mod address;
 
 pub mod guard;
 

@@ -4,8 +4,9 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use cifar_cli::args::{positive, seconds};
+use cifar_cli::args::{fraction, positive, seconds};
 use cifar_cli::logging::LogArgs;
+use cifar_guard::address::{to_connect_to, to_listen_on};
 use cifar_guard::args::{CredentialArgs, GuardArgs};
 use cifar_params::{DecayBy, Kernels};
 use cifar_sequence::{DataSet, GlobalStep, InputKind};
@@ -30,17 +31,17 @@ pub struct Args {
     pub verb: Option<Verb>,
 
     /// Address to listen on, HOST:PORT; port 0 takes a free one, printed as `listening ADDR`
-    #[arg(long, default_value = DEFAULT_ADDRESS, value_name = "ADDR")]
+    #[arg(long, default_value = DEFAULT_ADDRESS, value_name = "ADDR", value_parser = to_listen_on)]
     pub listen: String,
 
     /// Show the run as it goes on a page at this address, HOST:PORT, with metrics at /metrics; port 0
     /// takes a free one, printed as `http ADDR`
-    #[arg(long, value_name = "ADDR")]
+    #[arg(long, value_name = "ADDR", value_parser = to_listen_on)]
     pub http: Option<String>,
 
     /// Answer health checks of gRPC at this address too, HOST:PORT, in clear and nothing else: for probes
     /// that cannot do TLS; port 0 takes a free one, printed as `health ADDR`
-    #[arg(long, value_name = "ADDR")]
+    #[arg(long, value_name = "ADDR", value_parser = to_listen_on)]
     pub health: Option<String>,
 
     /// Folder of the run's checkpoints; made if it is not there, never wiped
@@ -76,7 +77,7 @@ pub struct Args {
     pub checkpoint_secs: Duration,
 
     /// Number of checkpoints that are kept
-    #[arg(long, default_value_t = 5, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), help_heading = "Checkpoints")]
+    #[arg(long, default_value_t = 5, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000), help_heading = "Checkpoints")]
     pub keep_checkpoints: u32,
 
     /// Give a worker up after this long without a sign of life
@@ -84,7 +85,7 @@ pub struct Args {
     pub worker_lease_secs: Duration,
 
     /// Fewer workers than this, for --stall-timeout-secs, end the run for now
-    #[arg(long, default_value_t = 1, value_name = "N", help_heading = "Workers")]
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(..=4096), help_heading = "Workers")]
     pub min_workers: u32,
 
     /// When no gradient comes for this long, write a checkpoint and leave with exit code 75
@@ -97,7 +98,7 @@ pub struct Args {
     pub mixed: bool,
 
     /// Share of the tower steps that two workers compute, to compare: finds a faulty one
-    #[arg(long, default_value_t = 0.0, value_name = "SHARE", value_parser = share, help_heading = "Workers")]
+    #[arg(long, default_value_t = 0.0, value_name = "SHARE", value_parser = fraction, help_heading = "Workers")]
     pub audit_fraction: f64,
 
     /// Who may connect, and how what travels is protected.
@@ -171,7 +172,7 @@ pub enum Verb {
         train_dir: PathBuf,
 
         /// Address of the page, HOST:PORT; port 0 takes a free one, printed as `http ADDR`
-        #[arg(long, default_value = "127.0.0.1:0", value_name = "ADDR")]
+        #[arg(long, default_value = "127.0.0.1:0", value_name = "ADDR", value_parser = to_listen_on)]
         http: String,
 
         /// Who may connect, and how what travels is protected.
@@ -184,7 +185,7 @@ pub enum Verb {
 #[derive(Clone, Debug, clap::Args)]
 pub struct ServerArgs {
     /// Address of the server, HOST:PORT
-    #[arg(long, default_value = DEFAULT_ADDRESS, value_name = "ADDR")]
+    #[arg(long, default_value = DEFAULT_ADDRESS, value_name = "ADDR", value_parser = to_connect_to)]
     pub server: String,
 
     /// How to show it, and to know the server.
@@ -319,13 +320,6 @@ fn positive_f32(text: &str) -> Result<f32, String> {
     match positive(text)? as f32 {
         number if number > 0.0 && number.is_finite() => Ok(number),
         _ => Err("is no number of single precision above 0".to_owned()),
-    }
-}
-
-fn share(text: &str) -> Result<f64, String> {
-    match text.parse::<f64>() {
-        Ok(number) if (0.0..=1.0).contains(&number) => Ok(number),
-        _ => Err("is no number from 0 to 1".to_owned()),
     }
 }
 

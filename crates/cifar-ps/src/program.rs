@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, anyhow};
-use cifar_cli::console::{parse, print, say};
+use cifar_cli::console::{print, say};
 use cifar_cli::exit::{Exit, Failure, OrExit, report};
 use cifar_cli::{logging, signals};
 use cifar_guard::Guard;
@@ -46,7 +46,7 @@ const RUNTIME_THREADS: usize = 2;
 /// Runs the program with the arguments of this process.
 #[must_use]
 pub fn main() -> ExitCode {
-    let args: Args = parse();
+    let args: Args = cifar_cli::args::parse();
     let result = match &args.verb {
         Some(Verb::Top(args)) => cifar_top::run(&args.server, &args.credentials),
         Some(Verb::Checkpoint(args)) => give(Order::SaveCheckpoint, args),

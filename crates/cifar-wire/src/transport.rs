@@ -7,6 +7,8 @@
 use std::time::Duration;
 
 use cifar_guard::Credentials;
+pub use cifar_guard::address::BadAddress;
+use cifar_guard::address::host_and_port;
 use cifar_guard::connection::{self, Refusal};
 use cifar_guard::limits::{KEEPALIVE, MAX_HEADER_BYTES, MAX_STREAMS, REQUEST_DEADLINE};
 use cifar_params::Layout;
@@ -75,11 +77,6 @@ pub fn server_builder(layout: &Layout) -> Server {
         .timeout(REQUEST_DEADLINE)
 }
 
-/// An address that is none.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is no server address; give HOST:PORT, such as 127.0.0.1:2222")]
-pub struct BadAddress(String);
-
 /// A connection to `address` (`HOST:PORT`), made at the first request and again after a failure.
 ///
 /// # Errors
@@ -118,9 +115,9 @@ pub fn connect(
 /// [`BadAddress`] if the text is no address.
 pub fn endpoint(address: &str, layout: &Layout) -> Result<Endpoint, BadAddress> {
     host_and_port(address)?;
-    let bad = |_| BadAddress(address.to_owned());
-    let endpoint = Endpoint::from_shared(format!("http://{address}")).map_err(bad)?;
+    let endpoint = Endpoint::from_shared(format!("http://{address}"));
     Ok(endpoint
+        .expect("an address is the beginning of a URL")
         .connect_timeout(CONNECT_TIMEOUT)
         .initial_stream_window_size(window_bytes(layout))
         .initial_connection_window_size(window_bytes(layout))
@@ -129,11 +126,4 @@ pub fn endpoint(address: &str, layout: &Layout) -> Result<Endpoint, BadAddress> 
         .keep_alive_timeout(KEEPALIVE)
         .keep_alive_while_idle(true)
         .tcp_nodelay(true))
-}
-
-fn host_and_port(address: &str) -> Result<(&str, u16), BadAddress> {
-    let parts = address.rsplit_once(':');
-    let parts = parts.filter(|(host, _)| !host.is_empty());
-    let parts = parts.and_then(|(host, port)| Some((host, port.parse().ok()?)));
-    parts.ok_or_else(|| BadAddress(address.to_owned()))
 }

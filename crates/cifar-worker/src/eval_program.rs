@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
-use cifar_cli::args::seconds;
+use cifar_cli::args::{self, seconds};
 use cifar_cli::console::{self, Reader};
 use cifar_cli::exit::{Exit, Failure, OrExit, report};
 use cifar_cli::host::host_name;
@@ -14,6 +14,7 @@ use cifar_cli::logging::LogArgs;
 use cifar_cli::{logging, signals};
 use cifar_data::args::DataArgs;
 use cifar_guard::Credentials;
+use cifar_guard::address::to_connect_to;
 use cifar_guard::args::CredentialArgs;
 use cifar_ledger::eval_dir::SCORES_FILE;
 use cifar_ledger::ledger_file::LEDGER_FILE;
@@ -59,7 +60,7 @@ pub struct Args {
 
     /// Get the checkpoints from the server at this address, HOST:PORT, instead of a folder, and tell it
     /// the scores: it keeps them in its train dir
-    #[arg(long, value_name = "ADDR", conflicts_with_all = ["checkpoint_dir", "eval_dir", "eval_interval_secs"])]
+    #[arg(long, value_name = "ADDR", value_parser = to_connect_to, conflicts_with_all = ["checkpoint_dir", "eval_dir", "eval_interval_secs"])]
     pub server: Option<String>,
 
     /// Give up when the server stays away for this long
@@ -71,7 +72,7 @@ pub struct Args {
     pub eval_data: EvalDataArg,
 
     /// Number of examples to score, each once
-    #[arg(long, default_value_t = 10_000, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, default_value_t = 10_000, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
     pub num_examples: u32,
 
     /// Score by the variables themselves instead of their moving averages
@@ -153,7 +154,7 @@ impl From<EvalDataArg> for EvalData {
 /// Runs the program with the arguments of this process.
 #[must_use]
 pub fn main() -> ExitCode {
-    let args: Args = console::parse();
+    let args: Args = args::parse();
     let result = match &args.verb {
         Some(Verb::Predict(args)) => predict(args),
         None => run(&args),

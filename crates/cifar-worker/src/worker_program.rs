@@ -5,8 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use cifar_cli::args::seconds;
-use cifar_cli::console::parse;
+use cifar_cli::args::{self, seconds};
 use cifar_cli::exit::{Exit, Failure, OrExit, report};
 use cifar_cli::logging::LogArgs;
 use cifar_cli::{logging, signals};
@@ -14,6 +13,7 @@ use cifar_data::args::DataArgs;
 use cifar_data::prefetch::TrainBatches;
 use cifar_data::{Dataset, Prefetcher};
 use cifar_guard::Credentials;
+use cifar_guard::address::to_connect_to;
 use cifar_guard::args::CredentialArgs;
 use cifar_params::{Layout, RunConfig};
 use cifar_sequence::SampleSequence;
@@ -37,7 +37,7 @@ use crate::{device, numerics};
 #[command(name = "cifar-worker", version = cifar_cli::VERSION)]
 pub struct Args {
     /// Address of the parameter server, HOST:PORT
-    #[arg(long, default_value = "127.0.0.1:2222", value_name = "ADDR")]
+    #[arg(long, default_value = "127.0.0.1:2222", value_name = "ADDR", value_parser = to_connect_to)]
     pub server: String,
 
     /// Compute on this GPU, counted from 0; without this flag, on the CPU
@@ -82,7 +82,7 @@ pub struct Args {
 /// Runs the program with the arguments of this process.
 #[must_use]
 pub fn main() -> ExitCode {
-    report("cifar-worker", run(&parse()))
+    report("cifar-worker", run(&args::parse()))
 }
 
 fn run(args: &Args) -> Result<Exit, Failure> {

@@ -8,7 +8,8 @@ use cifar_sequence::DataSet;
 
 /// The real set, if this machine has it.
 fn cifar10() -> Option<Dataset> {
-    let Some(data_dir) = std::env::var_os("CIFAR10_DATA_DIR") else {
+    let data_dir = std::env::var_os("CIFAR10_DATA_DIR").filter(|path| !path.is_empty());
+    let Some(data_dir) = data_dir else {
         eprintln!("skipped: CIFAR10_DATA_DIR is not set");
         return None;
     };

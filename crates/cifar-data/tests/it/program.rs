@@ -4,13 +4,17 @@ use std::process::{Command, Output};
 
 use cifar_cli::exit::Exit;
 
-fn run(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_cifar-data"))
+fn command(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_cifar-data"));
+    command
         .args(arguments)
         .env_remove("CIFAR10_DATA_DIR")
-        .env_remove("RUST_LOG")
-        .output()
-        .unwrap()
+        .env_remove("RUST_LOG");
+    command
+}
+
+fn run(arguments: &[&str]) -> Output {
+    command(arguments).output().unwrap()
 }
 
 fn exit_of(output: &Output) -> Option<Exit> {
@@ -41,4 +45,34 @@ fn a_folder_that_is_not_whole_is_named_and_left_as_it_is() {
         std::fs::read(set.join("data_batch_1.bin")).unwrap(),
         b"short"
     );
+}
+
+#[test]
+fn variables_that_are_empty_are_as_if_they_were_not_set() {
+    let mut command = command(&["--data", "synthetic:20"]);
+    let output = command.env("CIFAR10_DATA_DIR", "").env("RUST_LOG", "");
+    let output = output.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(exit_of(&output), Some(Exit::Complete), "{said}");
+    assert!(said.contains("folder=/tmp/cifar10_data"), "{said}");
+}
+
+#[test]
+fn what_cannot_be_meant_is_wrong_usage() {
+    let long = "9".repeat(100_000);
+    for (arguments, why) in [
+        (["--data-url", "file:///x"], "neither http nor https"),
+        (["--data-url", ""], "looks like https://"),
+        (["--data-url", &long], "looks like https://"),
+        (["--data-dir", ""], "--data-dir <DIR>"),
+        (["--data-sha256", "12"], "--data-sha256 <HEX>"),
+        (["--data", "synthetic:0"], "there are cifar10"),
+        (["--data", "synthetic:99999999999"], "there are cifar10"),
+        (["--log-level", "=="], "no filter of logs"),
+    ] {
+        let output = run(&arguments);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(exit_of(&output), Some(Exit::Usage), "{said}");
+        assert!(said.contains(why), "{said}");
+    }
 }
