@@ -118,11 +118,14 @@ impl Default for Patience {
 ///
 /// # Errors
 ///
-/// [`DataError::Download`] when the attempts are used up or the server refuses for good;
+/// [`DataError::Download`] when the attempts are used up or would all end the same way;
 /// [`DataError::ArchiveSize`] or [`DataError::Checksum`] if it has another file, of which nothing
 /// is kept; [`DataError::DiskFull`], of which nothing is kept either; [`DataError::Write`] and
 /// [`DataError::Read`].
 pub fn fetch(source: &Source, path: &Path) -> Result<(), DataError> {
+    if path.is_dir() {
+        return Err(DataError::write(path, io::ErrorKind::IsADirectory.into()));
+    }
     if path.exists() && check_archive(source, path).is_ok() {
         return Ok(());
     }
@@ -203,7 +206,7 @@ fn remove(path: &Path) -> Result<(), DataError> {
 enum Failure {
     /// Another attempt may succeed.
     Transient(TransferError),
-    /// The server will say the same again.
+    /// The same would happen again.
     Refused(TransferError),
     /// The trouble is not the network.
     Local(DataError),
@@ -301,7 +304,7 @@ fn attempt(
     if have > 0 && source.size_bytes == Some(have) {
         return Ok(());
     }
-    let answer = request(client, source, have).map_err(Failure::Transient)?;
+    let answer = request(client, source, have)?;
     match answer.status() {
         StatusCode::PARTIAL_CONTENT if content_range(&answer).start == Some(have) => {}
         StatusCode::OK if have == 0 => {}
@@ -323,13 +326,17 @@ fn attempt(
     receive(answer, source, part, have, progress)
 }
 
-fn request(client: &Client, source: &Source, have: u64) -> Result<Response, TransferError> {
+fn request(client: &Client, source: &Source, have: u64) -> Result<Response, Failure> {
     // A server that compresses on the way would make offsets meaningless.
     let mut request = client.get(&source.url).header(ACCEPT_ENCODING, "identity");
     if have > 0 {
         request = request.header(RANGE, format!("bytes={have}-"));
     }
-    request.send().map_err(TransferError::Request)
+    let answer = request.send().map_err(TransferError::Request);
+    answer.map_err(|cause| match cause.is_permanent() {
+        true => Failure::Refused(cause),
+        false => Failure::Transient(cause),
+    })
 }
 
 /// Whether the server may think better of it.

@@ -1,5 +1,6 @@
 //! What can go wrong between the published archive and a batch.
 
+use std::error::Error;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -18,6 +19,20 @@ pub enum DataError {
     Absent {
         /// Where the six files were looked for.
         folder: PathBuf,
+    },
+    /// Something that is no folder has the name of one.
+    #[error("{path} is no folder; remove it, or give another --data-dir")]
+    NoFolder {
+        /// What is there.
+        path: PathBuf,
+    },
+    /// A link in place of a folder leads nowhere.
+    #[error(
+        "{path} is a link to something that is not there; remove it, or give another --data-dir"
+    )]
+    DanglingLink {
+        /// The link.
+        path: PathBuf,
     },
     /// The folder is there but one of its files is not.
     #[error("{path} is missing; remove its folder to have the data set downloaded again")]
@@ -104,7 +119,7 @@ pub enum DataError {
         waited: Duration,
     },
     /// The archive cannot be fetched.
-    #[error("cannot download {url}, tried {attempts} times")]
+    #[error("cannot download {url} (attempts: {attempts})")]
     Download {
         /// What was asked for.
         url: String,
@@ -211,11 +226,36 @@ pub enum TransferError {
 }
 
 impl TransferError {
+    /// Whether every further attempt would end the same way.
+    #[must_use]
+    pub fn is_permanent(&self) -> bool {
+        let TransferError::Request(error) = self else {
+            return false;
+        };
+        error.is_builder() || error.is_redirect() || is_of_certificate(error)
+    }
+
     /// Whether no connection was made at all.
     #[must_use]
     pub fn is_unreachable(&self) -> bool {
         matches!(self, TransferError::Request(error) if error.is_connect())
     }
+}
+
+/// Whether a server's certificate is the cause.
+fn is_of_certificate(error: &reqwest::Error) -> bool {
+    let mut cause: Option<&(dyn Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        if let Some(rustls::Error::InvalidCertificate(_)) = error.downcast_ref() {
+            return true;
+        }
+        cause = match error.downcast_ref::<io::Error>() {
+            // What it was made of is not its source.
+            Some(error) => error.get_ref().map(|held| held as _),
+            None => error.source(),
+        };
+    }
+    false
 }
 
 impl DataError {

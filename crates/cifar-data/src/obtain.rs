@@ -10,8 +10,9 @@
 //! process 3                                                           folder: read
 //! ```
 
-use std::fs;
-use std::path::Path;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::{fs, io};
 
 use crate::download::{self, Source};
 use crate::error::DataError;
@@ -29,33 +30,80 @@ pub enum WhenAbsent {
     Fail,
 }
 
-/// The records of `manifest` from its folder in `data_dir`, which is made if `when_absent` allows.
+/// The records of `manifest` from its folder in `data_dir`, which is made if `when_absent` allows. That folder
+/// itself may be given as well.
 ///
 /// Blocks for as long as a download takes; not to be called from an async task.
 ///
 /// # Errors
 ///
 /// A folder that is there but not whole is reported, as [`verify::read`] does, and never
-/// overwritten. Otherwise whatever [`lock::acquire`], [`download::fetch`] or [`Unpacking`] report.
+/// overwritten; [`DataError::NoFolder`] and [`DataError::DanglingLink`] if its place is taken. Otherwise whatever [`lock::acquire`], [`download::fetch`] or [`Unpacking`] report.
 pub fn obtain(
     manifest: &Manifest,
     data_dir: &Path,
     when_absent: &WhenAbsent,
 ) -> Result<Splits, DataError> {
-    let folder = data_dir.join(manifest.folder);
-    if folder.exists() {
+    is_folder(data_dir)?;
+    let folder = folder_of_set(manifest, data_dir)?;
+    if is_folder(&folder)? {
         return verify::read(manifest, &folder);
     }
     let WhenAbsent::Download(source) = when_absent else {
         return Err(DataError::Absent { folder });
     };
+    let data_dir = parent(&folder);
     fs::create_dir_all(data_dir).map_err(|error| DataError::write(data_dir, error))?;
     let lock = data_dir.join(format!(".{}.lock", manifest.folder));
     let _lock = lock::acquire(&lock, source.patience.lock)?;
-    if folder.exists() {
+    if is_folder(&folder)? {
         return verify::read(manifest, &folder);
     }
     fetch_and_unpack(manifest, source, data_dir)
+}
+
+/// The set's folder in `data_dir`; or `data_dir`, where that is the set's folder by its name or files.
+fn folder_of_set(manifest: &Manifest, data_dir: &Path) -> Result<PathBuf, DataError> {
+    let folder = data_dir.join(manifest.folder);
+    let has_its_name = data_dir.file_name() == Some(OsStr::new(manifest.folder));
+    let has_a_file = || {
+        manifest
+            .files()
+            .any(|file| data_dir.join(&file.name).exists())
+    };
+    match !is_folder(&folder)? && (has_its_name || has_a_file()) {
+        true => Ok(data_dir.to_owned()),
+        false => Ok(folder),
+    }
+}
+
+/// Whether there is a folder at `path`. Anything else there is an error now, and not only when a downloaded set
+/// is to be put there.
+fn is_folder(path: &Path) -> Result<bool, DataError> {
+    match fs::metadata(path) {
+        Ok(found) if found.is_dir() => Ok(true),
+        Ok(_) => Err(DataError::NoFolder {
+            path: path.to_owned(),
+        }),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let dangling = |path: &&Path| path.is_symlink() && !path.exists();
+            match path.ancestors().find(dangling) {
+                Some(link) => Err(DataError::DanglingLink {
+                    path: link.to_owned(),
+                }),
+                None => Ok(false),
+            }
+        }
+        Err(error) => Err(DataError::read(path, error)),
+    }
+}
+
+/// The folder that `path` is in.
+fn parent(path: &Path) -> &Path {
+    let parent = path
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty());
+    parent.unwrap_or(Path::new("."))
 }
 
 /// With the lock held: archive, then folder.

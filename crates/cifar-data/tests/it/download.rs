@@ -1,6 +1,7 @@
 //! Does a download end well, or with a reason and nothing half-written?
 
 use std::path::Path;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use cifar_data::download::{self, MIN_STALL_BYTES};
@@ -8,7 +9,7 @@ use cifar_data::error::TransferError;
 use cifar_data::{DataError, Sha256Digest, Source};
 use tempfile::TempDir;
 
-use crate::server::{Manner, Server, range_start};
+use crate::server::{self, Manner, Server, range_start};
 use crate::small_set::names_in;
 
 /// Longer than one read, and long enough for a trickle never to end.
@@ -177,6 +178,32 @@ fn an_address_that_is_none_is_an_error() {
     let url = "not an address".to_owned();
     let (_, error) = transfer_error(fetch(&Source { url, ..source }, &dir));
     assert!(matches!(error, TransferError::Request(_)), "{error}");
+}
+
+#[test]
+fn a_scheme_that_cannot_be_downloaded_is_not_tried_again() {
+    let (_server, source, dir) = serve(&[Manner::Good]);
+    let url = "file:///x".to_owned();
+    let (attempts, error) = transfer_error(fetch(&Source { url, ..source }, &dir));
+    assert_eq!(attempts, 1, "{error}");
+}
+
+#[test]
+fn a_server_whose_certificate_is_refused_is_not_asked_again() {
+    let (_server, source, dir) = serve(&[Manner::Good]);
+    let (url, connections) = server::with_own_certificate();
+    let (attempts, error) = transfer_error(fetch(&Source { url, ..source }, &dir));
+    assert_eq!(attempts, 1, "{error:?}");
+    assert_eq!(connections.load(Ordering::SeqCst), 1);
+}
+
+#[test]
+fn a_folder_in_place_of_the_archive_is_named_before_anything_is_fetched() {
+    let (server, source, dir) = serve(&[Manner::Good]);
+    std::fs::create_dir(dir.path().join("a.tar.gz")).unwrap();
+    let error = fetch(&source, &dir).unwrap_err();
+    assert!(error.to_string().ends_with("a.tar.gz"), "{error}");
+    assert_eq!(server.requests().len(), 0);
 }
 
 #[test]

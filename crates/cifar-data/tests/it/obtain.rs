@@ -241,6 +241,62 @@ fn of_many_openers_one_downloads() {
     assert_eq!(server.requests().len(), 1);
 }
 
+/// A server that has the set, and an empty folder.
+fn server_and_folder() -> (Server, TempDir) {
+    let server = Server::start(ArchiveBuilder::whole().finish(), &[Manner::Good]);
+    (server, tempfile::tempdir().unwrap())
+}
+
+#[test]
+fn the_sets_own_folder_may_be_given() {
+    let (server, dir) = server_and_folder();
+    let (own, moved) = (dir.path().join(FOLDER), dir.path().join("elsewhere"));
+    let open = |data_dir: &Path| {
+        let when_absent = WhenAbsent::Download(server.source());
+        obtain(&manifest(), data_dir, &when_absent).unwrap();
+    };
+    // First it is not there; then it is; then it is there under another name.
+    open(&own);
+    open(&own);
+    std::fs::rename(&own, &moved).unwrap();
+    open(&moved);
+    assert_eq!(server.requests().len(), 1);
+    assert!(!names_in(&moved).contains(&FOLDER.to_owned()));
+    assert_eq!(names_in(dir.path()).last(), Some(&"elsewhere".to_owned()));
+}
+
+/// Opens the set in `data_dir`, below a folder that `prepare` has prepared, and is told why that cannot be, before
+/// anything is downloaded.
+fn assert_in_the_way(data_dir: &str, prepare: impl Fn(&Path), expected: &str) {
+    let (server, dir) = server_and_folder();
+    prepare(dir.path());
+    let before = names_in(dir.path());
+    let when_absent = WhenAbsent::Download(server.source());
+    let error = obtain(&manifest(), &dir.path().join(data_dir), &when_absent).unwrap_err();
+    assert!(error.to_string().contains(expected), "{error}");
+    assert!(server.requests().is_empty());
+    assert_eq!(names_in(dir.path()), before);
+}
+
+#[test]
+fn a_link_that_leads_nowhere_is_named_before_anything_is_downloaded() {
+    let link = |name: &'static str| {
+        move |dir: &Path| std::os::unix::fs::symlink("/nowhere/at/all", dir.join(name)).unwrap()
+    };
+    let expected = "is a link to something that is not there";
+    assert_in_the_way(".", link(FOLDER), expected);
+    assert_in_the_way("data", link("data"), expected);
+    assert_in_the_way("data/of/mine", link("data"), "/data is a link");
+}
+
+#[test]
+fn a_file_in_place_of_a_folder_is_named_before_anything_is_downloaded() {
+    let file = |name: &'static str| move |dir: &Path| std::fs::write(dir.join(name), b"").unwrap();
+    assert_in_the_way(".", file(FOLDER), "is no folder");
+    assert_in_the_way("data", file("data"), "is no folder");
+    assert_in_the_way("data/of/mine", file("data"), "cannot read");
+}
+
 #[test]
 fn an_absent_set_is_not_downloaded_unasked() {
     let dir = tempfile::tempdir().unwrap();

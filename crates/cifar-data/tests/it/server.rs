@@ -2,11 +2,16 @@
 
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
 use cifar_data::{Patience, Source};
+use rcgen::{CertifiedKey, generate_simple_self_signed};
+use rustls::crypto::ring;
+use rustls::pki_types::PrivateKeyDer;
+use rustls::{ServerConfig, ServerConnection};
 
 /// How the server treats one request. `body` is what it serves, whole.
 #[derive(Clone, Copy, Debug)]
@@ -72,6 +77,36 @@ impl Server {
     pub(crate) fn requests(&self) -> Vec<String> {
         self.requests.lock().unwrap().clone()
     }
+}
+
+/// A server over TLS with a certificate that no authority has made: its URL, and how many connections came.
+pub(crate) fn with_own_certificate() -> (String, Arc<AtomicUsize>) {
+    let name = "localhost".to_owned();
+    let CertifiedKey { cert, signing_key } = generate_simple_self_signed([name]).unwrap();
+    let key = PrivateKeyDer::try_from(signing_key.serialize_der()).unwrap();
+    let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![cert.der().clone()], key)
+        .unwrap();
+    let config = Arc::new(config);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!(
+        "https://localhost:{}/",
+        listener.local_addr().unwrap().port()
+    );
+    let connections = Arc::new(AtomicUsize::new(0));
+    let came = Arc::clone(&connections);
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            came.fetch_add(1, Ordering::SeqCst);
+            let mut connection = ServerConnection::new(Arc::clone(&config)).unwrap();
+            // The client does not like what it sees.
+            let _ = connection.complete_io(&mut stream.unwrap());
+        }
+    });
+    (url, connections)
 }
 
 fn read_head(stream: &mut TcpStream) -> String {
