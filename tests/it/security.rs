@@ -250,7 +250,10 @@ fn files_that_cannot_be_used_are_explained() {
             &["--tls-cert", &key, "--tls-key", &key],
             "no certificate in PEM form",
         ),
-        (&["--token-file", "/nowhere"], "cannot read /nowhere"),
+        (
+            &["--token-file", "/nowhere"],
+            "cannot read --token-file /nowhere",
+        ),
         (
             &["--token-file", &short],
             "has 8 characters, which is too short",

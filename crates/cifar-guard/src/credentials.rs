@@ -6,6 +6,7 @@ use tokio_rustls::rustls::ClientConfig;
 
 use crate::args::CredentialArgs;
 use crate::error::GuardError;
+use crate::flag_file::FlagFile;
 use crate::tls::{self, PairFiles};
 use crate::token::{self, Token};
 use crate::watched::Watched;
@@ -24,14 +25,13 @@ impl Credentials {
     ///
     /// [`GuardError`] if one cannot be used.
     pub fn new(args: &CredentialArgs) -> Result<Self, GuardError> {
-        let pair = args.tls_cert.clone().zip(args.tls_key.clone());
-        let pair = pair.map(|(certificate, key)| PairFiles { certificate, key });
-        let tls = args.tls_ca.clone();
+        let pair = PairFiles::given(args.tls_cert.as_ref(), args.tls_key.as_ref());
+        let tls = FlagFile::given("--tls-ca", args.tls_ca.as_ref());
         let tls = tls
             .map(|authority| tls::client(authority, pair))
             .transpose()?;
-        let token = args.token_file.clone();
-        let token = token.map(|path| token::watched(path, Token::in_file));
+        let token = FlagFile::given("--token-file", args.token_file.as_ref());
+        let token = token.map(|file| token::watched(file, Token::in_file));
         let token = token.transpose()?;
         Ok(Credentials {
             tls: tls.map(Arc::new),

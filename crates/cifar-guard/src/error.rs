@@ -2,57 +2,56 @@
 
 use std::error::Error as _;
 use std::io;
-use std::path::PathBuf;
 
 use tokio_rustls::rustls;
 
+use crate::flag_file::FlagFile;
+use crate::tls::PairFiles;
 use crate::token::TokenError;
 
 /// Why a server or client cannot be made safe as it was told to be.
 #[derive(Debug, thiserror::Error)]
 pub enum GuardError {
     /// A file cannot be read.
-    #[error("cannot read {path}")]
+    #[error("cannot read {file}")]
     Read {
         /// The file.
-        path: PathBuf,
+        file: FlagFile,
         /// Why not.
         #[source]
         source: io::Error,
     },
     /// A file of tokens is not as it should be.
-    #[error("{path} cannot be used")]
+    #[error("{file} cannot be used")]
     Tokens {
         /// The file.
-        path: PathBuf,
+        file: FlagFile,
         /// What is wrong.
         source: TokenError,
     },
     /// A file holds no certificate or key in PEM.
-    #[error("{path} holds no {what} in PEM form: {reason}")]
+    #[error("{file} holds no {what} in PEM form: {reason}")]
     Pem {
         /// The file.
-        path: PathBuf,
+        file: FlagFile,
         /// What was looked for.
         what: &'static str,
         /// What was found.
         reason: String,
     },
     /// Certificate and key do not make a pair, or are of a kind that is not supported.
-    #[error("the certificate {certificate} cannot be used with the key {key}")]
+    #[error("the certificate {} cannot be used with the key {}", pair.certificate, pair.key)]
     Pair {
-        /// File of the certificate.
-        certificate: PathBuf,
-        /// File of its key.
-        key: PathBuf,
+        /// Their files.
+        pair: Box<PairFiles>,
         /// Why not.
         source: rustls::Error,
     },
     /// No authority can be made of a file.
-    #[error("{path} is no authority for certificates: {reason}")]
+    #[error("{file} is no authority for certificates: {reason}")]
     Authority {
         /// The file.
-        path: PathBuf,
+        file: FlagFile,
         /// Why not.
         reason: String,
     },

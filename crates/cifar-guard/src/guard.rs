@@ -1,13 +1,13 @@
 //! What a server's flags come to: an address it may listen on, TLS for its ports, a gate for requests.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 
 use tracing::warn;
 
 use crate::admission::PortTls;
 use crate::args::GuardArgs;
 use crate::error::GuardError;
+use crate::flag_file::FlagFile;
 use crate::gate::Gate;
 use crate::reach::{Cover, is_here, listen_on};
 use crate::tls::{self, PairFiles, Speaks};
@@ -17,7 +17,7 @@ use crate::token::{self, Tokens};
 #[derive(Clone, Debug, Default)]
 pub struct Guard {
     pair: Option<PairFiles>,
-    client_authority: Option<PathBuf>,
+    client_authority: Option<FlagFile>,
     is_insecure: bool,
     gate: Gate,
 }
@@ -29,15 +29,14 @@ impl Guard {
     ///
     /// [`GuardError`] if one cannot be used.
     pub fn new(args: &GuardArgs) -> Result<Self, GuardError> {
-        let pair = args.tls_cert.clone().zip(args.tls_key.clone());
-        let pair = pair.map(|(certificate, key)| PairFiles { certificate, key });
-        let tokens = args.token_file.clone();
-        let tokens = tokens.map(|path| token::watched(path, Tokens::in_file));
+        let pair = PairFiles::given(args.tls_cert.as_ref(), args.tls_key.as_ref());
+        let tokens = FlagFile::given("--token-file", args.token_file.as_ref());
+        let tokens = tokens.map(|file| token::watched(file, Tokens::in_file));
         let tokens = tokens.transpose()?;
         let guard = Guard {
             gate: Gate::new(tokens, args.tls_client_ca.is_some()),
             pair,
-            client_authority: args.tls_client_ca.clone(),
+            client_authority: FlagFile::given("--tls-client-ca", args.tls_client_ca.as_ref()),
             is_insecure: args.insecure,
         };
         // What is wrong with the files shows here.

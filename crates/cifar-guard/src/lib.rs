@@ -4,7 +4,7 @@
 //! [`admission`] takes connections in, as many as the [`door`] lets wait and enter, over [`tls`] where that
 //! is asked for; what a peer may do follows from its certificate ([`identity`]) and its [`token`], and is a
 //! [`role`], which the [`gate`] compares with what is needed. From a client's flags come [`credentials`]
-//! for each [`connection`] and request. Files are read again when they change ([`watched`]). All numbers are
+//! for each [`connection`] and request. Files that flags name ([`flag_file`]) are read again when they change ([`watched`]). All numbers are
 //! in [`limits`], and [`rate`] says what is too often.
 
 pub mod args;
@@ -22,6 +22,8 @@ pub mod rate;
 pub mod door;
 
 pub mod admission;
+
+pub mod flag_file;
 
 pub mod watched;
 

@@ -1,6 +1,6 @@
 //! TLS of both ends, out of PEM files.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use tokio_rustls::rustls::crypto::{CryptoProvider, ring};
@@ -10,6 +10,7 @@ use tokio_rustls::rustls::server::{NoServerSessionStorage, WebPkiClientVerifier}
 use tokio_rustls::rustls::{ClientConfig, RootCertStore, ServerConfig};
 
 use crate::error::GuardError;
+use crate::flag_file::FlagFile;
 use crate::watched::{Watched, read};
 
 /// What is spoken over a connection.
@@ -34,9 +35,18 @@ impl Speaks {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PairFiles {
     /// The certificate, with those that lead from it to the authority.
-    pub certificate: PathBuf,
+    pub certificate: FlagFile,
     /// Its private key.
-    pub key: PathBuf,
+    pub key: FlagFile,
+}
+
+impl PairFiles {
+    /// Those of the flags of the pair, the same for servers and clients.
+    pub(crate) fn given(certificate: Option<&PathBuf>, key: Option<&PathBuf>) -> Option<Self> {
+        let certificate = FlagFile::given("--tls-cert", certificate)?;
+        let key = FlagFile::given("--tls-key", key)?;
+        Some(PairFiles { certificate, key })
+    }
 }
 
 /// TLS of a server, which follows its files.
@@ -46,19 +56,19 @@ pub struct PairFiles {
 /// [`GuardError`] if they cannot be used.
 pub fn server(
     pair: PairFiles,
-    client_authority: Option<PathBuf>,
+    client_authority: Option<FlagFile>,
     speaks: Speaks,
 ) -> Result<Watched<ServerConfig>, GuardError> {
     let mut files = vec![pair.certificate.clone(), pair.key.clone()];
     files.extend(client_authority.clone());
     Watched::new(files, move || {
-        server_config(&pair, client_authority.as_deref(), speaks)
+        server_config(&pair, client_authority.as_ref(), speaks)
     })
 }
 
 fn server_config(
     pair: &PairFiles,
-    client_authority: Option<&Path>,
+    client_authority: Option<&FlagFile>,
     speaks: Speaks,
 ) -> Result<ServerConfig, GuardError> {
     let builder = ServerConfig::builder_with_provider(provider())
@@ -66,11 +76,11 @@ fn server_config(
         .expect("ring has what these versions need");
     let builder = match client_authority {
         None => builder.with_no_client_auth(),
-        Some(path) => {
-            let roots = Arc::new(authority(path)?);
+        Some(file) => {
+            let roots = Arc::new(authority(file)?);
             let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider()).build();
             let verifier = verifier.map_err(|error| GuardError::Authority {
-                path: path.to_owned(),
+                file: file.clone(),
                 reason: error.to_string(),
             })?;
             builder.with_client_cert_verifier(verifier)
@@ -93,7 +103,7 @@ fn server_config(
 ///
 /// [`GuardError`] if they cannot be used.
 pub fn client(
-    server_authority: PathBuf,
+    server_authority: FlagFile,
     pair: Option<PairFiles>,
 ) -> Result<Watched<ClientConfig>, GuardError> {
     let mut files = vec![server_authority.clone()];
@@ -106,7 +116,7 @@ pub fn client(
 }
 
 fn client_config(
-    server_authority: &Path,
+    server_authority: &FlagFile,
     pair: Option<&PairFiles>,
 ) -> Result<ClientConfig, GuardError> {
     let builder = ClientConfig::builder_with_provider(provider())
@@ -132,8 +142,7 @@ fn provider() -> Arc<CryptoProvider> {
 
 fn not_a_pair(pair: &PairFiles, source: tokio_rustls::rustls::Error) -> GuardError {
     GuardError::Pair {
-        certificate: pair.certificate.clone(),
-        key: pair.key.clone(),
+        pair: Box::new(pair.clone()),
         source,
     }
 }
@@ -144,17 +153,17 @@ fn read_pair(
     let certificates = certificates(&pair.certificate)?;
     let bytes = read(&pair.key)?;
     let key = PrivateKeyDer::from_pem_slice(&bytes).map_err(|error| GuardError::Pem {
-        path: pair.key.clone(),
+        file: pair.key.clone(),
         what: "private key",
         reason: error.to_string(),
     })?;
     Ok((certificates, key))
 }
 
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, GuardError> {
-    let bytes = read(path)?;
+fn certificates(file: &FlagFile) -> Result<Vec<CertificateDer<'static>>, GuardError> {
+    let bytes = read(file)?;
     let failed = |reason: String| GuardError::Pem {
-        path: path.to_owned(),
+        file: file.clone(),
         what: "certificate",
         reason,
     };
@@ -166,13 +175,13 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, GuardError>
     }
 }
 
-fn authority(path: &Path) -> Result<RootCertStore, GuardError> {
+fn authority(file: &FlagFile) -> Result<RootCertStore, GuardError> {
     let mut roots = RootCertStore::empty();
-    for certificate in certificates(path)? {
+    for certificate in certificates(file)? {
         roots
             .add(certificate)
             .map_err(|error| GuardError::Authority {
-                path: path.to_owned(),
+                file: file.clone(),
                 reason: error.to_string(),
             })?;
     }

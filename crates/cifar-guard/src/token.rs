@@ -6,7 +6,7 @@
 use std::fmt;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use sha2::{Digest, Sha256};
 use subtle::{Choice, ConditionallySelectable, ConstantTimeEq};
@@ -14,6 +14,7 @@ use subtle::{Choice, ConditionallySelectable, ConstantTimeEq};
 use tracing::warn;
 
 use crate::error::GuardError;
+use crate::flag_file::FlagFile;
 use crate::role::{Role, Roles};
 use crate::watched::{Watched, read};
 
@@ -156,16 +157,16 @@ impl fmt::Debug for Tokens {
     }
 }
 
-/// What `parse` finds in the file of secrets at `path`, now and whenever it has changed.
+/// What `parse` finds in the file of secrets `file`, now and whenever it has changed.
 pub(crate) fn watched<T: 'static>(
-    path: PathBuf,
+    file: FlagFile,
     parse: fn(&str) -> Result<T, TokenError>,
 ) -> Result<Watched<T>, GuardError> {
-    Watched::new(vec![path.clone()], move || {
-        warn_if_shared(&path);
-        let bytes = read(&path)?;
+    Watched::new(vec![file.clone()], move || {
+        warn_if_shared(&file.path);
+        let bytes = read(&file)?;
         parse(&String::from_utf8_lossy(&bytes)).map_err(|source| GuardError::Tokens {
-            path: path.clone(),
+            file: file.clone(),
             source,
         })
     })

@@ -4,18 +4,18 @@
 use std::fs;
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use tracing::{info, warn};
 
 use crate::error::GuardError;
+use crate::flag_file::FlagFile;
 use crate::limits::{LOOK_AGAIN, MAX_FILE_BYTES};
 
 /// Something that was made of files.
 pub struct Watched<T> {
-    files: Vec<PathBuf>,
+    files: Vec<FlagFile>,
     make: Box<dyn Fn() -> Result<T, GuardError> + Send + Sync>,
     state: Mutex<State<T>>,
 }
@@ -42,7 +42,7 @@ impl<T> Watched<T> {
     ///
     /// As `make`.
     pub fn new(
-        files: Vec<PathBuf>,
+        files: Vec<FlagFile>,
         make: impl Fn() -> Result<T, GuardError> + Send + Sync + 'static,
     ) -> Result<Self, GuardError> {
         let stamps = stamps(&files);
@@ -78,7 +78,7 @@ impl<T> Watched<T> {
     }
 
     fn make_anew(&self, state: &mut State<T>) {
-        let path = self.files[0].display();
+        let path = self.files[0].path.display();
         match (self.make)() {
             Ok(value) => {
                 state.value = Arc::new(value);
@@ -92,9 +92,9 @@ impl<T> Watched<T> {
     }
 }
 
-fn stamps(files: &[PathBuf]) -> Vec<Stamp> {
-    let stamp = |path: &PathBuf| {
-        let found = fs::metadata(path).ok()?;
+fn stamps(files: &[FlagFile]) -> Vec<Stamp> {
+    let stamp = |file: &FlagFile| {
+        let found = fs::metadata(&file.path).ok()?;
         Some((
             found.dev(),
             found.ino(),
@@ -107,14 +107,15 @@ fn stamps(files: &[PathBuf]) -> Vec<Stamp> {
 }
 
 /// All of a file, which is not a large one.
-pub(crate) fn read(path: &Path) -> Result<Vec<u8>, GuardError> {
+pub(crate) fn read(file: &FlagFile) -> Result<Vec<u8>, GuardError> {
     let failed = |source| GuardError::Read {
-        path: path.to_owned(),
+        file: file.clone(),
         source,
     };
     let mut bytes = Vec::new();
-    let mut file = fs::File::open(path).map_err(failed)?.take(MAX_FILE_BYTES);
-    file.read_to_end(&mut bytes).map_err(failed)?;
+    let opened = fs::File::open(&file.path).map_err(failed)?;
+    let mut opened = opened.take(MAX_FILE_BYTES);
+    opened.read_to_end(&mut bytes).map_err(failed)?;
     Ok(bytes)
 }
 
@@ -127,11 +128,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("number");
         fs::write(&path, "1").unwrap();
-        let of = path.clone();
-        let watched = Watched::new(vec![path.clone()], move || {
+        let of = FlagFile::given("--number", Some(&path)).unwrap();
+        let watched = Watched::new(vec![of.clone()], move || {
             let text = String::from_utf8(read(&of)?).unwrap();
             text.parse::<u32>().map_err(|_| GuardError::Authority {
-                path: of.clone(),
+                file: of.clone(),
                 reason: "it is no number".to_owned(),
             })
         })
