@@ -332,6 +332,11 @@ fn variables_that_are_empty_are_as_if_they_were_not_set() {
         let mut program = Program::start(&mut command);
         assert_eq!(program.wait(), Exit::TryAgain);
     }
+    let mut launcher = command(LAUNCHER);
+    launcher
+        .args(["--ps-program", path])
+        .env("CIFAR10_DATA_DIR", "");
+    assert_eq!(Program::start(&mut launcher).wait(), Exit::Permanent);
 }
 
 #[test]

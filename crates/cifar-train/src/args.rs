@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use cifar_cli::args::without_empty_variables;
 use cifar_cli::console::refuse;
 use cifar_cli::logging::LogArgs;
 use cifar_data::args::DataArgs;
@@ -142,7 +143,7 @@ impl Args {
     /// Reads the command line of this process; ends it where that is wrong or asks for help.
     #[must_use]
     pub fn parse() -> Self {
-        let matches = command().try_get_matches();
+        let matches = without_empty_variables(command()).try_get_matches();
         matches
             .and_then(|matches| Args::from_matches(&matches))
             .unwrap_or_else(|error| refuse(&error))
