@@ -1,6 +1,6 @@
 //! One event file, written as a run goes on.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -10,6 +10,9 @@ use prost::Message;
 use crate::messages::{Event, SessionLog, SessionStatus, What};
 use crate::record;
 use crate::summary::Summary;
+
+/// How the name of an event file begins.
+pub const NAME_PREFIX: &str = "events.out.tfevents.";
 
 /// What the first event of a file says it is.
 const FILE_VERSION: &str = "brain.Event:2";
@@ -33,9 +36,10 @@ pub struct EventFileError {
 }
 
 impl EventFile {
-    /// Begins a file in `folder`, which is there: `events.out.tfevents.SECS.HOST`, and `.1` and so on if
-    /// there is one of this name. Nothing is ever written to an old file, whose end may be half a
-    /// record: TensorBoard reads the files of a folder one after the other, in the order of their names.
+    /// Begins a file in `folder`, which is there: `events.out.tfevents.SECS.HOST`. Nothing is ever written
+    /// to an old file, whose end may be half a record: TensorBoard reads the files of a folder one after the
+    /// other, in the order of their names. So SECS is the time, or later where a file of that time or a later
+    /// one is there, because it is of the same second or the clock was set back.
     ///
     /// `now`: since 1970.
     ///
@@ -43,17 +47,20 @@ impl EventFile {
     ///
     /// [`EventFileError`].
     pub fn create(folder: &Path, now: Duration, host: &str) -> Result<Self, EventFileError> {
-        let name = format!("events.out.tfevents.{:010}.{host}", now.as_secs());
-        let numbered = (1..).map(|number| format!("{name}.{number}"));
-        for name in [name.clone()].into_iter().chain(numbered) {
-            let path = folder.join(name);
+        let newest = newest_secs(folder).map_err(|source| EventFileError {
+            path: folder.to_owned(),
+            source,
+        })?;
+        let mut secs = newest.map_or(0, |secs| secs + 1).max(now.as_secs());
+        loop {
+            let path = folder.join(format!("{NAME_PREFIX}{secs:010}.{host}"));
             match OpenOptions::new().append(true).create_new(true).open(&path) {
                 Ok(file) => return EventFile { path, file }.begin(now),
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                // Another program was faster.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => secs += 1,
                 Err(source) => return Err(EventFileError { path, source }),
             }
         }
-        unreachable!("there are more numbers than files")
     }
 
     fn begin(mut self, now: Duration) -> Result<Self, EventFileError> {
@@ -109,9 +116,23 @@ impl EventFile {
     }
 }
 
+/// The latest time in the names of the event files in a folder.
+fn newest_secs(folder: &Path) -> io::Result<Option<u64>> {
+    let mut newest = None;
+    for entry in fs::read_dir(folder)? {
+        newest = newest.max(secs_in(&entry?.file_name().to_string_lossy()));
+    }
+    Ok(newest)
+}
+
+/// The time in the name of an event file. Digits that are not ten are no time.
+fn secs_in(name: &str) -> Option<u64> {
+    let (secs, _) = name.strip_prefix(NAME_PREFIX)?.split_once('.')?;
+    secs.parse().ok().filter(|_| secs.len() == 10)
+}
+
 #[cfg(test)]
 mod tests {
-    use std::fs;
 
     use super::*;
     use crate::messages::{Kind, Value};
@@ -162,6 +183,25 @@ mod tests {
             assert_eq!(events(file.path()).len(), 1);
         }
         assert!(files.iter().map(EventFile::path).is_sorted());
+    }
+
+    #[test]
+    fn a_file_comes_after_all_others_though_the_clock_was_set_back() {
+        let folder = tempfile::tempdir().unwrap();
+        for others in [
+            "events.out.tfevents.1700000007.other.12.0.v2",
+            "events.out.tfevents.notes",
+        ] {
+            fs::write(folder.path().join(others), "").unwrap();
+        }
+        let mut names = Vec::new();
+        for now in [NOW, NOW - Duration::from_secs(86_400), NOW] {
+            let file = EventFile::create(folder.path(), now, "host").unwrap();
+            names.push(file.path().file_name().unwrap().to_owned());
+        }
+        let expected =
+            [8, 9, 10].map(|secs| format!("events.out.tfevents.{}.host", 1_700_000_000 + secs));
+        assert_eq!(names, expected.map(std::ffi::OsString::from));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The file of a ledger, as the server writes it: lines are appended, never changed.
 
 use std::fs::{File, OpenOptions};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
@@ -88,11 +89,27 @@ impl Head {
     }
 }
 
+/// A number that tells the ledger in a file from any other: it follows from how the ledger begins, with the
+/// moment of its first record.
+///
+/// # Errors
+///
+/// If the file cannot be read.
+pub fn number_of(file: &File) -> io::Result<u64> {
+    const BEGINNING_BYTES: u64 = 64;
+    let mut beginning = Vec::new();
+    file.take(BEGINNING_BYTES).read_to_end(&mut beginning)?;
+    let mut hash = DefaultHasher::new();
+    beginning.hash(&mut hash);
+    Ok(hash.finish())
+}
+
 /// A ledger, open for appending. One server writes to it at a time.
 #[derive(Debug)]
 pub struct LedgerFile {
     file: File,
     path: PathBuf,
+    last_micros: u64,
     /// The line that is being written.
     text: Vec<u8>,
 }
@@ -112,16 +129,23 @@ impl LedgerFile {
             path: path.to_owned(),
             source,
         })?;
-        let head = cut_and_find_head(&mut file).map_err(|source| LedgerError::Read {
+        let end = cut_and_find_end(&mut file).map_err(|source| LedgerError::Read {
             path: path.to_owned(),
             source,
         })?;
         let ledger = LedgerFile {
             file,
             path: path.to_owned(),
+            last_micros: end.last_micros.unwrap_or(0),
             text: Vec::new(),
         };
-        Ok((ledger, head))
+        Ok((ledger, end.head))
+    }
+
+    /// When its last line was written before it was opened, in microseconds since 1970; 0 if it had none.
+    #[must_use]
+    pub fn last_micros(&self) -> u64 {
+        self.last_micros
     }
 
     /// Appends a record: one write, so that a kill leaves at most a last line that is cut short.
@@ -152,8 +176,18 @@ impl LedgerFile {
     }
 }
 
-/// Removes a last line without an end, and finds the last record that tells of a state.
-fn cut_and_find_head(file: &mut File) -> io::Result<Option<Head>> {
+/// How a ledger ends.
+#[derive(Clone, Copy, Debug, Default)]
+struct End {
+    /// The time of its last line.
+    last_micros: Option<u64>,
+    /// What the last record says that tells of a state.
+    head: Option<Head>,
+}
+
+/// Removes a last line without an end, and finds how the lines before it end.
+fn cut_and_find_end(file: &mut File) -> io::Result<End> {
+    let mut found = End::default();
     let mut end = file.metadata()?.len();
     let mut tail = Vec::new();
     let mut is_cut = false;
@@ -181,12 +215,16 @@ fn cut_and_find_head(file: &mut File) -> io::Result<Option<Head>> {
             Some(newline) if start > 0 => newline + 1,
             _ => 0,
         };
-        let head = tail[first..]
-            .split_inclusive(|byte| *byte == b'\n')
-            .rev()
-            .find_map(|line| Head::after(&serde_json::from_slice::<Line>(line).ok()?.record));
-        if head.is_some() || start == 0 {
-            return Ok(head);
+        let lines = tail[first..].split_inclusive(|byte| *byte == b'\n').rev();
+        for line in lines.filter_map(|line| serde_json::from_slice::<Line>(line).ok()) {
+            found.last_micros.get_or_insert(line.at_micros);
+            found.head = Head::after(&line.record);
+            if found.head.is_some() {
+                break;
+            }
+        }
+        if found.head.is_some() || start == 0 {
+            return Ok(found);
         }
     }
 }
@@ -254,6 +292,22 @@ mod tests {
         }
         assert!(fs::metadata(&path).unwrap().len() > 2 * PIECE_BYTES);
         assert_eq!(head_of(&path), head_at(4));
+    }
+
+    #[test]
+    fn a_ledger_knows_when_its_last_line_was_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(LEDGER_FILE);
+        let last_micros = || LedgerFile::open(&path).unwrap().0.last_micros();
+        assert_eq!(last_micros(), 0);
+        let (mut ledger, _) = LedgerFile::open(&path).unwrap();
+        ledger.append(&commit_line(3)).unwrap();
+        let left = Line {
+            at_micros: 7,
+            record: Record::Left { worker: 1 },
+        };
+        ledger.append(&left).unwrap();
+        assert_eq!(last_micros(), 7);
     }
 
     proptest! {

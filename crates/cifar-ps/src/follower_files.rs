@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::fs::{self, File};
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,7 +9,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use cifar_cli::host::host_name;
-use cifar_ledger::ledger_file::LEDGER_FILE;
+use cifar_ledger::ledger_file::{LEDGER_FILE, number_of};
 use cifar_ledger::{EvalDir, EvalDirError, EvalWriter, ScoreRecord};
 use cifar_params::{Score, checkpoint};
 use cifar_sequence::{DataSet, GlobalStep};
@@ -150,16 +149,6 @@ fn ledger_part(path: &Path, from: LedgerPosition) -> io::Result<LedgerPart> {
         bytes: bytes.into(),
         size_bytes,
     })
-}
-
-/// A number that follows from how a ledger begins: with the moment of its first record.
-fn number_of(file: &File) -> io::Result<u64> {
-    const BEGINNING_BYTES: u64 = 64;
-    let mut beginning = Vec::new();
-    file.take(BEGINNING_BYTES).read_to_end(&mut beginning)?;
-    let mut hash = DefaultHasher::new();
-    beginning.hash(&mut hash);
-    Ok(hash.finish())
 }
 
 #[cfg(test)]

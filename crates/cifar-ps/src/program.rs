@@ -229,8 +229,7 @@ async fn train(
         audit_fraction: args.audit_fraction,
         summary_steps: args.summary_steps,
     };
-    let calendar = calendar();
-    let (state_file, ledger) = open_files(&train_dir, &layout, &start, calendar)?;
+    let (state_file, ledger, calendar) = open_files(&train_dir, &layout, &start, calendar())?;
     let summary_writer = || {
         let (layout, global_step) = (Arc::clone(&layout), start.state.global_step);
         SummaryWriter::start(train_dir.path(), layout, calendar, global_step)

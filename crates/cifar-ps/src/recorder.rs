@@ -20,6 +20,16 @@ pub struct Calendar {
 }
 
 impl Calendar {
+    /// The same, but no earlier than a time in microseconds since 1970: what a run did before a restart
+    /// was not later than what it does after it, though the clock was set back meanwhile.
+    #[must_use]
+    pub fn not_before(self, micros: u64) -> Self {
+        Calendar {
+            since_1970: self.since_1970.max(Duration::from_micros(micros)),
+            ..self
+        }
+    }
+
     /// The date of a moment, in microseconds since 1970.
     #[must_use]
     pub fn micros(&self, moment: Instant) -> u64 {

@@ -135,7 +135,8 @@ pub fn load_initial(path: &Path, layout: &Layout) -> anyhow::Result<TrainingStat
     Ok(checkpoint.state)
 }
 
-/// The state file and the ledger, both as far as the run is.
+/// The state file and the ledger, both as far as the run is, and the calendar, which goes on where that of
+/// the ledger ends, should it be ahead.
 ///
 /// # Errors
 ///
@@ -145,9 +146,10 @@ pub fn open_files(
     layout: &Layout,
     start: &Start,
     calendar: Calendar,
-) -> Result<(StateFile, LedgerFile), Failure> {
+) -> Result<(StateFile, LedgerFile, Calendar), Failure> {
     let digest = start.state.digest();
     let (mut ledger, head) = train_dir.ledger().or_exit(Exit::Disk)?;
+    let calendar = calendar.not_before(ledger.last_micros());
     let started = cifar_ledger::record::Start {
         format_version: cifar_ledger::record::FORMAT_VERSION,
         version: cifar_cli::VERSION.to_owned(),
@@ -172,7 +174,7 @@ pub fn open_files(
     let state_file = train_dir
         .state_file(layout, start.run.num_towers, &stored)
         .or_exit(Exit::Disk)?;
-    Ok((state_file, ledger))
+    Ok((state_file, ledger, calendar))
 }
 
 /// How a train dir that cannot be used ends the program.
@@ -182,5 +184,40 @@ pub fn exit_of(error: &TrainDirError) -> Exit {
         TrainDirError::Io { .. } => Exit::Disk,
         TrainDirError::InUse { .. } => Exit::TryAgain,
         TrainDirError::NothingGood { .. } => Exit::Permanent,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use cifar_ledger::Record;
+
+    use super::*;
+    use crate::training::fixtures::some_time;
+
+    #[test]
+    fn the_calendar_of_a_run_goes_on_though_the_clock_was_set_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let layout = Layout::cifar10();
+        let train_dir = TrainDir::open(folder.path(), 2, false).unwrap();
+        let start = resume_or_begin(&RunArgs::default(), &train_dir, &layout).unwrap();
+        let at = |secs| Calendar {
+            moment: some_time(),
+            since_1970: Duration::from_secs(secs),
+        };
+        let open = |secs| open_files(&train_dir, &layout, &start, at(secs)).unwrap();
+        let (_, mut ledger, _) = open(100);
+        let left = Line {
+            at_micros: 150_000_000,
+            record: Record::Left { worker: 0 },
+        };
+        ledger.append(&left).unwrap();
+        let (_, ledger, calendar) = open(50);
+        assert_eq!(calendar.since_1970, Duration::from_secs(150));
+        drop(ledger);
+        let (reopened, _) = train_dir.ledger().unwrap();
+        assert_eq!(reopened.last_micros(), 150_000_000);
+        assert_eq!(open(200).2.since_1970, Duration::from_secs(200));
     }
 }

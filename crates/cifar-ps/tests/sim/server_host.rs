@@ -77,7 +77,8 @@ fn open(shared: &Shared, life: Arc<Life>) -> turmoil::Result<(Service, TrainDir)
         moment: tokio::time::Instant::now().into_std(),
         since_1970: shared.now(),
     };
-    let (state_file, ledger) = open_files(&train_dir, &layout(), &start, calendar).map_err(told)?;
+    let opened = open_files(&train_dir, &layout(), &start, calendar);
+    let (state_file, ledger, calendar) = opened.map_err(told)?;
     let commit_path = CommitPath::new(state_file, Recorder::new(ledger, calendar));
     let training = Training::new(
         calendar.moment,
