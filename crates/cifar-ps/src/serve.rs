@@ -304,12 +304,8 @@ impl Supervisor {
                     worker,
                     loss,
                 } => {
-                    let shown = if loss.is_finite() {
-                        "NaN".to_owned()
-                    } else {
-                        python_float(loss)
-                    };
-                    error!(%tower_step, name = worker, loss, "Model diverged with loss = {shown}");
+                    let reason = reason_of_divergence(loss);
+                    error!(%tower_step, name = worker, loss, "Model diverged with loss = {reason}");
                 }
             }
         }
@@ -423,11 +419,25 @@ fn exit_of(goodbye: Goodbye) -> Exit {
     }
 }
 
-/// A float as Python prints it, because the tutorial's users look for `nan` and `inf` so.
-fn python_float(number: f32) -> String {
-    if number.is_nan() {
-        "NaN".to_owned()
-    } else {
-        number.to_string()
+/// The loss with which the model diverged, which may itself be a good number.
+fn reason_of_divergence(loss: f32) -> String {
+    match loss {
+        // As Python prints it, because the tutorial's users look for it so.
+        loss if loss.is_nan() => "NaN".to_owned(),
+        loss if loss.is_infinite() => loss.to_string(),
+        loss => format!("{loss}, but gradients or variables that are not finite or absurdly large"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_model_that_diverged_with_a_finite_loss_is_not_said_to_have_none() {
+        assert_eq!(reason_of_divergence(f32::NAN), "NaN");
+        assert_eq!(reason_of_divergence(f32::NEG_INFINITY), "-inf");
+        let finite = reason_of_divergence(2.5);
+        assert!(finite.starts_with("2.5, but gradients"), "{finite}");
     }
 }
