@@ -9,8 +9,10 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::cluster::{Cluster, NUM_STEPS};
-use crate::files::{names_in, write_exploding_checkpoint, write_opinionated_checkpoint};
-use crate::program::{EVAL, Program, command, eventually};
+use crate::files::{
+    names_in, write_exploding_checkpoint, write_foreign_checkpoint, write_opinionated_checkpoint,
+};
+use crate::program::{EVAL, Program, SERVER, command, eventually};
 
 /// Test examples of the synthetic set of 512: a fifth as many.
 const NUM_TEST_EXAMPLES: u64 = 102;
@@ -243,15 +245,8 @@ fn checkpoints_are_scored_as_they_appear() {
     let eval = start(folder.path(), &flags);
     eval.wait_until_said("No checkpoint file found");
     for step in [1, 2] {
-        // Renamed into place, as the server does: what can be seen is whole.
-        let aside = tempfile::tempdir_in(folder.path()).unwrap();
-        write_opinionated_checkpoint(aside.path(), step, 0, 0);
-        let name = format!("model.ckpt-{step}.safetensors");
-        fs::rename(aside.path().join(&name), folder.path().join(&name)).unwrap();
-        let scored = format!("step {step}, synthetic:512: ");
-        eval.wait_for(&scored, |eval| {
-            eval.stdout().contains(&scored).then_some(())
-        });
+        publish(folder.path(), step);
+        wait_until_scored(&eval, step);
     }
 }
 
@@ -262,6 +257,100 @@ fn nothing_but_damaged_checkpoints_is_an_error() {
     let mut eval = start(folder.path(), &["--run-once"]);
     assert_eq!(eval.wait(), Exit::Permanent);
     eval.assert_said("model.ckpt-4.safetensors is no whole safetensors file");
+}
+
+/// Renamed into place, as the server does: what can be seen is whole.
+fn publish(folder: &Path, step: u64) {
+    let aside = tempfile::tempdir_in(folder).unwrap();
+    write_opinionated_checkpoint(aside.path(), step, 0, 0);
+    let name = format!("model.ckpt-{step}.safetensors");
+    fs::rename(aside.path().join(&name), folder.join(&name)).unwrap();
+}
+
+#[track_caller]
+fn wait_until_scored(eval: &Program, step: u64) {
+    let scored = format!("step {step}, synthetic:512: ");
+    eval.wait_for(&scored, |eval| {
+        eval.stdout().contains(&scored).then_some(())
+    });
+}
+
+#[test]
+fn a_damaged_newer_checkpoint_is_named_once_and_the_evaluator_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let flags = ["--eval-interval-secs", "0.05", "--data", "synthetic:512"];
+    publish(folder.path(), 1);
+    let eval = start(folder.path(), &flags);
+    wait_until_scored(&eval, 1);
+    fs::write(folder.path().join("model.ckpt-9.safetensors"), "").unwrap();
+    eval.wait_until_said("model.ckpt-9.safetensors is no whole safetensors file");
+    for step in [2, 3] {
+        publish(folder.path(), step);
+        wait_until_scored(&eval, step);
+    }
+    assert_eq!(eval.stderr().matches("model.ckpt-9").count(), 1);
+}
+
+#[test]
+fn values_that_are_not_finite_are_refused_by_every_program() {
+    let folder = tempfile::tempdir().unwrap();
+    write_foreign_checkpoint(folder.path(), 7, |name, mut values| {
+        if name == "conv2/biases/ExponentialMovingAverage" {
+            values[3] = f32::NAN;
+        }
+        values
+    });
+    let checkpoint = folder.path().join("model.ckpt-7.safetensors");
+    let image = folder.path().join("image.png");
+    let dir = folder.path();
+    let mut eval = command(EVAL);
+    eval.args(["--run-once", "--data", "synthetic:512", "--checkpoint-dir"]);
+    let mut predict = command(EVAL);
+    predict.arg("predict").arg(image).arg("--checkpoint-dir");
+    let mut server = command(SERVER);
+    server.args(["--listen", "127.0.0.1:0", "--init-from"]);
+    server.arg(&checkpoint).arg("--train-dir");
+    for program in [eval.arg(dir), predict.arg(dir), server.arg(dir.join("run"))] {
+        let mut program = Program::start(program);
+        assert_eq!(program.wait(), Exit::Permanent);
+        let sentence = format!(
+            "conv2/biases/ExponentialMovingAverage of {} holds a value that is NaN or infinite",
+            checkpoint.display()
+        );
+        program.assert_said(&sentence);
+        assert_eq!(program.stdout(), "");
+    }
+}
+
+#[test]
+fn another_run_in_the_folder_is_scored_from_its_beginning() {
+    let mut old = Cluster::builder().max_steps(1_000_000).start();
+    old.wait_for_step(2);
+    let step = old.stop_server();
+    let (train_dir, flags) = (old.train_dir(), ["--eval-interval-secs", "0.05"]);
+    let eval = start(train_dir, &flags);
+    wait_until_scored(&eval, step);
+    // The first of these has the same configuration and is another run all the same.
+    for (seed, num_scores) in [("1", 1), ("2", 2)] {
+        let mut fresh = Cluster::builder()
+            .train_dir(train_dir)
+            .workers(0)
+            .server_flags(&["--fresh", "--seed", seed])
+            .start();
+        eval.wait_for("the score of a new run", |eval| {
+            let told = eval.stdout();
+            (told.matches("step 0, synthetic:512: ").count() == num_scores).then_some(())
+        });
+        fresh.stop_server();
+        eventually("its events", || {
+            let names = names_in(&train_dir.join("eval"));
+            let mut events = names.iter().filter(|name| name.starts_with("events."));
+            events.next().map(drop)
+        });
+        assert_eq!(scored_steps(train_dir), [0]);
+    }
+    assert_eq!(scored_steps(&train_dir.join("previous-1")), [step]);
+    assert_eq!(scored_steps(&train_dir.join("previous-2")), [0]);
 }
 
 /// Starts an evaluator that follows the server, and waits until it has scored the first checkpoint.

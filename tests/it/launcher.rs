@@ -25,10 +25,15 @@ use crate::terminal::Terminal;
 const SOON: &str = ": step 10, loss = ";
 
 pub(crate) fn launcher(train_dir: &Path, flags: &[&str]) -> Command {
+    launcher_of_any_run(train_dir, &[&["--batch-size", "16"], flags].concat())
+}
+
+/// A launcher that is told nothing of the run, and so takes a complete one for what was asked for.
+fn launcher_of_any_run(train_dir: &Path, flags: &[&str]) -> Command {
     let mut launcher = command(LAUNCHER);
     launcher
         .args(["--ps-program", SERVER, "--worker-program", WORKER])
-        .args(["--eval-program", EVAL, "--batch-size", "16"])
+        .args(["--eval-program", EVAL])
         .args(flags)
         .arg("--train-dir")
         .arg(train_dir);
@@ -422,6 +427,76 @@ fn a_run_that_diverges_ends_the_launcher_with_its_code() {
     assert_eq!(launcher.wait(), Exit::Diverged);
     launcher.assert_said("Model diverged with loss = ");
     assert_eq!(launcher.stdout(), "");
+}
+
+#[test]
+fn a_name_alone_completes_no_run() {
+    let train_dir = tempfile::tempdir().unwrap();
+    fs::write(train_dir.path().join("model.ckpt-1000.safetensors"), "").unwrap();
+    let flags = ["--data", "synthetic:512", "--max-steps", "20", "--no-eval"];
+    let mut launcher = Program::start(&mut launcher_of_any_run(train_dir.path(), &flags));
+    assert_eq!(launcher.wait(), Exit::Permanent);
+    launcher.assert_said("model.ckpt-1000.safetensors is no whole safetensors file");
+}
+
+#[test]
+fn a_damaged_last_checkpoint_is_written_again() {
+    let train_dir = tempfile::tempdir().unwrap();
+    let flags = ["--data", "synthetic:512", "--max-steps", "20", "--no-eval"];
+    let mut first = Program::start(&mut launcher(train_dir.path(), &flags));
+    assert_eq!(first.wait(), Exit::Complete);
+    let last = checkpoint::path_of(train_dir.path(), GlobalStep(20));
+    fs::write(&last, "").unwrap();
+    let flags = ["--max-steps", "20", "--no-eval"];
+    let mut second = Program::start(&mut launcher_of_any_run(train_dir.path(), &flags));
+    assert_eq!(second.wait(), Exit::Complete);
+    assert_eq!(newest_step(train_dir.path()), 20);
+    let said = second.stderr();
+    assert_eq!(
+        said.matches("model.ckpt-20.safetensors is no whole")
+            .count(),
+        1,
+        "{said}"
+    );
+}
+
+/// The modes of all files below a folder, and then those of all folders.
+fn modes(folder: &Path) -> [Vec<(String, u32)>; 2] {
+    let mut modes = [Vec::new(), Vec::new()];
+    let mut folders = vec![folder.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let entry = entry.unwrap();
+            let found = entry.metadata().unwrap();
+            let mode = found.permissions().mode() & 0o777;
+            modes[usize::from(found.is_dir())].push((entry.path().display().to_string(), mode));
+            if found.is_dir() {
+                folders.push(entry.path());
+            }
+        }
+    }
+    modes
+}
+
+#[test]
+fn the_umask_says_who_may_read_what_the_programs_write() {
+    for (umask, of_files, of_folders) in [("077", 0o600, 0o700), ("002", 0o664, 0o775)] {
+        let train_dir = tempfile::tempdir().unwrap();
+        let launcher = launcher(train_dir.path(), &WITH_SCORES);
+        let mut shell = command("sh");
+        let script = format!(r#"umask {umask}; exec "$0" "$@""#);
+        shell.args(["-c", &script]).arg(launcher.get_program());
+        let mut launcher = Program::start(shell.args(launcher.get_args()));
+        assert_eq!(launcher.wait(), Exit::Complete);
+        let [files, folders] = modes(train_dir.path());
+        assert!(files.len() > 8 && !folders.is_empty());
+        for (path, mode) in files {
+            assert_eq!(mode, of_files, "{path} has {mode:o}");
+        }
+        for (path, mode) in folders {
+            assert_eq!(mode, of_folders, "{path} has {mode:o}");
+        }
+    }
 }
 
 #[test]

@@ -49,6 +49,17 @@ fn a_run_is_shown_until_somebody_leaves_and_the_terminal_is_as_before() {
 }
 
 #[test]
+fn the_run_of_a_train_dir_is_shown() {
+    let cluster = Cluster::builder().workers(0).start();
+    let mut top = command(SERVER);
+    let top = top.args(["top", "--train-dir"]).arg(cluster.train_dir());
+    let mut top = Terminal::start(top, 110, 36);
+    top.wait_until_seen("synthetic:512");
+    top.press(b"q");
+    assert_eq!(top.wait(), Exit::Complete);
+}
+
+#[test]
 fn a_server_that_is_killed_is_found_again() {
     let mut cluster = Cluster::builder().max_steps(1_000_000).start();
     cluster.wait_for_step(3);
@@ -64,7 +75,7 @@ fn a_server_that_is_killed_is_found_again() {
 
 #[test]
 fn without_a_terminal_or_a_server_it_says_so() {
-    let mut piped = Program::start(command(SERVER).arg("top"));
+    let mut piped = Program::start(command(SERVER).args(["top", "--server", "127.0.0.1:1"]));
     assert_eq!(piped.wait(), Exit::Usage);
     piped.assert_said("top draws on a terminal, and stdin or stdout is none");
     assert_eq!(piped.stdout(), "");

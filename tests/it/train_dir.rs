@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use cifar_cli::exit::Exit;
+use rustix::process::Signal;
 
 use crate::cluster::Cluster;
 use crate::files::{names_in, write_foreign_checkpoint};
@@ -99,4 +100,69 @@ fn a_checkpoint_of_another_model_is_no_beginning() {
     server.assert_said("tensor conv2/biases of");
     server.assert_said("[32], expected");
     assert_eq!(names_in(&train_dir), [".lock"]);
+}
+
+/// Has a verb find its server by the train dir.
+fn order(verb: &str, train_dir: &Path) -> Program {
+    let mut command = command(SERVER);
+    Program::start(command.arg(verb).arg("--train-dir").arg(train_dir))
+}
+
+#[test]
+fn the_server_of_a_train_dir_is_found_while_it_runs() {
+    let mut cluster = Cluster::builder().workers(0).start();
+    let mut saved = order("checkpoint", cluster.train_dir());
+    assert_eq!(saved.wait(), Exit::Complete);
+    assert_eq!(saved.stdout(), "step 0\n");
+    let mut stopped = order("stop", cluster.train_dir());
+    assert_eq!(stopped.wait(), Exit::Complete);
+    assert_eq!(cluster.server.program.wait(), Exit::Terminated);
+    assert!(!cluster.train_dir().join("server").exists());
+
+    let mut drained = order("drain", cluster.train_dir());
+    assert_eq!(drained.wait(), Exit::TryAgain);
+    let none = format!(
+        "no server is running in {}: there is no",
+        cluster.train_dir().display()
+    );
+    drained.assert_said(&none);
+}
+
+/// Another server, of another run, listens where the one that was killed did.
+#[test]
+fn a_server_that_was_killed_is_not_taken_for_one_that_runs() {
+    let mut killed = Cluster::builder().workers(0).start();
+    killed.server.program.kill();
+    let other = tempfile::tempdir().unwrap();
+    let mut server = Program::start(
+        command(SERVER)
+            .args(["--listen", &killed.server.address, "--train-dir"])
+            .arg(other.path()),
+    );
+    server.wait_for("listening ADDR", |server| {
+        server.stdout().contains("listening").then_some(())
+    });
+    let mut stop = order("stop", killed.train_dir());
+    assert_eq!(stop.wait(), Exit::TryAgain);
+    let last = format!("the last one, at {}, was killed", killed.server.address);
+    stop.assert_said(&last);
+    server.signal(Signal::TERM);
+    assert_eq!(server.wait(), Exit::Terminated);
+}
+
+#[test]
+fn a_fresh_run_leaves_what_is_not_the_runs_own() {
+    let mut old = Cluster::builder().workers(0).start();
+    old.stop_server();
+    let notes = old.train_dir().join("lost+found/notes.md");
+    fs::create_dir(notes.parent().unwrap()).unwrap();
+    fs::write(&notes, "mine").unwrap();
+    let mut fresh = Cluster::builder()
+        .workers(0)
+        .train_dir(old.train_dir())
+        .server_flags(&["--fresh"])
+        .start();
+    fresh.stop_server();
+    assert!(notes.exists());
+    assert!(old.train_dir().join("previous-1/state").exists());
 }

@@ -23,7 +23,7 @@ use cifar_ledger::history::Committed;
 use cifar_ledger::{EvalDir, History, ScoreRecord};
 use cifar_params::checkpoint::{self, Checkpoint};
 use cifar_params::{EvalData, Layout, RunConfig, ScoredVariables};
-use cifar_sequence::DataSet;
+use cifar_sequence::{DataSet, GlobalStep};
 use cifar_worker::evaluator::{Evaluator, Settings};
 use clap::Args;
 
@@ -73,13 +73,13 @@ pub fn record(args: &RecordArgs) -> Result<String, Failure> {
     let ledger = args.train_dir.join("ledger");
     let history = History::read(&ledger)?;
     let layout = Layout::cifar10();
-    let checkpoints = checkpoint::list(&args.train_dir)?;
-    let (_, newest) = checkpoints.first().with_context(|| {
+    let load = |path: &Path| checkpoint::load(path, &layout);
+    let passed_over = |_: &Path, error| eprintln!("passes over a checkpoint: {error}");
+    let newest = checkpoint::newest(&args.train_dir, load, passed_over)?.with_context(|| {
         let train_dir = args.train_dir.display();
         format!("{train_dir} holds no checkpoint: let the run write one first")
     })?;
-    let newest = checkpoint::load(newest, &layout)?;
-    score_what_has_no_score(args, &layout)?;
+    score_what_has_no_score(args, &layout, newest.state.global_step)?;
     let eval_dir = EvalDir::of_train_dir(&args.train_dir);
     let scores = counted(eval_dir.scores()?);
 
@@ -101,11 +101,14 @@ pub fn record(args: &RecordArgs) -> Result<String, Failure> {
 }
 
 /// Scores by the averages every checkpoint that is still there, and the newest by the variables too.
-fn score_what_has_no_score(args: &RecordArgs, layout: &Layout) -> Result<(), Failure> {
+fn score_what_has_no_score(
+    args: &RecordArgs,
+    layout: &Layout,
+    newest: GlobalStep,
+) -> Result<(), Failure> {
     let eval_dir = EvalDir::of_train_dir(&args.train_dir);
     let mut writer = eval_dir.clone().writer(&cifar_cli::host::host_name());
     let mut checkpoints = checkpoint::list(&args.train_dir)?;
-    let newest = checkpoints.first().map(|(step, _)| *step);
     checkpoints.reverse();
     for variables in [ScoredVariables::Averages, ScoredVariables::Raw] {
         let known = counted(eval_dir.scores()?);
@@ -114,7 +117,7 @@ fn score_what_has_no_score(args: &RecordArgs, layout: &Layout) -> Result<(), Fai
             known.any(|score| score.global_step == step && score.variables == variables)
         };
         let wanted = checkpoints.iter().filter(|(step, _)| {
-            let is_wanted = variables == ScoredVariables::Averages || Some(*step) == newest;
+            let is_wanted = variables == ScoredVariables::Averages || *step == newest;
             is_wanted && !is_known(*step)
         });
         let settings = Settings {
@@ -125,7 +128,13 @@ fn score_what_has_no_score(args: &RecordArgs, layout: &Layout) -> Result<(), Fai
         let mut evaluator = Evaluator::new(settings, args.data_args.clone(), None)?;
         for (step, path) in wanted {
             say(&format!("scores the checkpoint of step {step}"));
-            let scorable = checkpoint::load_scorable(path, layout, variables)?;
+            let scorable = match checkpoint::load_scorable(path, layout, variables) {
+                Ok(scorable) => scorable,
+                Err(error) => {
+                    say(&format!("passes over it: {error}"));
+                    continue;
+                }
+            };
             let (data, score) = evaluator.score(&scorable)?;
             writer.keep(&ScoreRecord {
                 at_micros: crate::ledger_window::now_micros(),
@@ -171,7 +180,7 @@ impl Run<'_> {
         let cannot = || format!("cannot write {}", self.folder.display());
         fs::create_dir_all(&self.args.runs).with_context(cannot)?;
         let beside = tempfile::Builder::new()
-            .permissions(fs::Permissions::from_mode(0o755))
+            .permissions(fs::Permissions::from_mode(0o777))
             .tempdir_in(&self.args.runs)
             .with_context(cannot)?;
         let averages = self.last.clone().scorable(ScoredVariables::Averages);

@@ -199,11 +199,10 @@ fn replace(path: &Path, text: &str) -> io::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
     let mut file = tempfile::Builder::new()
         .prefix(".eval-")
+        // What the umask leaves of it: others may be meant to read it.
+        .permissions(fs::Permissions::from_mode(0o666))
         .tempfile_in(folder)?;
     file.write_all(text.as_bytes())?;
-    // Temporary files are made for their owner alone; this one is for whoever may read the folder.
-    let everybody = fs::Permissions::from_mode(0o644);
-    file.as_file().set_permissions(everybody)?;
     file.persist(path)?;
     Ok(())
 }

@@ -9,11 +9,13 @@
 //! scored, but no run goes on from it.
 //!
 //! A checkpoint is written beside its final name and renamed when it is on disk whole, so a name
-//! that exists is a file that was finished.
+//! that exists is a file that was finished. Others make and damage files too, so a name is not believed:
+//! only what can be loaded is a checkpoint, and [`newest`] finds it.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{self, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use cifar_sequence::GlobalStep;
@@ -159,6 +161,22 @@ pub enum CheckpointError {
         /// The file.
         path: PathBuf,
     },
+    /// A value of a tensor is NaN or infinite.
+    #[error("{name} of {path} holds a value that is NaN or infinite; take another checkpoint")]
+    NotFinite {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        name: String,
+    },
+    /// The file has the name of another step's checkpoint.
+    #[error("{path} holds the checkpoint of step {found}; give it the name of that step")]
+    Misnamed {
+        /// The file.
+        path: PathBuf,
+        /// The step in the file.
+        found: GlobalStep,
+    },
     /// `global_step` is negative.
     #[error("global_step of {path} is {found}, expected 0 or more")]
     Step {
@@ -200,7 +218,8 @@ pub fn path_of(dir: &Path, global_step: GlobalStep) -> PathBuf {
     dir.join(name_of(global_step))
 }
 
-/// The checkpoints in `dir`, newest first; none if there is no such folder.
+/// The files in `dir` that are named as checkpoints, newest first; none if there is no such folder. Whether
+/// they are checkpoints shows when they are loaded, as [`newest`] does.
 ///
 /// # Errors
 ///
@@ -226,7 +245,31 @@ pub fn list(dir: &Path) -> Result<Vec<(GlobalStep, PathBuf)>, CheckpointError> {
     Ok(found)
 }
 
-fn step_of(path: &Path) -> Option<GlobalStep> {
+/// The newest checkpoint in `dir` that `load` can load. Each newer file that it cannot load is given to
+/// `passed_over`, unless it was removed meanwhile.
+///
+/// # Errors
+///
+/// [`CheckpointError::Read`] if the folder cannot be listed.
+pub fn newest<T>(
+    dir: &Path,
+    load: impl Fn(&Path) -> Result<T, CheckpointError>,
+    mut passed_over: impl FnMut(&Path, CheckpointError),
+) -> Result<Option<T>, CheckpointError> {
+    for (_, path) in list(dir)? {
+        match load(&path) {
+            Ok(loaded) => return Ok(Some(loaded)),
+            Err(CheckpointError::Read { source, .. })
+                if source.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => passed_over(&path, error),
+        }
+    }
+    Ok(None)
+}
+
+/// The step in the name of a checkpoint; `None` if this is no such name.
+#[must_use]
+pub fn step_of(path: &Path) -> Option<GlobalStep> {
     let digits = path
         .file_name()?
         .to_str()?
@@ -284,9 +327,10 @@ fn write_whole(
         let bytes = encode()?;
         let mut file = tempfile::Builder::new()
             .prefix(TEMPORARY_PREFIX)
+            // What the umask leaves of it: others may be meant to read it.
+            .permissions(fs::Permissions::from_mode(0o666))
             .tempfile_in(dir)?;
         file.write_all(&bytes)?;
-        make_readable(file.as_file())?;
         file.as_file().sync_all()?;
         file.persist(&path)?;
         File::open(dir)?.sync_all()
@@ -296,12 +340,6 @@ fn write_whole(
         source,
     })?;
     Ok(path)
-}
-
-/// Temporary files are made for their owner alone; a checkpoint is for whoever may read the folder.
-fn make_readable(file: &File) -> io::Result<()> {
-    use std::os::unix::fs::PermissionsExt;
-    file.set_permissions(fs::Permissions::from_mode(0o644))
 }
 
 /// The file's bytes: equal states of equal runs give equal bytes.
@@ -538,7 +576,13 @@ impl<'a> Reader<'a> {
     fn copy(&self, name: &str, shape: &[usize], to: &mut [f32]) -> Result<(), CheckpointError> {
         let tensor = self.tensor(name, Dtype::F32, shape)?;
         bytemuck::cast_slice_mut(to).copy_from_slice(tensor.data());
-        Ok(())
+        match to.iter().all(|value| value.is_finite()) {
+            true => Ok(()),
+            false => Err(CheckpointError::NotFinite {
+                path: self.path.to_owned(),
+                name: name.to_owned(),
+            }),
+        }
     }
 
     fn global_step(&self) -> Result<GlobalStep, CheckpointError> {
@@ -546,11 +590,19 @@ impl<'a> Reader<'a> {
         let mut bytes = [0; 8];
         bytes.copy_from_slice(tensor.data());
         let found = i64::from_le_bytes(bytes);
-        let step = u64::try_from(found);
-        step.map(GlobalStep).map_err(|_| CheckpointError::Step {
-            path: self.path.to_owned(),
-            found,
-        })
+        let path = || self.path.to_owned();
+        let found = u64::try_from(found).map(GlobalStep);
+        let found = found.map_err(|_| CheckpointError::Step {
+            path: path(),
+            found: i64::from_le_bytes(bytes),
+        })?;
+        match step_of(self.path).is_none_or(|step| step == found) {
+            true => Ok(found),
+            false => Err(CheckpointError::Misnamed {
+                path: path(),
+                found,
+            }),
+        }
     }
 }
 
@@ -671,6 +723,43 @@ mod tests {
             .collect();
         assert_eq!(steps, [10, 9, 0]);
         assert!(list(&dir.path().join("absent")).unwrap().is_empty());
+    }
+
+    #[test]
+    fn only_what_can_be_loaded_is_the_newest_checkpoint() {
+        let dir = tempfile::tempdir().unwrap();
+        let good = save(dir.path(), &layout(), &state(5), &run()).unwrap();
+        fs::write(path_of(dir.path(), GlobalStep(9)), "").unwrap();
+        fs::copy(&good, path_of(dir.path(), GlobalStep(1000))).unwrap();
+        let mut passed_over = Vec::new();
+        let load = |path: &Path| load(path, &layout());
+        let found = newest(dir.path(), load, |_, error| {
+            passed_over.push(error.to_string());
+        });
+        assert_eq!(found.unwrap().unwrap().state, state(5));
+        assert!(
+            passed_over[0]
+                .ends_with("model.ckpt-1000.safetensors holds the checkpoint of step 5; give it the name of that step"),
+            "{passed_over:?}"
+        );
+        assert!(passed_over[1].ends_with("model.ckpt-9.safetensors is no whole safetensors file"));
+    }
+
+    #[test]
+    fn a_value_that_is_not_finite_is_refused_by_file_and_variable() {
+        let (dir, layout) = (tempfile::tempdir().unwrap(), layout());
+        for (value, of) in [(f32::NAN, "a/biases"), (f32::NEG_INFINITY, "a/weights")] {
+            let mut bad = state(3);
+            let (_, range) = layout.iter().find(|(spec, _)| spec.name == of).unwrap();
+            bad.averages[range.start] = value;
+            let path = save(dir.path(), &layout, &bad, &run()).unwrap();
+            for variables in [ScoredVariables::Averages, ScoredVariables::Raw] {
+                let error = load_scorable(&path, &layout, variables).unwrap_err();
+                let name = format!("{of}{AVERAGE_SUFFIX} of {}", path.display());
+                assert!(error.to_string().starts_with(&name), "{error}");
+            }
+            assert!(load(&path, &layout).is_err());
+        }
     }
 
     #[test]

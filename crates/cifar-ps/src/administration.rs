@@ -14,16 +14,17 @@ use crate::args::ServerArgs;
 ///
 /// # Errors
 ///
-/// [`Exit::TryAgain`] if the server does not answer, [`Exit::Permanent`] if it refuses, [`Exit::Usage`]
-/// if its address is none.
+/// [`Exit::TryAgain`] if no server runs or it does not answer, [`Exit::Permanent`] if it refuses,
+/// [`Exit::Usage`] if its address is none.
 pub fn give(order: Order, args: &ServerArgs) -> Result<Exit, Failure> {
+    let address = args.place.address().or_exit(Exit::TryAgain)?;
     let credentials = Credentials::new(&args.credentials).or_exit(Exit::Permanent)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("cannot start an event loop")?;
     let answer = runtime.block_on(async {
-        let client = Client::new(&args.server, &Layout::cifar10(), &credentials);
+        let client = Client::new(&address, &Layout::cifar10(), &credentials);
         let mut client = client.or_exit(Exit::Usage)?;
         let answer = match order {
             Order::SaveCheckpoint => client.save_checkpoint().await,
@@ -36,10 +37,7 @@ pub fn give(order: Order, args: &ServerArgs) -> Result<Exit, Failure> {
                 false => Exit::Permanent,
             };
             let error = anyhow::Error::new(error);
-            Failure::new(
-                exit,
-                error.context(format!("the server at {}", args.server)),
-            )
+            Failure::new(exit, error.context(format!("the server at {address}")))
         })
     });
     // The order was carried out, whether or not anybody reads of it.

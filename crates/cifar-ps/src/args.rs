@@ -13,6 +13,7 @@ use cifar_sequence::{DataSet, GlobalStep, InputKind};
 use clap::{Parser, Subcommand};
 
 use crate::commit_path::{CommitPoint, UnknownPoint};
+use crate::server_file::{NoServer, server_of};
 
 const DEFAULT_TRAIN_DIR: &str = "runs/default";
 
@@ -184,13 +185,41 @@ pub enum Verb {
 /// Where a server is, and how to show who asks.
 #[derive(Clone, Debug, clap::Args)]
 pub struct ServerArgs {
-    /// Address of the server, HOST:PORT
-    #[arg(long, default_value = DEFAULT_ADDRESS, value_name = "ADDR", value_parser = to_connect_to)]
-    pub server: String,
+    /// Where it is.
+    #[command(flatten)]
+    pub place: ServerPlace,
 
     /// How to show it, and to know the server.
     #[command(flatten)]
     pub credentials: CredentialArgs,
+}
+
+/// Where a server is: exactly one of these.
+#[derive(Clone, Debug, clap::Args)]
+#[group(required = true, multiple = false)]
+pub struct ServerPlace {
+    /// Address of the server, HOST:PORT
+    #[arg(long, value_name = "ADDR", value_parser = to_connect_to)]
+    pub server: Option<String>,
+
+    /// Train dir of the server, if it runs on this machine: its address is there
+    #[arg(long, value_name = "DIR")]
+    pub train_dir: Option<PathBuf>,
+}
+
+impl ServerPlace {
+    /// Where the server is.
+    ///
+    /// # Errors
+    ///
+    /// [`NoServer`] if none runs in the train dir that was given.
+    pub fn address(&self) -> Result<String, NoServer> {
+        match (&self.server, &self.train_dir) {
+            (Some(address), _) => Ok(address.clone()),
+            (None, Some(train_dir)) => server_of(train_dir),
+            (None, None) => Ok(DEFAULT_ADDRESS.to_owned()),
+        }
+    }
 }
 
 /// What can be asked about a run.
@@ -365,6 +394,24 @@ mod tests {
             "cifar-ps diff a",
         ] {
             assert!(verb(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_server_is_named_by_its_address_or_its_train_dir() {
+        for verb in ["top", "checkpoint", "drain", "stop"] {
+            let parsed = |flags: &str| {
+                let line = format!("cifar-ps {verb} --token-file t {flags}");
+                Args::try_parse_from(line.split_whitespace()).map(drop)
+            };
+            parsed("--server a:1").unwrap();
+            parsed("--train-dir d").unwrap();
+            assert!(parsed("--server a:1 --train-dir d").is_err());
+            let neither = parsed("").unwrap_err().to_string();
+            assert!(
+                neither.contains("<--server <ADDR>|--train-dir <DIR>>"),
+                "{neither}"
+            );
         }
     }
 

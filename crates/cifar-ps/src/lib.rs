@@ -11,7 +11,7 @@
 //! Around them is a thin shell: [`service`] answers the wire and looks into [`shared_memory`] and
 //! [`follower_files`], [`commit_path`] takes an update into the files, with a [`note`] beside the state
 //! and through the [`recorder`] into the ledger; [`serve`] runs until the end, [`train_dir`] keeps the
-//! files, [`start`] goes on with them, [`step_log`] writes the tutorial's lines, [`summary_writer`] what
+//! files, [`server_file`] says where it listens, [`start`] goes on with them, [`step_log`] writes the tutorial's lines, [`summary_writer`] what
 //! TensorBoard shows, [`args`] and [`config`] are the command line, and [`program`] is `main`.
 //! [`page`] shows the run in a browser and to Prometheus, [`inquiry`] is what the program says about
 //! a run instead of serving it, and [`administration`] what it tells a running server to do.
@@ -69,6 +69,8 @@ pub mod serve;
 pub mod step_log;
 
 pub mod summary_writer;
+
+pub mod server_file;
 
 pub mod train_dir;
 

@@ -25,7 +25,7 @@ use tokio::net::TcpListener;
 use tracing::info;
 
 use crate::administration::give;
-use crate::args::{AbortAt, Args, Verb};
+use crate::args::{AbortAt, Args, ServerArgs, Verb};
 use crate::commit_path::{AtPoint, CommitPath};
 use crate::config;
 use crate::follower_files::FollowerFiles;
@@ -33,6 +33,7 @@ use crate::inquiry::answer;
 use crate::page::{Page, Source};
 use crate::recorder::{Calendar, Recorder};
 use crate::serve::{Entrance, Keeper, serve};
+use crate::server_file::{ServerFile, address_for_clients};
 use crate::service::Service;
 use crate::start::{Start, exit_of, load_initial, open_files, resume_or_begin};
 use crate::step_log::StepLog;
@@ -43,12 +44,14 @@ use crate::training::{Limits, Training};
 /// Threads that answer the wire: one can receive a push while the other commits.
 const RUNTIME_THREADS: usize = 2;
 
+const NO_ADDRESS: &str = "cannot learn the address listened on";
+
 /// Runs the program with the arguments of this process.
 #[must_use]
 pub fn main() -> ExitCode {
     let args: Args = cifar_cli::args::parse();
     let result = match &args.verb {
-        Some(Verb::Top(args)) => cifar_top::run(&args.server, &args.credentials),
+        Some(Verb::Top(args)) => top(args),
         Some(Verb::Checkpoint(args)) => give(Order::SaveCheckpoint, args),
         Some(Verb::Drain(args)) => give(Order::Drain, args),
         Some(Verb::Stop(args)) => give(Order::Stop, args),
@@ -61,6 +64,11 @@ pub fn main() -> ExitCode {
         None => run(&args),
     };
     report("cifar-ps", result)
+}
+
+fn top(args: &ServerArgs) -> Result<Exit, Failure> {
+    let address = args.place.address().or_exit(Exit::TryAgain)?;
+    cifar_top::run(&address, &args.credentials)
 }
 
 fn run(args: &Args) -> Result<Exit, Failure> {
@@ -126,7 +134,7 @@ impl Listeners {
 
 fn address_of(listener: &std::net::TcpListener) -> anyhow::Result<String> {
     let address = listener.local_addr();
-    let address = address.context("cannot learn the address listened on")?;
+    let address = address.context(NO_ADDRESS)?;
     Ok(address.to_string())
 }
 
@@ -206,6 +214,11 @@ async fn train(
     start: Start,
 ) -> Result<Exit, Failure> {
     let leave = signals::asked_to_leave()?;
+    let bound = listeners.workers.local_addr().context(NO_ADDRESS)?;
+    let for_clients = address_for_clients(&args.listen, bound);
+    let _server_file = ServerFile::write(train_dir.path(), &for_clients)
+        .context("cannot keep the address of the server in the train dir")
+        .or_exit(Exit::Disk)?;
     let address = listeners.announce()?;
     log_header(args, &start.run, &address);
     let traffic = Arc::new(Traffic::default());

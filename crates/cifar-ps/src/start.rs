@@ -181,7 +181,7 @@ pub fn open_files(
 #[must_use]
 pub fn exit_of(error: &TrainDirError) -> Exit {
     match error {
-        TrainDirError::Io { .. } => Exit::Disk,
+        TrainDirError::Io { .. } | TrainDirError::InTheWay { .. } => Exit::Disk,
         TrainDirError::InUse { .. } => Exit::TryAgain,
         TrainDirError::NothingGood { .. } => Exit::Permanent,
     }

@@ -1,9 +1,14 @@
 //! The train dir: where a run keeps its checkpoints, used by one server at a time.
 
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use cifar_events::event_file;
+use cifar_ledger::eval_dir::EVAL_DIR;
 use cifar_ledger::ledger_file::LEDGER_FILE;
 use cifar_ledger::{Head, LedgerError, LedgerFile};
 use cifar_params::checkpoint::{self, CheckpointError};
@@ -13,16 +18,40 @@ use cifar_params::{
 use tracing::warn;
 
 use crate::note::{Note, max_note_bytes};
+use crate::server_file::SERVER_FILE;
+use crate::summary_writer::IMAGES_FOLDER;
 
 const LOCK_FILE: &str = ".lock";
 const STATE_FILE: &str = "state";
+/// What [`StateFile::create`] calls a file that it has not finished.
+const UNFINISHED_STATE_FILE: &str = "state.unfinished";
 const PREVIOUS_PREFIX: &str = "previous-";
+
+/// Whether a name in a train dir is the run's own. Everything else there is somebody else's and is left
+/// alone.
+fn is_of_run(name: &OsStr) -> bool {
+    let names = [
+        STATE_FILE,
+        UNFINISHED_STATE_FILE,
+        LEDGER_FILE,
+        EVAL_DIR,
+        IMAGES_FOLDER,
+        SERVER_FILE,
+    ];
+    let prefixes = [event_file::NAME_PREFIX, checkpoint::TEMPORARY_PREFIX];
+    let text = name.to_string_lossy();
+    names.iter().any(|own| text == *own)
+        || prefixes.iter().any(|own| text.starts_with(own))
+        || checkpoint::step_of(Path::new(name)).is_some()
+}
 
 /// A train dir, locked for this process.
 #[derive(Debug)]
 pub struct TrainDir {
     path: PathBuf,
     keep_checkpoints: usize,
+    /// Files that are named as checkpoints and are none.
+    damaged: Mutex<BTreeSet<PathBuf>>,
     /// Held as long as the server runs; the kernel lets it go when the process ends, however it ends.
     _lock: File,
 }
@@ -45,6 +74,18 @@ pub enum TrainDirError {
         /// The folder.
         path: PathBuf,
     },
+    /// The old run cannot be moved; it is all where it was.
+    #[error(
+        "cannot move {path} aside, which --fresh is to do with the old run; nothing was moved. See why it \
+         cannot be moved, or give another --train-dir"
+    )]
+    InTheWay {
+        /// What cannot be moved.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// Every checkpoint is damaged.
     #[error(
         "the train dir {path} holds no checkpoint that can be read, the newest because {newest}; \
@@ -65,7 +106,8 @@ impl TrainDir {
     ///
     /// # Errors
     ///
-    /// [`TrainDirError::InUse`] if another server has it, `Io` if it cannot be written.
+    /// [`TrainDirError::InUse`] if another server has it, `InTheWay` if the old run cannot be moved, `Io` if
+    /// it cannot be written.
     pub fn open(path: &Path, keep_checkpoints: usize, fresh: bool) -> Result<Self, TrainDirError> {
         let io_error = |source| TrainDirError::Io {
             path: path.to_owned(),
@@ -84,11 +126,12 @@ impl TrainDir {
         }
         remove_unfinished(path).map_err(io_error)?;
         if fresh {
-            move_aside(path).map_err(io_error)?;
+            move_aside(path)?;
         }
         Ok(TrainDir {
             path: path.to_owned(),
             keep_checkpoints,
+            damaged: Mutex::default(),
             _lock: lock,
         })
     }
@@ -111,16 +154,21 @@ impl TrainDir {
             newest,
         };
         let mut first_error = None;
-        for (_, path) in checkpoint::list(&self.path).map_err(nothing_good)? {
-            match checkpoint::load(&path, layout) {
-                Ok(checkpoint) => return Ok(Some(checkpoint)),
-                Err(error) => {
-                    warn!(%error, "passes over a checkpoint");
-                    first_error.get_or_insert(error);
-                }
-            }
+        let passed_over = |path: &Path, error: CheckpointError| {
+            warn!(%error, "passes over a checkpoint");
+            self.damaged().insert(path.to_owned());
+            first_error.get_or_insert(error);
+        };
+        let load = |path: &Path| checkpoint::load(path, layout);
+        let newest = checkpoint::newest(&self.path, load, passed_over).map_err(nothing_good)?;
+        match (newest, first_error) {
+            (None, Some(error)) => Err(nothing_good(error)),
+            (newest, _) => Ok(newest),
         }
-        first_error.map_or(Ok(None), |error| Err(nothing_good(error)))
+    }
+
+    fn damaged(&self) -> MutexGuard<'_, BTreeSet<PathBuf>> {
+        self.damaged.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The newest state that the state file holds whole, with what was kept with it. A file
@@ -168,7 +216,9 @@ impl TrainDir {
         LedgerFile::open(&self.path.join(LEDGER_FILE))
     }
 
-    /// Writes a checkpoint and removes the oldest beyond the number that is kept.
+    /// Writes a checkpoint, in the place of a file of that name, and removes the oldest beyond the number
+    /// that is kept. Damaged files do not count for that number, nor do those of later steps, which are
+    /// written again when the run comes there.
     ///
     /// # Errors
     ///
@@ -181,11 +231,16 @@ impl TrainDir {
         run: &RunConfig,
     ) -> Result<PathBuf, CheckpointError> {
         let path = checkpoint::save(&self.path, layout, state, run)?;
-        for (_, old) in checkpoint::list(&self.path)?
-            .drain(..)
-            .skip(self.keep_checkpoints)
-        {
-            if let Err(error) = fs::remove_file(&old) {
+        let mut damaged = self.damaged();
+        damaged.remove(&path);
+        let mut kept = 0;
+        for (step, old) in checkpoint::list(&self.path)? {
+            if step > state.global_step {
+                continue;
+            }
+            if kept < self.keep_checkpoints {
+                kept += usize::from(!damaged.contains(&old));
+            } else if let Err(error) = fs::remove_file(&old) {
                 warn!(path = %old.display(), %error, "cannot remove an old checkpoint");
             }
         }
@@ -208,15 +263,16 @@ fn remove_unfinished(dir: &Path) -> io::Result<()> {
     Ok(())
 }
 
-fn move_aside(dir: &Path) -> io::Result<()> {
-    let stays = |name: &str| name == LOCK_FILE || name.starts_with(PREVIOUS_PREFIX);
-    let mut old_run = Vec::new();
-    for entry in fs::read_dir(dir)? {
-        let name = entry?.file_name();
-        if !stays(&name.to_string_lossy()) {
-            old_run.push(name);
-        }
-    }
+/// Moves the run in `dir` to `previous-N` there: all of it, or nothing.
+fn move_aside(dir: &Path) -> Result<(), TrainDirError> {
+    let io_error = |path: &Path| {
+        let path = path.to_owned();
+        move |source| TrainDirError::Io { path, source }
+    };
+    let entries = fs::read_dir(dir).and_then(Iterator::collect::<io::Result<Vec<_>>>);
+    let entries = entries.map_err(io_error(dir))?.into_iter();
+    let names = entries.map(|entry| entry.file_name());
+    let old_run: Vec<_> = names.filter(|name| is_of_run(name)).collect();
     if old_run.is_empty() {
         return Ok(());
     }
@@ -224,10 +280,18 @@ fn move_aside(dir: &Path) -> io::Result<()> {
         .map(|number| dir.join(format!("{PREVIOUS_PREFIX}{number}")))
         .find(|path| !path.exists())
         .expect("there are more numbers than folders");
-    fs::create_dir(&aside)?;
-    old_run
-        .iter()
-        .try_for_each(|name| fs::rename(dir.join(name), aside.join(name)))
+    fs::create_dir(&aside).map_err(io_error(&aside))?;
+    for (num_moved, name) in old_run.iter().enumerate() {
+        let path = dir.join(name);
+        if let Err(source) = fs::rename(&path, aside.join(name)) {
+            let back = |name| fs::rename(aside.join(name), dir.join(name));
+            let moved_back = old_run[..num_moved].iter().try_for_each(back);
+            let removed = moved_back.and_then(|()| fs::remove_dir(&aside));
+            removed.map_err(io_error(&aside))?;
+            return Err(TrainDirError::InTheWay { path, source });
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -315,6 +379,88 @@ mod tests {
                     .exists()
             );
         }
+    }
+
+    #[test]
+    fn fresh_leaves_what_is_not_the_runs_own() {
+        let folder = tempfile::tempdir().unwrap();
+        save(&open(folder.path()), 3);
+        let own = [
+            "state",
+            "state.unfinished",
+            "ledger",
+            "eval/scores.jsonl",
+            "images/0.png",
+            "server",
+        ];
+        let own = [&own[..], &["events.out.tfevents.1700000000.host"]].concat();
+        let others = [
+            "notes.md",
+            "src/main.rs",
+            "lost+found/a",
+            "model.ckpt-notes",
+        ];
+        for name in own.iter().chain(&others) {
+            let path = folder.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, name).unwrap();
+        }
+        TrainDir::open(folder.path(), 2, true).unwrap();
+        let aside = folder.path().join("previous-1");
+        for name in &own {
+            assert!(aside.join(name).exists(), "{name}");
+        }
+        for name in &others {
+            assert!(folder.path().join(name).exists(), "{name}");
+        }
+    }
+
+    /// The path of one file is as long as paths may be; in `previous-1` it would be too long.
+    #[test]
+    fn a_run_that_cannot_be_moved_as_a_whole_is_not_moved_at_all() {
+        let folder = tempfile::tempdir().unwrap();
+        let long = format!("{}{}", event_file::NAME_PREFIX, "x".repeat(235));
+        let mut path = folder.path().to_owned();
+        while path.as_os_str().len() + long.len() < 4090 {
+            let missing = 4090 - path.as_os_str().len() - long.len();
+            path.push("d".repeat(missing.min(200)));
+        }
+        save(&open(&path), 3);
+        for name in ["state", "ledger", &long] {
+            fs::write(path.join(name), name).unwrap();
+        }
+        for _ in 0..2 {
+            let error = TrainDir::open(&path, 2, true).unwrap_err();
+            assert!(
+                matches!(&error, TrainDirError::InTheWay { path, .. } if path.ends_with(&long)),
+                "{error}"
+            );
+            assert_eq!(
+                fs::read_dir(&path).unwrap().count(),
+                5,
+                "four, and the lock"
+            );
+            assert_eq!(newest_step(&open(&path)), 3);
+        }
+    }
+
+    #[test]
+    fn damaged_checkpoints_cost_no_good_one_and_are_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        save(&open(folder.path()), 5);
+        let dir = open(folder.path());
+        let file = |step| checkpoint::path_of(folder.path(), GlobalStep(step));
+        for step in [10, 1000, 1001] {
+            fs::write(file(step), "").unwrap();
+        }
+        assert_eq!(newest_step(&dir), 5);
+        save(&dir, 11);
+        assert!(file(5).exists() && file(11).exists());
+        let replaced = save(&dir, 1000);
+        assert!(checkpoint::load(&replaced, &Layout::cifar10()).is_ok());
+        let steps = checkpoint::list(folder.path()).unwrap();
+        let steps: Vec<u64> = steps.iter().map(|(step, _)| step.0).collect();
+        assert_eq!(steps, [1001, 1000, 11]);
     }
 
     #[test]

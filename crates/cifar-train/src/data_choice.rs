@@ -65,13 +65,10 @@ pub fn server_flags(
 /// What the run in the train dir trains on, if one is there.
 fn data_of_run(train_dir: &Path) -> Result<Option<DataSet>, Failure> {
     let layout = Layout::cifar10();
-    for (_, path) in checkpoint::list(train_dir).or_exit(Exit::Disk)? {
-        // A damaged one is the server's to report.
-        if let Ok(checkpoint) = checkpoint::load(&path, &layout) {
-            return Ok(checkpoint.run.map(|run| run.data));
-        }
-    }
-    Ok(None)
+    let load = |path: &Path| checkpoint::load(path, &layout);
+    // A damaged one is the server's to report.
+    let newest = checkpoint::newest(train_dir, load, |_, _| {}).or_exit(Exit::Disk)?;
+    Ok(newest.and_then(|newest| newest.run).map(|run| run.data))
 }
 
 fn cifar10_or_synthetic(args: &DataArgs) -> Result<DataSet, Failure> {

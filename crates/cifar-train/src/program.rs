@@ -12,7 +12,7 @@ use cifar_cli::logging::{self, LogFormat};
 use cifar_cli::signals;
 use cifar_guard::Credentials;
 use cifar_guard::args::CredentialArgs;
-use cifar_params::checkpoint;
+use cifar_params::{Layout, checkpoint};
 use cifar_sequence::GlobalStep;
 use tokio::sync::oneshot;
 use tokio::task::LocalSet;
@@ -176,12 +176,13 @@ fn complete_run(args: &Args) -> Result<Option<GlobalStep>, Failure> {
     if args.names_the_run {
         return Ok(None);
     }
-    let newest = checkpoint::list(&args.train_dir)
-        .or_exit(Exit::Disk)?
-        .into_iter()
-        .next();
+    let layout = Layout::cifar10();
+    let load = |path: &Path| checkpoint::load(path, &layout);
+    // The server or the evaluator, which is next, says what is wrong with a file.
+    let newest = checkpoint::newest(&args.train_dir, load, |_, _| {}).or_exit(Exit::Disk)?;
     Ok(newest
-        .map(|(step, _)| step)
+        .filter(|newest| newest.run.is_some())
+        .map(|newest| newest.state.global_step)
         .filter(|step| step.0 >= args.max_steps))
 }
 

@@ -20,13 +20,14 @@ use cifar_ledger::eval_dir::SCORES_FILE;
 use cifar_ledger::ledger_file::LEDGER_FILE;
 use cifar_ledger::record::Outcome;
 use cifar_ledger::{EvalDir, EvalWriter, LedgerTail, Record, ScoreRecord};
-use cifar_params::checkpoint::{self, Scorable};
+use cifar_params::checkpoint::{self, CheckpointError, Scorable};
 use cifar_params::{EvalData, Layout, Score, ScoredVariables};
 use cifar_sequence::{DataSet, GlobalStep};
 use cifar_wire::messages::Goodbye;
 use clap::{Parser, Subcommand, ValueEnum};
-use tracing::warn;
+use tracing::info;
 
+use crate::checkpoint_folder::CheckpointFolder;
 use crate::evaluator::{Evaluator, Settings};
 use crate::follower_link::{FollowError, Followed, FollowerLink};
 use crate::predict::{PredictArgs, predict};
@@ -197,46 +198,35 @@ pub(crate) fn scored_variables(raw: bool) -> ScoredVariables {
     }
 }
 
-/// A checkpoint that was read.
-pub(crate) struct Found {
-    /// The step that its name says.
-    pub(crate) step: GlobalStep,
-    /// Name of its file.
-    pub(crate) name: String,
-    /// What is scored of it.
-    pub(crate) scorable: Scorable,
-}
-
 /// Scores the checkpoints that appear in a folder, or the one that is named, and keeps the scores.
 fn follow_folder(args: &Args, mut evaluator: Evaluator) -> Result<Exit, Failure> {
     let path = &args.checkpoint_dir;
-    let is_once = args.run_once || is_checkpoint(path);
-    let dir = match is_checkpoint(path) {
-        true => path.parent().unwrap_or(path),
-        false => path,
-    };
-    let eval_dir = args.eval_dir.as_deref().map(EvalDir::new);
-    let eval_dir = eval_dir.unwrap_or_else(|| EvalDir::of_train_dir(dir));
-    let mut writer = eval_dir.writer(&host_name());
-    let mut ledger = LedgerTail::new(&dir.join(LEDGER_FILE));
-    let mut outcome = None;
-    let mut scored = None;
+    if is_checkpoint(path) {
+        return score_file(args, path, evaluator);
+    }
+    let eval_dir = eval_dir_of(args, path);
+    let new_writer = || eval_dir.clone().writer(&host_name());
+    let mut writer = new_writer();
+    let variables = scored_variables(args.raw);
+    let mut folder = CheckpointFolder::new(path, evaluator.layout(), variables);
+    let mut ledger = LedgerTail::new(&path.join(LEDGER_FILE));
+    let (mut outcome, mut scored) = (None, None);
     loop {
-        if !is_once {
+        if !args.run_once {
             // Before the look for checkpoints: a run writes the last one before it ends.
             outcome = last_outcome(&mut ledger, outcome);
         }
-        let choice = scored_variables(args.raw);
-        let found = newest(path, evaluator.layout(), choice, scored).or_exit(Exit::Permanent)?;
+        let found = folder.look().or_exit(Exit::Permanent)?;
         let is_new = found.is_some();
-        if let Some(Found {
-            step,
-            name,
-            scorable,
-        }) = found
-        {
-            let (data, score) = evaluator.score(&scorable)?;
-            let record = record_of(name, data, score);
+        if let Some(found) = found {
+            let path = path.display();
+            if found.begins_anew {
+                info!(%path, "the folder holds another run now, which is scored from here on");
+                writer = new_writer();
+            }
+            let step = found.scorable.global_step;
+            let (data, score) = evaluator.score(&found.scorable)?;
+            let record = record_of(checkpoint::name_of(step), data, score);
             let reader = show(args, &record)?;
             keep(&mut writer, &record)?;
             scored = Some(step);
@@ -248,7 +238,7 @@ fn follow_folder(args: &Args, mut evaluator: Evaluator) -> Result<Exit, Failure>
             (None, _) => console::say(&format!("No checkpoint file found in {}", path.display())),
             (Some(_), Some(Outcome::Complete)) => return Ok(Exit::Complete),
             (Some(_), Some(Outcome::Diverged)) => return Ok(Exit::Diverged),
-            (Some(step), _) if is_new && !is_once => console::say(&format!(
+            (Some(step), _) if is_new && !args.run_once => console::say(&format!(
                 "waiting for a checkpoint of a step above {step} in {}, looking every {:?}; \
                  --run-once scores one and ends",
                 path.display(),
@@ -256,15 +246,34 @@ fn follow_folder(args: &Args, mut evaluator: Evaluator) -> Result<Exit, Failure>
             )),
             _ => {}
         }
-        if is_once {
-            return Ok(if scored.is_some() {
-                Exit::Complete
-            } else {
-                Exit::TryAgain
+        if args.run_once {
+            return Ok(match scored {
+                Some(_) => Exit::Complete,
+                None => Exit::TryAgain,
             });
         }
         thread::sleep(args.eval_interval_secs);
     }
+}
+
+/// Scores the checkpoint that is named, and keeps the score.
+fn score_file(args: &Args, path: &Path, mut evaluator: Evaluator) -> Result<Exit, Failure> {
+    let variables = scored_variables(args.raw);
+    let scorable = checkpoint::load_scorable(path, evaluator.layout(), variables);
+    let (data, score) = evaluator.score(&scorable.or_exit(Exit::Permanent)?)?;
+    let name = path.file_name().unwrap_or(path.as_os_str());
+    let record = record_of(name.to_string_lossy().into_owned(), data, score);
+    // The score is kept whether or not anybody reads it.
+    let _ = show(args, &record)?;
+    let dir = path.parent().unwrap_or(path);
+    keep(&mut eval_dir_of(args, dir).writer(&host_name()), &record)?;
+    Ok(Exit::Complete)
+}
+
+/// Where the scores of the checkpoints in `dir` are kept.
+fn eval_dir_of(args: &Args, dir: &Path) -> EvalDir {
+    let chosen = args.eval_dir.as_deref().map(EvalDir::new);
+    chosen.unwrap_or_else(|| EvalDir::of_train_dir(dir))
 }
 
 /// Keeps a score, and says so if it was kept before.
@@ -334,52 +343,21 @@ fn is_checkpoint(path: &Path) -> bool {
     path.is_file() || (is_called_one && !path.is_dir())
 }
 
-/// The checkpoint that is named, or the newest one in a folder that can be read, if it is newer than what
-/// was scored. The server may remove an old one between listing and reading; then there is a newer one.
+/// The checkpoint that is named, or the newest one in a folder that can be loaded.
 ///
 /// # Errors
 ///
-/// If there are checkpoints, but none can be read.
+/// If there are checkpoints, but none can be loaded.
 pub(crate) fn newest(
     path: &Path,
     layout: &Layout,
     variables: ScoredVariables,
-    scored: Option<GlobalStep>,
-) -> anyhow::Result<Option<Found>> {
+) -> Result<Option<Scorable>, CheckpointError> {
     if is_checkpoint(path) {
-        let scorable = checkpoint::load_scorable(path, layout, variables)?;
-        return Ok(Some(Found {
-            step: scorable.global_step,
-            name: name_of(path),
-            scorable,
-        }));
+        return checkpoint::load_scorable(path, layout, variables).map(Some);
     }
-    let mut first_error = None;
-    for (step, path) in checkpoint::list(path)? {
-        if scored.is_some_and(|scored| step <= scored) {
-            break;
-        }
-        match checkpoint::load_scorable(&path, layout, variables) {
-            Ok(scorable) => {
-                let name = name_of(&path);
-                return Ok(Some(Found {
-                    step,
-                    name,
-                    scorable,
-                }));
-            }
-            Err(error) => {
-                warn!(%error, "passes over a checkpoint");
-                first_error.get_or_insert(error);
-            }
-        }
-    }
-    first_error.map_or(Ok(None), |error| Err(error.into()))
-}
-
-fn name_of(path: &Path) -> String {
-    let name = path.file_name().unwrap_or(path.as_os_str());
-    name.to_string_lossy().into_owned()
+    let found = CheckpointFolder::new(path, layout, variables).look()?;
+    Ok(found.map(|found| found.scorable))
 }
 
 /// A score that was made just now, of the checkpoint of this name.

@@ -3,8 +3,8 @@
 //!
 //! [`device`] and [`numerics`] say what is computed with, [`engine`] computes with it: on a CPU with the
 //! kernels of `cifar-kernels`, else with libtorch. There [`model`] is the network, [`gradients`] its
-//! training, [`eval`] its scoring, which [`evaluator`] does for whole checkpoints and [`score_text`] shows;
-//! [`predict`] shows it a [`picture`]. [`server_link`] is the worker's side of the protocol and
+//! training, [`eval`] its scoring, which [`evaluator`] does for whole checkpoints, found in a
+//! [`checkpoint_folder`], and [`score_text`] shows; [`predict`] shows it a [`picture`]. [`server_link`] is the worker's side of the protocol and
 //! [`follower_link`] the evaluator's, with heartbeats and retries (`persistence`, [`backoff`]); gradients are
 //! handed in from [`gradient_memory`]. [`summarizer`] makes what people look at, and [`training_loop`] puts
 //! them together in one glance. [`worker_program`] and [`eval_program`] are the command lines.
@@ -22,6 +22,8 @@ pub mod gradients;
 pub mod eval;
 
 pub mod evaluator;
+
+pub mod checkpoint_folder;
 
 pub mod score_text;
 

@@ -18,7 +18,7 @@ use serde::Serialize;
 use tch::{Kind, Tensor};
 
 use crate::eval::{EvalError, finite_logits};
-use crate::eval_program::{Found, newest, scored_variables, set_threads};
+use crate::eval_program::{newest, scored_variables, set_threads};
 use crate::evaluator::{model_on, variables_of};
 use crate::model::{IMAGE_SIZE, Model, Variables};
 use crate::picture;
@@ -127,12 +127,12 @@ pub fn predict(args: &PredictArgs) -> Result<Exit, Failure> {
 impl Predictor {
     fn new(args: &PredictArgs) -> Result<Self, Failure> {
         let layout = Layout::cifar10();
-        let Found { step, scorable, .. } = newest_checkpoint(args, &layout)?;
+        let scorable = newest_scorable(args, &layout)?;
         let model = model_on(args.gpu)?;
         Ok(Predictor {
             variables: variables_of(&layout, &scorable, &model)?,
             model,
-            global_step: step,
+            global_step: scorable.global_step,
             data: scorable.run.map_or(DataSet::Cifar10, |run| run.data),
         })
     }
@@ -200,9 +200,9 @@ impl Prediction<'_> {
     }
 }
 
-fn newest_checkpoint(args: &PredictArgs, layout: &Layout) -> Result<Found, Failure> {
+fn newest_scorable(args: &PredictArgs, layout: &Layout) -> Result<Scorable, Failure> {
     let dir = &args.checkpoint_dir;
-    let found = newest(dir, layout, scored_variables(args.raw), None).or_exit(Exit::Permanent)?;
+    let found = newest(dir, layout, scored_variables(args.raw)).or_exit(Exit::Permanent)?;
     found
         .ok_or_else(|| {
             anyhow!(
