@@ -632,3 +632,25 @@ fn logs_that_somebody_chose_by_the_environment_are_written_on_a_terminal_too() {
     let seen = terminal.everything();
     assert!(seen.contains("registered"), "{seen}");
 }
+#[test]
+fn a_complete_run_that_is_repeated_ends_at_once() {
+    let train_dir = tempfile::tempdir().unwrap();
+    // Where the server waited for workers of its past, it would for as long as a lease.
+    let flags = [&SHORT[..], &["--worker-lease-secs", "3600"]].concat();
+    for flags in [&flags[..], &flags, &[&flags[..], &["--seed", "1"]].concat()] {
+        let mut program = Program::start(&mut launcher(train_dir.path(), flags));
+        assert_eq!(program.wait(), Exit::Complete);
+    }
+    let empty = tempfile::tempdir().unwrap();
+    let flags = [
+        "--data",
+        "synthetic:512",
+        "--max-steps",
+        "0",
+        "--no-eval",
+        "--worker-lease-secs",
+        "3600",
+    ];
+    let mut program = Program::start(&mut launcher(empty.path(), &flags));
+    assert_eq!(program.wait(), Exit::Complete);
+}

@@ -74,7 +74,7 @@ pub fn record(args: &RecordArgs) -> Result<String, Failure> {
     let history = History::read(&ledger)?;
     let layout = Layout::cifar10();
     let load = |path: &Path| checkpoint::load(path, &layout);
-    let passed_over = |_: &Path, error| eprintln!("passes over a checkpoint: {error}");
+    let passed_over = |_: &Path, error| say(&format!("passes over a checkpoint: {error}"));
     let newest = checkpoint::newest(&args.train_dir, load, passed_over)?.with_context(|| {
         let train_dir = args.train_dir.display();
         format!("{train_dir} holds no checkpoint: let the run write one first")

@@ -19,7 +19,7 @@ use cifar_guard::tls::Speaks;
 use cifar_ledger::ledger_file::LEDGER_FILE;
 use cifar_params::{Layout, RunConfig, StateDigest};
 use cifar_sequence::GlobalStep;
-use cifar_wire::messages::{Order, Session, Status};
+use cifar_wire::messages::{Goodbye, Order, Session, Status};
 use cifar_wire::traffic::Traffic;
 use tokio::net::TcpListener;
 use tracing::info;
@@ -39,7 +39,7 @@ use crate::start::{Start, exit_of, load_initial, open_files, resume_or_begin};
 use crate::step_log::StepLog;
 use crate::summary_writer::SummaryWriter;
 use crate::train_dir::TrainDir;
-use crate::training::{Limits, Training};
+use crate::training::{Limits, Phase, Training};
 
 /// Threads that answer the wire: one can receive a push while the other commits.
 const RUNTIME_THREADS: usize = 2;
@@ -216,7 +216,7 @@ async fn train(
     let leave = signals::asked_to_leave()?;
     let bound = listeners.workers.local_addr().context(NO_ADDRESS)?;
     let for_clients = address_for_clients(&args.listen, bound);
-    let _server_file = ServerFile::write(train_dir.path(), &for_clients)
+    let server_file = ServerFile::write(train_dir.path(), &for_clients)
         .context("cannot keep the address of the server in the train dir")
         .or_exit(Exit::Disk)?;
     let address = listeners.announce()?;
@@ -266,6 +266,9 @@ async fn train(
     if let Some(step) = start.saved_step {
         training.checkpoint_saved(step);
     }
+    if !server_file.replaces_another() {
+        training.expect_nobody();
+    }
     let files = FollowerFiles::new(&args.train_dir, calendar);
     let at_point = abort_at(args.abort_at);
     let service = Service::new(training, commit_path, &layout, at_point, files);
@@ -278,7 +281,11 @@ async fn train(
     };
     let page = |listener| Page::start(listener, source, guard);
     let page = listeners.page.map(page).transpose()?;
-    let result = serve(service, entrance, leave, keeper, step_log).await;
+    let result = serve(Arc::clone(&service), entrance, leave, keeper, step_log).await;
+    let is_complete = |phase| phase == Phase::Closed(Goodbye::Complete);
+    if service.ask(|training, now| is_complete(training.phase()) && !training.everyone_told(now)) {
+        server_file.leave();
+    }
     if let Some(page) = page {
         page.finish().await;
     }

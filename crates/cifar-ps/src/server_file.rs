@@ -19,6 +19,7 @@ pub const SERVER_FILE: &str = "server";
 #[derive(Debug)]
 pub struct ServerFile {
     path: PathBuf,
+    replaces_another: bool,
     /// Locked until the process ends, however it ends.
     _file: File,
 }
@@ -65,8 +66,24 @@ impl ServerFile {
             .tempfile_in(train_dir)?;
         file.as_file().try_lock()?;
         writeln!(file, "{address}")?;
+        let replaces_another = path.exists();
         let _file = file.persist(&path)?;
-        Ok(ServerFile { path, _file })
+        Ok(ServerFile {
+            path,
+            replaces_another,
+            _file,
+        })
+    }
+
+    /// Whether a server before left its file: it was killed, and its workers look for it.
+    #[must_use]
+    pub fn replaces_another(&self) -> bool {
+        self.replaces_another
+    }
+
+    /// Leaves the file where it is, for a server that ends before its workers have heard all.
+    pub fn leave(self) {
+        std::mem::forget(self);
     }
 }
 

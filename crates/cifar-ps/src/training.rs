@@ -167,7 +167,7 @@ impl Training {
     /// only in asynchronous mode.
     ///
     /// If it is complete already, it lingers for one lease, so that workers that come back from the
-    /// time before can be told.
+    /// time before can be told; unless there are [none](Self::expect_nobody).
     #[must_use]
     pub fn new(
         now: Instant,
@@ -713,6 +713,11 @@ impl Training {
             self.told_until = Some(now + self.limits.worker_lease);
             self.followers.close(now);
         }
+    }
+
+    /// No worker of the time before will come back: a run that is complete already ends at once.
+    pub fn expect_nobody(&mut self) {
+        self.linger_until = None;
     }
 
     /// Whether nobody is left to be told that the run is over. A worker that does not ask for as long as

@@ -22,7 +22,7 @@ use cifar_ledger::record::Outcome;
 use cifar_ledger::{EvalDir, EvalWriter, LedgerTail, Record, ScoreRecord};
 use cifar_params::checkpoint::{self, CheckpointError, Scorable};
 use cifar_params::{EvalData, Layout, Score, ScoredVariables};
-use cifar_sequence::{DataSet, GlobalStep};
+use cifar_sequence::DataSet;
 use cifar_wire::messages::Goodbye;
 use clap::{Parser, Subcommand, ValueEnum};
 use tracing::info;

@@ -11,6 +11,7 @@ use cifar_cli::logging::{self, LogArgs};
 use cifar_cli::signals;
 use cifar_data::distort::IMAGE_VALUES;
 use cifar_params::Layout;
+use cifar_params::checkpoint::Scorable;
 use cifar_sequence::data_set::NUM_CLASSES;
 use cifar_sequence::{DataSet, GlobalStep};
 use clap::Args;

@@ -262,6 +262,8 @@ fn a_run_that_was_complete_lingers_for_one_lease() {
     bench.training.saved(bench.now);
     assert!(!bench.training.everyone_told(bench.now));
     assert!(bench.training.everyone_told(bench.now + LEASE));
+    bench.training.expect_nobody();
+    assert!(bench.training.everyone_told(bench.now));
 }
 
 #[test]
