@@ -15,17 +15,22 @@ pub enum DataPlane {
     SharedMemory,
 }
 
-const NAMES: [(DataPlane, &str); 3] = [
-    (DataPlane::Auto, "auto"),
-    (DataPlane::Wire, "wire"),
-    (DataPlane::SharedMemory, "shm"),
-];
+impl DataPlane {
+    /// All of them.
+    const ALL: [Self; 3] = [DataPlane::Auto, DataPlane::Wire, DataPlane::SharedMemory];
+
+    fn name(self) -> &'static str {
+        match self {
+            DataPlane::Auto => "auto",
+            DataPlane::Wire => "wire",
+            DataPlane::SharedMemory => "shm",
+        }
+    }
+}
 
 impl fmt::Display for DataPlane {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut names = NAMES.iter();
-        let name = names.find(|(plane, _)| plane == self);
-        f.write_str(name.map_or("", |(_, name)| name))
+        f.write_str(self.name())
     }
 }
 
@@ -38,10 +43,8 @@ impl FromStr for DataPlane {
     type Err = UnknownDataPlane;
 
     fn from_str(name: &str) -> Result<Self, Self::Err> {
-        let mut names = NAMES.iter();
-        let plane = names.find(|(_, of)| *of == name);
-        plane
-            .map(|(plane, _)| *plane)
+        let mut all = DataPlane::ALL.into_iter();
+        all.find(|plane| plane.name() == name)
             .ok_or_else(|| UnknownDataPlane(name.to_owned()))
     }
 }
@@ -51,11 +54,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_data_plane_has_a_name() {
-        for (plane, name) in NAMES {
-            assert_eq!(plane.to_string(), name);
+    fn the_flag_takes_auto_wire_and_shm_and_shows_them_so() {
+        for (name, plane) in [
+            ("auto", DataPlane::Auto),
+            ("wire", DataPlane::Wire),
+            ("shm", DataPlane::SharedMemory),
+        ] {
             assert_eq!(name.parse(), Ok(plane));
+            assert_eq!(plane.to_string(), name);
         }
+        assert_eq!(DataPlane::default().to_string(), "auto");
         assert!("carrier pigeons".parse::<DataPlane>().is_err());
     }
 }
