@@ -1,12 +1,13 @@
 //! HTTP in its plainest form: mirrors of the data set, on this machine, that do not have it, and
 //! requests.
 
-use std::io::{self, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::mpsc::{self, Receiver};
 use std::thread;
+use std::time::Instant;
 
-use crate::program::DEADLINE;
+use crate::program::{DEADLINE, eventually};
 
 /// Answers every request with `status` and `body`, for as long as the tests run; gives its address.
 pub(crate) fn serve(status: &'static str, body: &'static [u8]) -> String {
@@ -45,20 +46,67 @@ pub(crate) fn get(url: &str) -> String {
 
 /// As [`get`], with these lines of headers besides.
 pub(crate) fn get_with(url: &str, headers: &str) -> String {
+    let (address, path) = parts_of(url);
+    let head = format!("GET /{path} HTTP/1.1\r\nHost: {address}\r\n{headers}");
+    ask(address, &head)
+}
+
+/// As [`get`], by a browser that takes the server for another `host`.
+pub(crate) fn get_as(url: &str, host: &str) -> String {
+    let (address, path) = parts_of(url);
+    ask(
+        address,
+        &format!("GET /{path} HTTP/1.1\r\nHost: {host}\r\n"),
+    )
+}
+
+/// As [`get`], for the head alone.
+pub(crate) fn head(url: &str) -> String {
+    let (address, path) = parts_of(url);
+    ask(
+        address,
+        &format!("HEAD /{path} HTTP/1.1\r\nHost: {address}\r\n"),
+    )
+}
+
+/// Address and path of a URL.
+fn parts_of(url: &str) -> (&str, &str) {
     let rest = url.strip_prefix("http://").expect("a URL of HTTP");
-    let (address, path) = rest.split_once('/').expect("a URL has a path");
+    rest.split_once('/').expect("a URL has a path")
+}
+
+/// What a server answers to a request that begins with these lines.
+fn ask(address: &str, head: &str) -> String {
     let ask = || -> io::Result<String> {
         let mut stream = TcpStream::connect(address)?;
         stream.set_read_timeout(Some(DEADLINE))?;
-        write!(
-            stream,
-            "GET /{path} HTTP/1.1\r\nHost: {address}\r\n{headers}Connection: close\r\n\r\n"
-        )?;
+        write!(stream, "{head}Connection: close\r\n\r\n")?;
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer)?;
         Ok(String::from_utf8_lossy(&answer).into_owned())
     };
-    ask().unwrap_or_else(|error| panic!("cannot get {url}: {error}"))
+    ask().unwrap_or_else(|error| panic!("no answer to {head:?}: {error}"))
+}
+
+/// In the place of a server that has left: refuses every request, and tells when it came and its first line.
+pub(crate) fn refuse_all(address: &str) -> Receiver<(Instant, String)> {
+    let listener = eventually("the port of a server that has left", || {
+        TcpListener::bind(address).ok()
+    });
+    let (came, requests) = mpsc::channel();
+    thread::spawn(move || {
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            let at = Instant::now();
+            let mut line = String::new();
+            // A client may go away; that is its right.
+            let _ = BufReader::new(&stream).read_line(&mut line);
+            let _ = stream
+                .write_all(b"HTTP/1.1 503 Gone\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+            // Nobody may be interested in the later ones.
+            let _ = came.send((at, line));
+        }
+    });
+    requests
 }
 
 fn answer(mut stream: TcpStream, status: &str, body: &[u8]) -> io::Result<()> {

@@ -1,16 +1,20 @@
 //! The page of a run, in a real browser: while it trains, before anybody came, after its end.
 
-use std::fs::{self, File};
+use std::fs::{self, File, Permissions};
 use std::io::Cursor;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 use std::{env, thread};
 
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use cifar_cli::exit::Exit;
 use cifar_ledger::ledger_file::LEDGER_FILE;
 use cifar_ledger::record::{Phases, Start, TowerRecord, Unit};
 use cifar_ledger::{Commit, LedgerFile, Line, Record};
-use cifar_params::StateDigest;
+use cifar_params::{StateDigest, checkpoint};
 use cifar_ps::args::RunArgs;
 use cifar_ps::config::new_run;
 use cifar_sequence::{ExamplesDigest, GlobalStep, Tower};
@@ -20,7 +24,7 @@ use crate::browser::{Browser, Screen};
 use crate::cluster::{Cluster, NUM_STEPS};
 use crate::http;
 use crate::ledger::slow_down;
-use crate::program::{Program, SERVER, command};
+use crate::program::{DEADLINE, EVAL, LAUNCHER, Program, SERVER, WORKER, command};
 
 const SCREEN: Screen = Screen {
     width: 1400,
@@ -253,6 +257,266 @@ fn a_run_that_is_over_is_shown_from_its_train_dir_on_any_screen() {
     program.signal(Signal::TERM);
     assert_eq!(program.wait(), Exit::Terminated);
     browser.wait_until("document.querySelector('#activity').innerText === 'the server has left'");
+    let requests = http::refuse_all(address_of(&url));
+    let request = requests.recv_timeout(Duration::from_secs(5));
+    assert!(request.is_err(), "asks again: {request:?}");
+}
+
+/// Pieces of text that stick out of the screen, or of what cuts them off.
+const CUT: &str = "(() => {
+    const cut = [];
+    const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+    while (texts.nextNode()) {
+        const { data, parentElement } = texts.currentNode;
+        if (!data.trim() || parentElement.closest('[hidden], svg, script, noscript')) continue;
+        const range = document.createRange();
+        range.selectNodeContents(texts.currentNode);
+        const text = range.getBoundingClientRect();
+        for (let box = parentElement; box; box = box.parentElement) {
+            const style = getComputedStyle(box);
+            const cuts = box === document.body || style.overflowX !== 'visible' || /content|paint/.test(style.contain);
+            const { left, right } = box.getBoundingClientRect();
+            if (cuts && (text.left < left - 1 || text.right > right + 1 || box.scrollWidth > box.clientWidth + 1)) {
+                cut.push(data);
+                break;
+            }
+        }
+    }
+    return [...new Set(cut)].join(' | ');
+})()";
+
+#[test]
+fn no_text_is_cut_on_any_screen() {
+    let long = "a-train-dir-with-a-name-that-somebody-took-his-time-for".repeat(2);
+    let scratch = tempfile::tempdir().unwrap();
+    let train_dir = scratch.path().join(long);
+    fs::create_dir(&train_dir).unwrap();
+    let host = "worker-of-a-long-name.with-a-longer-domain.rack-0123456789.example.com/1234567";
+    write_ledger(
+        &train_dir,
+        |number| format!("{host}{number}"),
+        4,
+        1_700_000_000_000_000,
+    );
+    let (mut program, url) = view(&train_dir);
+    let Some(mut browser) = Browser::open(&url, SCREEN) else {
+        return;
+    };
+    browser.wait_until("document.querySelectorAll('.lane:not(.axis)').length === 4");
+    program.signal(Signal::TERM);
+    assert_eq!(program.wait(), Exit::Terminated);
+    browser.wait_until("document.querySelector('#again').hidden === false");
+    for (width, height) in [(1280, 1900), (768, 2300), (390, 3600)] {
+        for colours in ["light", "dark"] {
+            browser.look_like(Screen {
+                width,
+                height,
+                colours,
+            });
+            browser.wait_until(&format!("document.documentElement.clientWidth === {width}"));
+            assert_eq!(browser.evaluate(CUT), "", "at {width} pixels");
+        }
+    }
+}
+
+#[test]
+fn the_loss_is_called_what_it_is() {
+    let train_dir = tempfile::tempdir().unwrap();
+    write_crowded_ledger(train_dir.path(), 2);
+    let (_program, url) = view(train_dir.path());
+    let Some(mut browser) = Browser::open(&url, SCREEN) else {
+        return;
+    };
+    browser.wait_until(SHOWS_CURVE);
+    for part in ["#tiles .tile", "#loss figcaption"] {
+        let said = browser.text(part);
+        assert!(
+            said.contains("Total loss") && said.contains("weight decay"),
+            "{part}: {said}"
+        );
+    }
+}
+
+#[test]
+fn a_ledger_at_the_end_of_all_times_and_steps_is_drawn() {
+    let train_dir = tempfile::tempdir().unwrap();
+    write_ledger(
+        train_dir.path(),
+        |number| format!("host/{number}"),
+        2,
+        u64::MAX - 100,
+    );
+    let (_program, url) = view(train_dir.path());
+    let Some(mut browser) = Browser::open(&url, SCREEN) else {
+        return;
+    };
+    browser.wait_until("document.querySelectorAll('#settings > div').length > 5");
+    browser.wait_until(SHOWS_CURVE);
+    assert!(browser.text("#events").contains("a server started"));
+}
+
+/// Where a page of the server is, without what makes it a URL.
+fn address_of(url: &str) -> &str {
+    url.trim_start_matches("http://").trim_end_matches('/')
+}
+
+/// Pictures on the page that can be seen: the samples, and the filters.
+const PICTURES: &str = "[...document.querySelectorAll('#samples img, #filters')]
+    .filter(picture => !picture.hidden && picture.naturalWidth > 0).length";
+
+/// Three pictures of one colour in the train dir, in the place of what a worker sends.
+fn draw_samples(train_dir: &Path) {
+    let images = train_dir.join("images");
+    fs::create_dir_all(&images).unwrap();
+    for (number, level) in [40, 120, 200].into_iter().enumerate() {
+        let mut png = Vec::new();
+        let mut encoder = png::Encoder::new(&mut png, 24, 24);
+        encoder.set_color(png::ColorType::Rgb);
+        let mut writer = encoder.write_header().unwrap();
+        writer.write_image_data(&[level; 24 * 24 * 3]).unwrap();
+        writer.finish().unwrap();
+        fs::write(images.join(format!("{number}.png")), png).unwrap();
+    }
+}
+
+/// A run of which the page was open from before its first step to its end, and its page.
+fn seen_to_its_end() -> Option<(Cluster, String, Browser)> {
+    let mut cluster = Cluster::builder()
+        .workers(0)
+        .server_flags(&["--http", "127.0.0.1:0", "--summary-steps", "0"])
+        .start();
+    let url = page_of(&cluster.server.program);
+    let mut browser = Browser::open(&url, SCREEN)?;
+    browser.wait_until("document.querySelector('#state').innerText === 'waits for workers'");
+    draw_samples(cluster.train_dir());
+    cluster.add_worker(&[]);
+    cluster.finish();
+    browser.wait_until("document.querySelector('#state').innerText === 'complete'");
+    Some((cluster, url, browser))
+}
+
+#[test]
+fn the_last_pictures_reach_the_page_before_the_server_leaves() {
+    let Some((cluster, _, mut browser)) = seen_to_its_end() else {
+        return;
+    };
+    let last = format!("checkpoint of step {NUM_STEPS}");
+    browser.wait_until(&format!(
+        "document.querySelector('#filters-step').innerText === {last:?}"
+    ));
+    browser.wait_until(&format!("{PICTURES} === 4"));
+    let newest = fs::read(cluster.train_dir().join("images/2.png")).unwrap();
+    let newest = BASE64_STANDARD.encode(newest);
+    browser.wait_until(&format!(
+        "document.querySelectorAll('#samples img')[2].src.endsWith({newest:?})"
+    ));
+}
+
+#[test]
+fn a_page_that_was_told_the_end_asks_no_more_and_says_how_to_see_the_run_again() {
+    let Some((cluster, url, mut browser)) = seen_to_its_end() else {
+        return;
+    };
+    let requests = http::refuse_all(address_of(&url));
+    browser.wait_until("document.querySelector('#activity').innerText === 'the server has left'");
+    // Longer than a page that asks again ever waited.
+    let request = requests.recv_timeout(Duration::from_secs(5));
+    assert!(request.is_err(), "asks again: {request:?}");
+    let said = browser.text("#again");
+    assert!(said.contains("no longer asks"), "{said}");
+
+    let shown = browser.text("#again code");
+    let train_dir = cluster.train_dir().display().to_string();
+    assert!(
+        shown.ends_with(&format!("view --train-dir {train_dir}")),
+        "{shown}"
+    );
+    // As a person would who copies it from there.
+    let again = Program::start(command("sh").args(["-c", &format!("exec {shown}")]));
+    let answer = http::get(&page_of(&again));
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+}
+
+#[test]
+fn a_launcher_that_shows_no_page_says_how_to_see_the_run() {
+    let mut cluster = Cluster::builder().start();
+    cluster.finish();
+    let train_dir = cluster.train_dir().display().to_string();
+    let max_steps = NUM_STEPS.to_string();
+    let mut launcher = Program::start(
+        command(LAUNCHER)
+            .args(["--ps-program", SERVER, "--worker-program", WORKER])
+            .args(["--eval-program", EVAL])
+            .args(["--train-dir", &train_dir, "--max-steps", &max_steps])
+            .args(["--http", "127.0.0.1:0", "--no-eval"]),
+    );
+    assert_eq!(launcher.wait(), Exit::Complete);
+    launcher.assert_said("--http shows no page");
+    launcher.assert_said(&format!("view --train-dir {train_dir}"));
+}
+
+#[test]
+fn a_page_whose_server_was_killed_says_since_when_and_asks_less_and_less() {
+    let mut cluster = Cluster::builder()
+        .workers(1)
+        .max_steps(WITHOUT_END)
+        .server_flags(&["--http", "127.0.0.1:0"])
+        .start();
+    let url = page_of(&cluster.server.program);
+    let Some(mut browser) = Browser::open(&url, SCREEN) else {
+        return;
+    };
+    browser.wait_until(SHOWS_CURVE);
+    cluster.server.program.kill();
+    let requests = http::refuse_all(address_of(&url));
+    let next = || {
+        let (at, line) = requests
+            .recv_timeout(DEADLINE)
+            .expect("the page asks again");
+        assert!(line.starts_with("GET /events "), "{line:?}");
+        at
+    };
+    let moments: Vec<Instant> = (0..4).map(|_| next()).collect();
+    let pauses: Vec<Duration> = moments.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    assert!(pauses[2] > pauses[0] + Duration::from_secs(1), "{pauses:?}");
+    assert_eq!(browser.text("#state"), "no connection");
+    let said = browser.text("#activity");
+    assert!(
+        said.contains("since ") && said.contains("retrying"),
+        "{said}"
+    );
+    assert_eq!(
+        browser.evaluate("document.querySelector('#again').hidden"),
+        true
+    );
+}
+
+#[test]
+fn a_picture_that_cannot_be_had_keeps_the_one_before_it() {
+    let mut cluster = Cluster::builder()
+        .server_flags(&["--summary-steps", "0"])
+        .start();
+    cluster.finish();
+    draw_samples(cluster.train_dir());
+    let (_program, url) = view(cluster.train_dir());
+    let Some(mut browser) = Browser::open(&url, SCREEN) else {
+        return;
+    };
+    browser.wait_until(&format!("{PICTURES} === 4"));
+    let images = cluster.train_dir().join("images");
+    fs::remove_file(images.join("0.png")).unwrap();
+    fs::write(images.join("1.png"), "no picture").unwrap();
+    let newer = checkpoint::path_of(cluster.train_dir(), GlobalStep(NUM_STEPS + 1));
+    fs::write(newer, "no checkpoint").unwrap();
+    let scores = cluster.train_dir().join("eval");
+    fs::create_dir(&scores).unwrap();
+    let score = "{\"global_step\":40,\"precision_at_1\":0.375}\n";
+    fs::write(scores.join("scores.jsonl"), score).unwrap();
+    // What comes with this was seen after the pictures were gone.
+    browser.wait_until("document.querySelector('#tiles').innerText.includes('0.3750')");
+    assert_eq!(browser.evaluate(PICTURES), 4);
+    let step = browser.text("#filters-step");
+    assert_eq!(step, format!("checkpoint of step {NUM_STEPS}"));
 }
 
 #[test]
@@ -269,8 +533,7 @@ fn a_page_finds_the_server_again_when_it_is_back() {
     browser.wait_until(SHOWS_CURVE);
     cluster.server.program.kill();
     browser.wait_until("document.querySelector('#state').innerText === 'no connection'");
-    let address = url.trim_start_matches("http://").trim_end_matches('/');
-    cluster.set_server_flags(&["--http", address]);
+    cluster.set_server_flags(&["--http", address_of(&url)]);
     cluster.start_server_again();
     browser.wait_until("document.querySelector('#state').innerText === 'training'");
     let events = browser.text("#events");
@@ -279,28 +542,45 @@ fn a_page_finds_the_server_again_when_it_is_back() {
 
 /// A ledger of as many workers and towers, whose names would be markup if they were taken for it.
 fn write_crowded_ledger(train_dir: &Path, num_workers: u32) {
+    let name = |worker| format!("<img src=x onerror=\"window.taken = true\">/{worker}");
+    write_ledger(train_dir, name, num_workers, 1_700_000_000_000_000);
+}
+
+/// A ledger of as many workers and towers, with these names, that begins at this moment.
+fn write_ledger(
+    train_dir: &Path,
+    name_of: impl Fn(u32) -> String,
+    num_workers: u32,
+    began_micros: u64,
+) {
     let args = RunArgs {
         towers: Some(num_workers),
         ..RunArgs::default()
+    };
+    // At the end of all times the steps are so many that to JavaScript a number and the next are the same.
+    let (first, stride) = match began_micros > u64::MAX / 2 {
+        true => (u64::MAX / 2, 64),
+        false => (0, 1),
     };
     let run = new_run(&args, StateDigest(1)).unwrap();
     let start = Start {
         format_version: cifar_ledger::record::FORMAT_VERSION,
         version: "0.1.0".to_owned(),
         run,
-        global_step: GlobalStep(0),
+        global_step: GlobalStep(first),
         digest: StateDigest(1),
     };
     let mut records = vec![Record::Start(start)];
     records.extend((0..num_workers).map(|worker| Record::Joined {
         worker,
-        name: format!("<img src=x onerror=\"window.taken = true\">/{worker}"),
+        name: name_of(worker),
         numerics: "cpu".to_owned(),
     }));
-    records.extend((0..100).map(|step| Record::Commit(crowded_commit(step, num_workers))));
+    let steps = (0..100).map(|step| first + stride * step);
+    records.extend(steps.map(|step| Record::Commit(crowded_commit(step, num_workers))));
     let (mut ledger, _) = LedgerFile::open(&train_dir.join(LEDGER_FILE)).unwrap();
     for (index, record) in (0..).zip(records) {
-        let at_micros = 1_700_000_000_000_000 + index * 120_000;
+        let at_micros = began_micros.saturating_add(index * 120_000);
         ledger.append(&Line { at_micros, record }).unwrap();
     }
 }
@@ -330,7 +610,7 @@ fn crowded_commit(step: u64, num_workers: u32) -> Commit {
     Commit {
         global_step: GlobalStep(step),
         learning_rate: 0.1,
-        loss: 4.6 / (1.0 + step as f32 / 40.0),
+        loss: 4.6 / (1.0 + (step % (1 << 20)) as f32 / 40.0),
         towers: (0..num_workers).map(tower).collect(),
         gather_micros: 110_000,
         phases: Phases {
@@ -388,6 +668,127 @@ fn what_is_sent_lets_nothing_from_elsewhere_in() {
     for name in ["..%2f..%2fledger", "3.png", "0.png", "filters.png"] {
         let answer = http::get(&format!("{url}images/{name}"));
         assert!(answer.starts_with("HTTP/1.1 404 "), "{name}: {answer}");
+    }
+}
+
+/// Every kind of thing that a page answers with.
+const PATHS: [&str; 6] = [
+    "",
+    "page.js",
+    "run.json",
+    "metrics",
+    "healthz",
+    "no-such-file",
+];
+
+/// A web site can give its own name the address of somebody's machine, and read what that machine shows the
+/// browsers of its visitors.
+#[test]
+fn a_page_on_loopback_answers_to_names_of_loopback_only() {
+    let train_dir = tempfile::tempdir().unwrap();
+    write_crowded_ledger(train_dir.path(), 2);
+    let (_program, url) = view(train_dir.path());
+    let status = |path: &str, host: &str| {
+        let answer = http::get_as(&format!("{url}{path}"), host);
+        answer.split(' ').nth(1).unwrap_or_default().to_owned()
+    };
+    for path in PATHS {
+        let expected = status(path, "127.0.0.1");
+        assert!(
+            ["200", "404"].contains(&expected.as_str()),
+            "{path}: {expected}"
+        );
+        for host in ["localhost", "LOCALHOST:1", "127.1.2.3:80", "[::1]:8080"] {
+            assert_eq!(status(path, host), expected, "{path} as {host}");
+        }
+        for host in [
+            "rebound.example",
+            "rebound.example:80",
+            "localhost.rebound.example",
+            "127.0.0.1.rebound.example",
+            "10.0.0.1",
+            "cifar-server",
+            "a@localhost",
+            "",
+        ] {
+            assert_eq!(status(path, host), "421", "{path} as {host}");
+        }
+    }
+    let refused = http::get_as(&url, "rebound.example");
+    assert!(
+        refused.contains("not under the name \"rebound.example\""),
+        "{refused}"
+    );
+    assert_eq!(status("events", "rebound.example"), "421");
+}
+
+#[test]
+fn an_open_page_on_other_addresses_answers_to_names_that_no_web_site_has() {
+    let train_dir = tempfile::tempdir().unwrap();
+    write_crowded_ledger(train_dir.path(), 2);
+    let view = |flags: &[&str]| {
+        let mut command = command(SERVER);
+        command.args(["view", "--http", "0.0.0.0:0"]).args(flags);
+        let program = Program::start(command.arg("--train-dir").arg(train_dir.path()));
+        let url = page_of(&program).replace("0.0.0.0", "127.0.0.1");
+        (program, url)
+    };
+    let (_open, url) = view(&["--insecure"]);
+    for path in PATHS {
+        let expected = http::get(&format!("{url}{path}"));
+        let expected = expected.lines().next().unwrap().to_owned();
+        let status = |host: &str| {
+            let answer = http::get_as(&format!("{url}{path}"), host);
+            answer.lines().next().unwrap().to_owned()
+        };
+        for host in [
+            // As a probe, a tunnel and Prometheus on a cluster ask.
+            "10.1.2.3:8080",
+            "[fd00::7]:8080",
+            "localhost:8080",
+            "cifar-server:8080",
+            "cifar-server.cifar.svc:8080",
+            "cifar-server.cifar.svc.cluster.local:8080",
+            &cifar_cli::host::host_name(),
+        ] {
+            assert_eq!(status(host), expected, "{path} as {host}");
+        }
+        for host in [
+            "rebound.example:8080",
+            "svc.rebound.example",
+            "10.1.2.3.rebound.example",
+        ] {
+            assert!(
+                status(host).starts_with("HTTP/1.1 421 "),
+                "{path} as {host}"
+            );
+        }
+    }
+    // A browser does not show another site's page what opens this one.
+    let token_file = train_dir.path().join("token");
+    fs::write(&token_file, "viewer-token-0123456789").unwrap();
+    fs::set_permissions(&token_file, Permissions::from_mode(0o600)).unwrap();
+    let token_file = token_file.display().to_string();
+    let (_with_token, url) = view(&["--insecure", "--token-file", &token_file]);
+    let answer = http::get_as(&format!("{url}run.json"), "trainer.example");
+    assert!(answer.starts_with("HTTP/1.1 401 "), "{answer}");
+}
+
+#[test]
+fn what_is_not_there_is_said_in_words_and_a_head_has_no_body() {
+    let train_dir = tempfile::tempdir().unwrap();
+    write_crowded_ledger(train_dir.path(), 2);
+    let (_program, url) = view(train_dir.path());
+    let answer = http::get(&format!("{url}no-such-file"));
+    assert!(answer.starts_with("HTTP/1.1 404 "), "{answer}");
+    assert!(
+        answer.contains("there is nothing at /no-such-file"),
+        "{answer}"
+    );
+    for path in ["", "run.json", "metrics"] {
+        let answer = http::head(&format!("{url}{path}"));
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{path}: {answer}");
+        assert!(answer.ends_with("\r\n\r\n"), "{path}: {answer}");
     }
 }
 

@@ -80,7 +80,12 @@ fn without_a_terminal_or_a_server_it_says_so() {
     piped.assert_said("top draws on a terminal, and stdin or stdout is none");
     assert_eq!(piped.stdout(), "");
 
-    let mut dumb = Terminal::start_as("dumb", command(SERVER).args(["top", "--server", "127.0.0.1:1"]), 80, 24);
+    let mut dumb = Terminal::start_as(
+        "dumb",
+        command(SERVER).args(["top", "--server", "127.0.0.1:1"]),
+        80,
+        24,
+    );
     assert_eq!(dumb.wait(), Exit::Usage);
     assert!(dumb.everything().contains("TERM names one"));
 

@@ -17,6 +17,8 @@ pub mod host;
 
 pub mod priority;
 
+pub mod shell;
+
 /// Release and commit of the program, for `--version`.
 pub const VERSION: &str = concat!(
     env!("CARGO_PKG_VERSION"),

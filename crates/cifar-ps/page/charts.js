@@ -76,7 +76,7 @@ class Chart {
     const right = width - MARGIN.right;
     const bottom = options.height - MARGIN.bottom;
     this.domain = { first, last, low, high, bottom, right };
-    this.x = (step) => MARGIN.left + ((step - first) / (last - first)) * (right - MARGIN.left);
+    this.x = (step) => MARGIN.left + ((step - first) / Math.max(1, last - first)) * (right - MARGIN.left);
     this.y = (value) => (value === null ? NaN : bottom - ((clamp(value, low, high) - low) / (high - low)) * (bottom - MARGIN.top));
   }
 
@@ -178,7 +178,7 @@ const scorePoint = (score) => [score.global_step, score.precision_at_1];
 
 const charts = {
   loss: new Chart(byId("loss"), {
-    title: "Loss",
+    title: "Total loss, weight decay included",
     height: 268,
     empty: "The curve begins with the first step",
     value: (point) => point[POINT.loss],

@@ -38,8 +38,11 @@ function ticks(low, high, wanted) {
   const power = 10 ** Math.floor(Math.log10(rough));
   const step = power * [1, 2, 5, 10].find((factor) => factor * power >= rough * 0.999);
   const found = [];
-  for (let index = Math.ceil(low / step - 1e-9); index * step <= high + step * 1e-9; index += 1) {
-    found.push(Number((index * step).toPrecision(12)));
+  // Counted: adding to a number of more than 16 digits may leave it as it is.
+  const first = Math.ceil(low / step - 1e-9);
+  const last = Math.floor(high / step + 1e-9);
+  for (let more = 0; more <= last - first; more += 1) {
+    found.push(Number(((first + more) * step).toPrecision(12)));
   }
   return found;
 }

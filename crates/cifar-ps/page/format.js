@@ -4,6 +4,9 @@
 
 const NUMBERS = new Intl.NumberFormat("en");
 
+/** Milliseconds since 1970 that JavaScript has dates for. */
+const LAST_MOMENT = 8.64e15;
+
 const format = {
   /** A number with its thousands apart. */
   count(number) {
@@ -41,9 +44,14 @@ const format = {
     return `${Math.floor(hours / 24)} d ${hours % 24} h`;
   },
 
+  /** A moment in microseconds since 1970; the last day of the calendar for those after it. */
+  date(micros) {
+    return new Date(Math.min(micros / 1000, LAST_MOMENT));
+  },
+
   /** Time of day of a moment in microseconds since 1970; with its date if that is not today's. */
   clock(micros) {
-    const moment = new Date(micros / 1000);
+    const moment = format.date(micros);
     const time = moment.toLocaleTimeString("en-GB");
     const is_today = moment.toDateString() === new Date().toDateString();
     return is_today ? time : `${moment.toLocaleDateString("en-CA")} ${time}`;

@@ -10,11 +10,15 @@ const SLOW_PARTS_EVERY = 9000;
 /** The curves of a shorter run are drawn whenever they change, and the rest with them. */
 const LONG_CURVE = 60;
 
-/** A stream that was refused is asked for again after this, in milliseconds. */
-const ASK_AGAIN = 2000;
+/** A server that cannot be reached is asked again after this, then after twice as long, up to the longest pause. */
+const FIRST_PAUSE = 1000;
+const LONGEST_PAUSE = 30000;
 
 const run = new Run();
-let is_connected = true;
+
+/** How the page stands with its server; `lost_at` and `next_at` are moments in milliseconds since 1970. */
+const link = { is_over: false, lost_at: null, next_at: null, pause: FIRST_PAUSE };
+
 let is_due = false;
 let slow_parts_drawn = -Infinity;
 let slow_parts_timer = null;
@@ -25,9 +29,10 @@ function draw() {
   is_due = true;
   requestAnimationFrame(() => {
     is_due = false;
-    drawTop(run, is_connected);
+    drawTop(run, link);
     drawNotice(run);
     if (!run.message) return;
+    drawAgain(run, link);
     drawTiles(run);
     drawPhases(run);
     drawLanes(run);
@@ -39,7 +44,7 @@ function draw() {
 }
 
 function drawSlowParts() {
-  const rest = run.isLongAndGrowing(LONG_CURVE) ? SLOW_PARTS_EVERY : 0;
+  const rest = run.isLongAndGrowing(LONG_CURVE) && !link.is_over ? SLOW_PARTS_EVERY : 0;
   const wait = slow_parts_drawn + rest - performance.now();
   clearTimeout(slow_parts_timer);
   if (wait > 0) {
@@ -56,16 +61,27 @@ function drawSlowParts() {
 function listen() {
   const events = new EventSource("events");
   events.onmessage = (event) => {
-    is_connected = true;
     run.take(JSON.parse(event.data));
+    Object.assign(link, { lost_at: null, next_at: null, pause: FIRST_PAUSE });
+    if (run.message.is_last) leave(events);
     draw();
   };
   events.onerror = () => {
-    is_connected = false;
+    leave(events);
     draw();
-    // A browser asks again by itself unless it was refused.
-    if (events.readyState === EventSource.CLOSED) setTimeout(listen, ASK_AGAIN);
   };
+}
+
+/** The server has left, or cannot be reached: asks again later, unless there is nothing to come. */
+function leave(events) {
+  // A browser would ask again by itself, once a second and for ever.
+  events.close();
+  link.is_over = run.isAllTold();
+  if (link.is_over) return;
+  link.lost_at ??= Date.now();
+  link.next_at = Date.now() + link.pause;
+  setTimeout(listen, link.pause);
+  link.pause = Math.min(2 * link.pause, LONGEST_PAUSE);
 }
 
 addHatch();

@@ -23,38 +23,43 @@ const EVENTS_SHOWN = 60;
 const SILENCE = 30e6;
 
 /** What the top line says of the run, and in which colour. */
-function stateOf(run, is_connected) {
-  if (!run.message) return is_connected ? ["connecting", ""] : ["no server", "bad"];
+function stateOf(run, link) {
+  const is_lost = link.lost_at !== null;
+  if (!run.message) return is_lost ? ["no server", "bad"] : ["connecting", ""];
   const { state } = run.view;
   if (state === "complete") return ["complete", "complete"];
   if (state === "stopped") return ["stopped", ""];
   if (state === "diverged") return ["diverged", "bad"];
-  if (!is_connected) return ["no connection", "bad"];
+  if (is_lost) return ["no connection", "bad"];
+  if (link.is_over) return ["disconnected", ""];
   if (run.message.reading !== null) return ["reading the ledger", ""];
   if (state === "empty") return ["not begun", ""];
   if (run.live) return run.active().length > 0 ? ["training", "running"] : ["waits for workers", ""];
   return run.now() - run.view.last_micros > SILENCE ? ["silent", ""] : ["running", "running"];
 }
 
-function activityOf(run, is_connected) {
+function activityOf(run, link) {
+  if (link.is_over) return "the server has left";
+  if (link.lost_at !== null) {
+    return `no server since ${format.clock(link.lost_at * 1000)}; retrying, next at ${format.clock(link.next_at * 1000)}`;
+  }
   if (!run.message) return "";
   const { view, live, message } = run;
   if (message.reading !== null) return `${Math.floor(100 * message.reading)} % of it`;
-  if (!is_connected) return run.isOver() ? "the server has left" : "looks for the server again and again";
   if (run.isOver() || !live) {
-    return view.last_micros > 0 ? `last heard of at ${format.clock(view.last_micros)}` : "";
+    return view.last_micros > 0 ? `last update ${format.clock(view.last_micros)}` : "";
   }
   const late = run.active().filter((lane) => lane.late_with);
   if (late.length > 0) return `waits for worker ${late.map((lane) => lane.number).join(", ")}`;
   return "";
 }
 
-function drawTop(run, is_connected) {
-  const [state, kind] = stateOf(run, is_connected);
+function drawTop(run, link) {
+  const [state, kind] = stateOf(run, link);
   const pill = byId("state");
   setText(pill, state);
   setAttributes(pill, { class: `pill ${kind}` });
-  setText(byId("activity"), activityOf(run, is_connected));
+  setText(byId("activity"), activityOf(run, link));
   document.body.classList.toggle("complete-run", state === "complete");
   if (!run.message) return;
   const { view, live, facts } = run;
@@ -72,7 +77,7 @@ function drawTop(run, is_connected) {
 
 /** The title of the window. A browser writes each one down in its history. */
 function drawTitle({ view }) {
-  const loss = view.loss === null ? "" : ` · loss ${format.loss(view.loss)}`;
+  const loss = view.loss === null ? "" : ` · total loss ${format.loss(view.loss)}`;
   document.title = `step ${format.count(view.global_step)}${loss} · cifar-ps`;
 }
 
@@ -83,6 +88,16 @@ function drawNotice(run) {
   setText(notice, problem ? `The ledger cannot be read any further: ${problem}` : "");
 }
 
+/** How to see the run again, once nobody shows it here any more. */
+function drawAgain(run, link) {
+  const place = byId("again");
+  place.hidden = !link.is_over;
+  if (!link.is_over) return;
+  const { host, view_command } = run.message;
+  setText(byId("again-host"), host);
+  setText(byId("again-command"), view_command);
+}
+
 function drawTiles(run) {
   const { view, facts } = run;
   const best = run.scores.reduce((found, score) => Math.max(found, score.precision_at_1), 0);
@@ -91,7 +106,7 @@ function drawTiles(run) {
   const stragglers = run.stragglers();
   const epoch = facts ? (view.global_step * facts.examples_per_update) / facts.num_train_examples : 0;
   const tiles = [
-    ["Loss", view.loss === null ? "–" : format.loss(view.loss), "", facts ? `epoch ${epoch.toFixed(epoch < 10 ? 2 : 1)}` : ""],
+    ["Total loss", view.loss === null ? "–" : format.loss(view.loss), "", `with weight decay${facts ? `, epoch ${epoch.toFixed(epoch < 10 ? 2 : 1)}` : ""}`],
     ["Precision @ 1", last ? last.precision_at_1.toFixed(4) : "–", "", last ? `step ${format.count(last.global_step)}, best ${best.toFixed(4)}` : "not scored yet"],
     ["Examples per second", view.examples_per_sec > 0 ? format.count(view.examples_per_sec) : "–", "", facts ? `${format.count(facts.examples_per_update)} a step` : ""],
     ["Time of a step", run.stepMicros() === null ? "–" : format.millis(run.stepMicros()).replace(" ms", ""), run.stepMicros() === null ? "" : "ms", `trained for ${format.duration(view.trained_micros)}`],
@@ -163,7 +178,7 @@ function eventItem(event) {
   const [name, kind] = KINDS[event.kind] ?? [event.kind, ""];
   const text = element("p", { class: "text" }, event.text);
   if (event.times > 1) text.append(" ", element("span", { class: "times" }, `× ${format.count(event.times)}`));
-  const at = new Date(event.at_micros / 1000);
+  const at = format.date(event.at_micros);
   const time = element("time", { datetime: at.toISOString(), title: at.toLocaleString("en-CA") }, at.toLocaleTimeString("en-GB"));
   return element("li", {}, time, element("p", { class: `kind ${kind}` }, name), text);
 }
@@ -175,20 +190,34 @@ function countsOf(counts) {
 }
 
 function drawPictures(run) {
-  const { samples, filters } = run.message;
-  const there = samples.map((version, index) => [version, index]).filter(([version]) => version !== null);
+  const { samples, filters } = run;
   const place = byId("samples");
-  const shown = there.map(([version, index]) => `images/${index}.png?v=${version}`);
-  if (place.dataset.shown !== shown.join(" ")) {
-    place.dataset.shown = shown.join(" ");
-    place.replaceChildren(...shown.map((src, index) => element("img", { src, alt: `Distorted training image ${index + 1}` })));
+  while (place.children.length < samples.length) {
+    place.append(element("img", { alt: `Distorted training image ${place.children.length + 1}`, hidden: "" }));
   }
-  byId("samples-none").hidden = there.length > 0;
-  const picture = byId("filters");
-  if (filters !== null) setAttributes(picture, { src: `images/filters.png?step=${filters}` });
-  picture.hidden = filters === null;
+  samples.forEach((src, number) => showPicture(place.children[number], src, () => {}));
+  byId("samples-none").hidden = samples.some((src) => src !== null);
   byId("filters-none").hidden = filters !== null;
-  setText(byId("filters-step"), filters === null ? "" : `checkpoint of step ${format.count(filters)}`);
+  const step = filters === null ? "" : `checkpoint of step ${format.count(filters.global_step)}`;
+  showPicture(byId("filters"), filters?.src ?? null, () => setText(byId("filters-step"), step));
+}
+
+/** Shows a picture once the browser can draw it; until then, and if it never can, the one before stays. */
+function showPicture(image, src, then) {
+  if (image.dataset.wanted === (src ?? "")) return;
+  image.dataset.wanted = src ?? "";
+  if (src === null) {
+    image.hidden = true;
+    return;
+  }
+  const next = new Image();
+  next.onload = () => {
+    if (image.dataset.wanted !== src) return;
+    image.src = src;
+    image.hidden = false;
+    then();
+  };
+  next.src = src;
 }
 
 function drawSettings(run) {

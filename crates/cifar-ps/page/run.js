@@ -15,6 +15,8 @@ class Run {
     this.events = new Map();
     this.scores = [];
     this.facts = null;
+    this.samples = [];
+    this.filters = null;
     this.heard = 0;
   }
 
@@ -33,6 +35,8 @@ class Run {
     while (this.events.size > KEPT_EVENTS) this.events.delete(this.events.keys().next().value);
     this.scores = view.scores ?? this.scores;
     this.facts = view.run ?? this.facts;
+    this.samples = message.samples.map((picture, number) => picture ?? this.samples[number] ?? null);
+    this.filters = message.filters ?? this.filters;
   }
 
   takeWorkers(workers) {
@@ -59,6 +63,12 @@ class Run {
 
   isOver() {
     return ["complete", "stopped", "diverged"].includes(this.view.state);
+  }
+
+  /** Whether nothing will follow: the run has come to its end, or nobody but a viewer told of it, who has left. */
+  isAllTold() {
+    if (!this.message) return false;
+    return ["complete", "diverged"].includes(this.view.state) || (this.message.is_last && !this.live);
   }
 
   isLongAndGrowing(length) {

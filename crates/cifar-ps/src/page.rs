@@ -3,8 +3,9 @@
 //! The page is a reader of the train dir: a thread of its own follows the ledger a few times a second
 //! and folds it into a view ([`watch`]), so that the way of a commit knows nothing of it, and a run in
 //! another process or one that is over is shown by the same code. What only the running server knows
-//! comes from its status ([`live`]). `entry` lets in who may look, [`routes`] answers, [`stream`] sends each
-//! open page what changed, [`metrics`] is the same for Prometheus, [`pictures`] are what the model sees and has learnt.
+//! comes from its status ([`live`]). `entry` lets in who may look, `host` refuses those who ask under the name
+//! of a web site, [`routes`] answers, [`stream`] sends each open page what changed, [`metrics`] is the same for
+//! Prometheus, [`pictures`] are what the model sees and has learnt.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -24,6 +25,7 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use tracing::{error, warn};
 
 use crate::page::entry::{Connections, PagePeer};
+use crate::page::host::Names;
 use crate::page::routes::Site;
 use crate::page::watch::Watch;
 use crate::recorder::Calendar;
@@ -31,6 +33,8 @@ use crate::recorder::Calendar;
 pub mod live;
 
 mod entry;
+
+mod host;
 
 pub mod metrics;
 
@@ -77,17 +81,28 @@ pub struct Page {
 
 impl Page {
     /// Serves the page on a thread of its own, to whom `guard` lets in: nothing that it does can hold the
-    /// run up.
+    /// run up. `address` is where it was told to listen.
     ///
     /// # Errors
     ///
     /// If the thread cannot be started, or a file of the guard's cannot be used.
     pub fn start(
         listener: std::net::TcpListener,
+        address: &str,
         source: Source,
         guard: &Guard,
     ) -> anyhow::Result<Self> {
         let (tls, gate) = (guard.tls(Speaks::Http1)?, guard.gate().clone());
+        let names = match guard.is_encrypted() || !gate.is_open() {
+            true => Names::Any,
+            false => Names::of_open_page(listener.local_addr()?, address),
+        };
+        let entrance = Entrance {
+            listener,
+            tls,
+            gate,
+            names,
+        };
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -97,9 +112,7 @@ impl Page {
         thread::Builder::new()
             .name("page".to_owned())
             .spawn(move || {
-                if let Err(error) =
-                    runtime.block_on(serve(listener, tls, gate, source, asked_to_leave))
-                {
+                if let Err(error) = runtime.block_on(serve(entrance, source, asked_to_leave)) {
                     error!("the page is not shown any more: {error:#}");
                 }
                 // Nobody may wait for it.
@@ -119,18 +132,30 @@ impl Page {
     }
 }
 
-async fn serve(
+/// Where the page is, and for whom.
+struct Entrance {
     listener: std::net::TcpListener,
     tls: PortTls,
     gate: Gate,
+    names: Names,
+}
+
+async fn serve(
+    entrance: Entrance,
     source: Source,
     asked_to_leave: oneshot::Receiver<()>,
 ) -> anyhow::Result<()> {
+    let Entrance {
+        listener,
+        tls,
+        gate,
+        names,
+    } = entrance;
     let connections = Connections::to(TcpListener::from_std(listener)?, tls);
     let (changed, changes) = signal::channel(false);
     let site = Arc::new(Site::new(source, changes));
     let answering = tokio::spawn({
-        let router = routes::router(Arc::clone(&site), gate);
+        let router = routes::router(Arc::clone(&site), gate, names);
         let router = router.into_make_service_with_connect_info::<PagePeer>();
         let mut changes = changed.subscribe();
         let is_over = async move {

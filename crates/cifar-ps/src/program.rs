@@ -5,7 +5,7 @@ use std::net::ToSocketAddrs;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, anyhow};
 use cifar_cli::console::{print, say};
@@ -46,6 +46,9 @@ const RUNTIME_THREADS: usize = 2;
 
 const NO_ADDRESS: &str = "cannot learn the address listened on";
 
+/// The beginning of the year 10000, since 1970.
+const YEAR_10000: Duration = Duration::from_secs(253_402_300_800);
+
 /// Runs the program with the arguments of this process.
 #[must_use]
 pub fn main() -> ExitCode {
@@ -77,7 +80,8 @@ fn run(args: &Args) -> Result<Exit, Failure> {
         signals::leave_with_parent()?;
     }
     let layout = Arc::new(Layout::cifar10());
-    // What can be wrong with the command line shows before anything is moved or written.
+    // What can be wrong with the machine or the command line shows before anything is moved or written.
+    let calendar = calendar()?;
     let guard = Guard::new(&args.guard).or_exit(Exit::Permanent)?;
     let listeners = Listeners {
         workers: bind(&guard, "--listen", &args.listen)?,
@@ -104,7 +108,9 @@ fn run(args: &Args) -> Result<Exit, Failure> {
         .build()
         .context("cannot start the threads of the server")?;
     let train_dir = Arc::new(train_dir);
-    runtime.block_on(train(args, &guard, listeners, train_dir, layout, start))
+    runtime.block_on(train(
+        args, &guard, listeners, train_dir, layout, start, calendar,
+    ))
 }
 
 /// Where the server listens.
@@ -141,6 +147,7 @@ fn address_of(listener: &std::net::TcpListener) -> anyhow::Result<String> {
 /// Shows the page of a run until it is told to leave.
 fn view(train_dir: &Path, address: &str, args: &GuardArgs) -> Result<Exit, Failure> {
     let guard = Guard::new(args).or_exit(Exit::Permanent)?;
+    let calendar = calendar()?;
     let listener = bind(&guard, "--http", address)?;
     if !train_dir.join(LEDGER_FILE).is_file() {
         let train_dir = train_dir.display();
@@ -153,22 +160,22 @@ fn view(train_dir: &Path, address: &str, args: &GuardArgs) -> Result<Exit, Failu
         .context("cannot start the event loop of the page")?;
     runtime.block_on(async {
         let leave = signals::asked_to_leave()?;
-        let address = address_of(&listener)?;
+        let shown_at = address_of(&listener)?;
         let source = Source {
             train_dir: train_dir.to_owned(),
-            calendar: calendar(),
+            calendar,
             status: None,
             traffic: None,
         };
-        let page = Page::start(listener, source, &guard)?;
-        announce(&format!("http {address}\n"))?;
+        let page = Page::start(listener, address, source, &guard)?;
+        announce(&format!("http {shown_at}\n"))?;
         let train_dir = train_dir.display();
         let scheme = match guard.is_encrypted() {
             true => "https",
             false => "http",
         };
         say(&format!(
-            "the page of {train_dir} is at {scheme}://{address}/ until Ctrl-C"
+            "the page of {train_dir} is at {scheme}://{shown_at}/ until Ctrl-C"
         ));
         let exit = leave.await;
         page.finish().await;
@@ -212,6 +219,7 @@ async fn train(
     train_dir: Arc<TrainDir>,
     layout: Arc<Layout>,
     start: Start,
+    calendar: Calendar,
 ) -> Result<Exit, Failure> {
     let leave = signals::asked_to_leave()?;
     let bound = listeners.workers.local_addr().context(NO_ADDRESS)?;
@@ -242,7 +250,7 @@ async fn train(
         audit_fraction: args.audit_fraction,
         summary_steps: args.summary_steps,
     };
-    let (state_file, ledger, calendar) = open_files(&train_dir, &layout, &start, calendar())?;
+    let (state_file, ledger, calendar) = open_files(&train_dir, &layout, &start, calendar)?;
     let summary_writer = || {
         let (layout, global_step) = (Arc::clone(&layout), start.state.global_step);
         SummaryWriter::start(train_dir.path(), layout, calendar, global_step)
@@ -279,8 +287,9 @@ async fn train(
         status: Some(status_of(Arc::clone(&service))),
         traffic: Some(traffic),
     };
-    let page = |listener| Page::start(listener, source, guard);
-    let page = listeners.page.map(page).transpose()?;
+    let page = listeners.page.zip(args.http.as_deref());
+    let page = page.map(|(listener, address)| Page::start(listener, address, source, guard));
+    let page = page.transpose()?;
     let result = serve(Arc::clone(&service), entrance, leave, keeper, step_log).await;
     let is_complete = |phase| phase == Phase::Closed(Goodbye::Complete);
     if service.ask(|training, now| is_complete(training.phase()) && !training.everyone_told(now)) {
@@ -300,12 +309,22 @@ fn status_of(service: Arc<Service>) -> Box<dyn Fn() -> Status + Send + Sync> {
     clippy::disallowed_methods,
     reason = "the one place where the ledger learns the date; all else follows from tokio's clock"
 )]
-fn calendar() -> Calendar {
-    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH);
-    Calendar {
+fn calendar() -> Result<Calendar, Failure> {
+    Ok(Calendar {
         moment: tokio::time::Instant::now().into_std(),
-        since_1970: since_1970.unwrap_or_default(),
-    }
+        since_1970: since_1970(SystemTime::now())?,
+    })
+}
+
+/// The time since 1970, if answers of HTTP can have the date: a clock that lost its power says another.
+fn since_1970(now: SystemTime) -> Result<Duration, Failure> {
+    let since_1970 = now.duration_since(UNIX_EPOCH).ok();
+    since_1970
+        .filter(|since| *since < YEAR_10000)
+        .context(
+            "the clock of this machine is not in the years 1970 to 9999: set it, and start again",
+        )
+        .or_exit(Exit::TryAgain)
 }
 
 /// What happens at the points of a commit: nothing, or in a test of them the sudden end.
@@ -350,4 +369,19 @@ fn log_header(args: &Args, run: &RunConfig, address: &str) {
         initial_digest = %run.initial_digest,
         "parameter server starts"
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_that_answers_of_http_cannot_tell_is_refused() {
+        let day = Duration::from_secs(86_400);
+        assert_eq!(since_1970(UNIX_EPOCH + day).unwrap(), day);
+        for wrong in [UNIX_EPOCH - day, UNIX_EPOCH + YEAR_10000] {
+            let refused = since_1970(wrong).unwrap_err();
+            assert_eq!(refused.exit(), Exit::TryAgain);
+        }
+    }
 }

@@ -9,6 +9,7 @@ use anyhow::Context;
 use cifar_cli::console;
 use cifar_cli::exit::{Exit, Failure, OrExit, report};
 use cifar_cli::logging::{self, LogFormat};
+use cifar_cli::shell::quoted;
 use cifar_cli::signals;
 use cifar_guard::Credentials;
 use cifar_guard::args::CredentialArgs;
@@ -60,6 +61,14 @@ async fn launch(args: &Args) -> Result<Exit, Failure> {
              --fresh begins a new one",
             args.train_dir.display()
         ));
+        if args.server_flags.contains("http") {
+            let server = quoted(&summary::from_here(&programs.server));
+            let train_dir = quoted(&args.train_dir);
+            console::say(&format!(
+                "no server is started for a complete run, so --http shows no page; to see the run:\n  \
+                 {server} view --train-dir {train_dir}"
+            ));
+        }
         return finish(args, &programs, IsScored::NotYet, leave).await;
     }
     let data = tokio::select! {

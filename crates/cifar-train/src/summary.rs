@@ -4,6 +4,7 @@ use std::env;
 use std::path::{Path, PathBuf};
 
 use cifar_cli::console;
+use cifar_cli::shell::{quoted, word};
 use cifar_ledger::ledger_file::LEDGER_FILE;
 use cifar_ledger::{EvalDir, History, ScoreRecord, Summary, count};
 use cifar_params::{EvalData, ScoredVariables};
@@ -68,9 +69,7 @@ pub fn text(train_dir: &Path, programs: &Programs) -> String {
 pub fn of_interrupted(train_dir: &Path) -> String {
     let step = summary_of(train_dir).map_or(0, |summary| summary.reached.0);
     let words = env::args_os().filter(|word| word != "--fresh");
-    let command: Vec<String> = words
-        .map(|word| shell_word(&word.to_string_lossy()))
-        .collect();
+    let command: Vec<String> = words.map(|typed| word(&typed.to_string_lossy())).collect();
     format!(
         "Stopped at step {step}. Its checkpoint is in {}.\nTo go on:\n  {}",
         quoted(train_dir),
@@ -129,7 +128,7 @@ fn score_line(record: &ScoreRecord) -> String {
 }
 
 /// A program as it can be started from the folder that this one was started in.
-fn from_here(program: &Path) -> PathBuf {
+pub fn from_here(program: &Path) -> PathBuf {
     let below = env::current_dir().ok().and_then(|here| {
         let below = program.strip_prefix(here).ok()?;
         // A bare name would be looked for elsewhere.
@@ -138,40 +137,9 @@ fn from_here(program: &Path) -> PathBuf {
     below.unwrap_or_else(|| program.to_owned())
 }
 
-/// A path as a shell takes it.
-fn quoted(path: &Path) -> String {
-    let mut text = path.display().to_string();
-    if text.starts_with('-') {
-        // It would be taken for a flag.
-        text.insert_str(0, "./");
-    }
-    shell_word(&text)
-}
-
-/// A word as a shell takes it.
-fn shell_word(text: &str) -> String {
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-+=:,@%".contains(c);
-    match !text.is_empty() && text.chars().all(is_plain) {
-        true => text.to_owned(),
-        false => format!("'{}'", text.replace('\'', r"'\''")),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_path_is_quoted_where_a_shell_would_take_it_apart() {
-        for (path, expected) in [
-            ("runs/default", "runs/default"),
-            ("my runs", "'my runs'"),
-            ("it's", r"'it'\''s'"),
-            ("-x", "./-x"),
-        ] {
-            assert_eq!(quoted(Path::new(path)), expected);
-        }
-    }
 
     #[test]
     fn a_run_of_which_nothing_is_known_still_has_its_next_commands() {

@@ -1,10 +1,16 @@
 //! Pictures of a run: examples as the model sees them, and the filters of its first layer.
+//!
+//! They are part of what a page is told, so that they are there when the server has left.
 
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use cifar_params::{Layout, checkpoint};
+use cifar_sequence::GlobalStep;
+use serde::Serialize;
 
 use crate::summary_writer::IMAGES_FOLDER;
 
@@ -20,10 +26,109 @@ const FILTERS: &str = "conv1/weights";
 /// Filters in a row of the picture.
 const FILTERS_PER_ROW: usize = 16;
 
+/// A file's time of change, in microseconds since 1970, and its length.
+pub type Stamp = Option<(u64, u64)>;
+
+/// The files of a run that are pictures, or become one.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Files {
+    /// The sample images.
+    pub samples: [Stamp; NUM_SAMPLES],
+    /// The newest checkpoint.
+    pub checkpoint: Option<(GlobalStep, PathBuf, Stamp)>,
+}
+
 /// Where a sample image lies.
 #[must_use]
 pub fn sample_path(train_dir: &Path, number: usize) -> PathBuf {
     train_dir.join(IMAGES_FOLDER).join(format!("{number}.png"))
+}
+
+/// The pictures that pages are shown. One that cannot be had leaves the one before it.
+#[derive(Debug, Default)]
+pub struct Pictures {
+    samples: [Drawn<String>; NUM_SAMPLES],
+    filters: Drawn<Filters>,
+    /// Counts the pictures that were drawn.
+    serial: u64,
+}
+
+/// A picture, what it was drawn from last, and its serial number.
+#[derive(Debug, Default)]
+struct Drawn<T> {
+    picture: Option<T>,
+    from: Stamp,
+    serial: u64,
+}
+
+/// The filters of a checkpoint.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Filters {
+    /// Its step.
+    pub global_step: u64,
+    /// Their picture, as a `data:` URL.
+    pub src: String,
+}
+
+impl<T> Drawn<T> {
+    /// Draws what has changed since it was drawn last; not again what could not be drawn.
+    fn draw(&mut self, from: Stamp, serial: &mut u64, draw: impl FnOnce() -> Option<T>) {
+        if from.is_none() || from == self.from {
+            return;
+        }
+        self.from = from;
+        if let Some(picture) = draw() {
+            *serial += 1;
+            (self.picture, self.serial) = (Some(picture), *serial);
+        }
+    }
+
+    fn newer_than(&self, serial: u64) -> Option<&T> {
+        self.picture.as_ref().filter(|_| self.serial > serial)
+    }
+}
+
+impl Pictures {
+    /// Draws those whose files have changed.
+    pub fn draw(&mut self, train_dir: &Path, files: &Files) {
+        for (number, stamp) in files.samples.into_iter().enumerate() {
+            let sample = || Some(url_of(&read_sample(train_dir, number).ok()?));
+            self.samples[number].draw(stamp, &mut self.serial, sample);
+        }
+        if let Some((step, path, stamp)) = &files.checkpoint {
+            let filters = || {
+                Some(Filters {
+                    global_step: step.0,
+                    src: url_of(&filters_of(path).ok()?),
+                })
+            };
+            self.filters.draw(*stamp, &mut self.serial, filters);
+        }
+    }
+
+    /// The serial number of the newest.
+    #[must_use]
+    pub fn serial(&self) -> u64 {
+        self.serial
+    }
+
+    /// Samples that are newer than those up to a serial number, each as a `data:` URL.
+    #[must_use]
+    pub fn samples_since(&self, serial: u64) -> [Option<&str>; NUM_SAMPLES] {
+        let samples = self.samples.each_ref();
+        samples.map(|sample| sample.newer_than(serial).map(String::as_str))
+    }
+
+    /// The filters, if they are newer.
+    #[must_use]
+    pub fn filters_since(&self, serial: u64) -> Option<&Filters> {
+        self.filters.newer_than(serial)
+    }
+}
+
+/// A picture that needs no request of its own, which nobody answers once the server has left.
+fn url_of(png: &[u8]) -> String {
+    format!("data:image/png;base64,{}", BASE64_STANDARD.encode(png))
 }
 
 /// Reads a sample image.
@@ -31,7 +136,7 @@ pub fn sample_path(train_dir: &Path, number: usize) -> PathBuf {
 /// # Errors
 ///
 /// If it is not there, or too large to be one.
-pub fn read_sample(train_dir: &Path, number: usize) -> io::Result<Vec<u8>> {
+fn read_sample(train_dir: &Path, number: usize) -> io::Result<Vec<u8>> {
     let file = File::open(sample_path(train_dir, number))?;
     let mut bytes = Vec::new();
     file.take(MAX_SAMPLE_BYTES + 1).read_to_end(&mut bytes)?;
@@ -46,7 +151,7 @@ pub fn read_sample(train_dir: &Path, number: usize) -> io::Result<Vec<u8>> {
 /// # Errors
 ///
 /// If the checkpoint cannot be read.
-pub fn filters_of(path: &Path) -> anyhow::Result<Vec<u8>> {
+fn filters_of(path: &Path) -> anyhow::Result<Vec<u8>> {
     let layout = Layout::cifar10();
     let checkpoint = checkpoint::load(path, &layout)?;
     let of_name = layout.iter().find(|(spec, _)| spec.name == FILTERS);

@@ -3,20 +3,20 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use axum::Router;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::header::{
     CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
 };
-use axum::http::{HeaderValue, StatusCode};
+use axum::http::{HeaderValue, StatusCode, Uri};
 use axum::middleware::{from_fn_with_state, map_response};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use cifar_guard::gate::Gate;
-use cifar_sequence::GlobalStep;
 use tokio::sync::{Semaphore, watch as signal};
 
+use crate::page::host::{Names, is_asked_by_name};
 use crate::page::watch::{PageCursor, Watch};
-use crate::page::{Source, entry, metrics, pictures, stream};
+use crate::page::{Source, entry, metrics, stream};
 
 /// Pages that may be open at a time: each has a connection.
 const MAX_OPEN_PAGES: usize = 100;
@@ -35,8 +35,9 @@ const SCRIPT: &str = concat!(
     include_str!("../../page/main.js"),
 );
 
-/// Everything comes from here, and nothing that a worker calls itself is ever run.
-const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; \
+/// Everything comes from here, and nothing that a worker calls itself is ever run. Pictures of the run come in
+/// its messages.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
      connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 /// What the routes share.
@@ -46,8 +47,6 @@ pub(crate) struct Site {
     watch: Mutex<Watch>,
     changes: signal::Receiver<bool>,
     open_pages: Arc<Semaphore>,
-    /// The filters of a checkpoint, drawn once.
-    filters: Mutex<Option<(GlobalStep, Vec<u8>)>>,
 }
 
 impl Site {
@@ -57,7 +56,6 @@ impl Site {
             source,
             changes,
             open_pages: Arc::new(Semaphore::new(MAX_OPEN_PAGES)),
-            filters: Mutex::new(None),
         }
     }
 
@@ -83,13 +81,13 @@ impl Site {
 
     /// What a page has not been told yet, as JSON.
     pub(crate) fn message(&self, cursor: &mut PageCursor, is_last: bool) -> String {
-        let watch = self.watch();
+        let mut watch = self.watch();
         let message = watch.message(cursor, self.now_micros(), is_last);
         serde_json::to_string(&message).expect("a message has no map with keys that JSON lacks")
     }
 }
 
-pub(crate) fn router(site: Arc<Site>, gate: Gate) -> Router {
+pub(crate) fn router(site: Arc<Site>, gate: Gate, names: Names) -> Router {
     Router::new()
         .route("/", get(|| typed("text/html; charset=utf-8", HTML)))
         .route(
@@ -104,11 +102,11 @@ pub(crate) fn router(site: Arc<Site>, gate: Gate) -> Router {
         .route("/run.json", get(run))
         .route("/events", get(events))
         .route("/metrics", get(metrics))
-        .route("/images/filters.png", get(filters))
-        .route("/images/{file}", get(sample))
+        .fallback(nothing)
         .layer(from_fn_with_state(gate, entry::may_look))
         // Whether the server is well is no secret.
         .route("/healthz", get(health))
+        .layer(from_fn_with_state(names, is_asked_by_name))
         .layer(map_response(with_safe_headers))
         .with_state(site)
 }
@@ -164,39 +162,9 @@ async fn health(State(site): State<Arc<Site>>) -> Response {
     }
 }
 
-async fn filters(State(site): State<Arc<Site>>) -> Response {
-    let newest = site
-        .watch()
-        .checkpoint()
-        .map(|(step, path, _)| (step, path.to_owned()));
-    let Some((step, path)) = newest else {
-        return missing("there is no checkpoint yet");
-    };
-    let mut drawn = site.filters.lock().unwrap_or_else(PoisonError::into_inner);
-    if drawn.as_ref().is_none_or(|(of, _)| *of != step) {
-        match pictures::filters_of(&path) {
-            Ok(png) => *drawn = Some((step, png)),
-            // It may have been removed since, for a newer one.
-            Err(_) => return missing("the checkpoint cannot be read"),
-        }
-    }
-    let png = drawn.as_ref().map_or_else(Vec::new, |(_, png)| png.clone());
-    drop(drawn);
-    ([(CONTENT_TYPE, "image/png")], png).into_response()
-}
-
-async fn sample(State(site): State<Arc<Site>>, Path(file): Path<String>) -> Response {
-    let number = file.strip_suffix(".png").and_then(|name| name.parse().ok());
-    let number = number.filter(|number| *number < pictures::NUM_SAMPLES);
-    let read = number.map(|number| pictures::read_sample(&site.source.train_dir, number));
-    match read {
-        Some(Ok(png)) => ([(CONTENT_TYPE, "image/png")], png).into_response(),
-        _ => missing("there is no such picture"),
-    }
-}
-
-fn missing(why: &'static str) -> Response {
-    (StatusCode::NOT_FOUND, format!("{why}\n")).into_response()
+async fn nothing(uri: Uri) -> Response {
+    let why = format!("there is nothing at {}\n", uri.path());
+    (StatusCode::NOT_FOUND, why).into_response()
 }
 
 fn unavailable(why: String) -> Response {

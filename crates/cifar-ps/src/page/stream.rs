@@ -11,9 +11,6 @@ use tokio::sync::{OwnedSemaphorePermit, watch as signal};
 use crate::page::routes::Site;
 use crate::page::watch::PageCursor;
 
-/// A browser whose stream ended asks again after this.
-const ASK_AGAIN: Duration = Duration::from_secs(1);
-
 /// A stream on which nothing happens shows that it is alive this often.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(10);
 
@@ -56,10 +53,6 @@ async fn next(mut page: OpenPage) -> Option<(Result<Event, Infallible>, OpenPage
         page.is_over = *page.changes.borrow_and_update();
     }
     let text = page.site.message(&mut page.cursor, page.is_over);
-    let mut event = Event::default().data(text);
-    if page.is_first {
-        event = event.retry(ASK_AGAIN);
-        page.is_first = false;
-    }
-    Some((Ok(event), page))
+    page.is_first = false;
+    Some((Ok(Event::default().data(text)), page))
 }

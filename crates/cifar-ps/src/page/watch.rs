@@ -1,9 +1,11 @@
 //! Follows a train dir: its ledger, its scores, its pictures.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
+use std::{env, fs};
 
+use cifar_cli::host::host_name;
+use cifar_cli::shell::quoted;
 use cifar_ledger::LedgerTail;
 use cifar_ledger::eval_dir::{EVAL_DIR, SCORES_FILE};
 use cifar_ledger::ledger_file::LEDGER_FILE;
@@ -15,14 +17,11 @@ use serde::Serialize;
 use crate::page::Source;
 use crate::page::live::Live;
 use crate::page::metrics::StepTimes;
-use crate::page::pictures::{NUM_SAMPLES, sample_path};
+use crate::page::pictures::{Files, Filters, NUM_SAMPLES, Pictures, Stamp, sample_path};
 use crate::update::micros;
 
 /// Of a longer file of scores, the first lines are not read.
 const MAX_SCORE_BYTES: usize = 4 * 1024 * 1024;
-
-/// The files besides the ledger are looked at once in so many looks.
-const LOOKS_PER_FILES: u64 = 2;
 
 /// Whether there is more to be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,30 +30,23 @@ pub struct HasMore(bool);
 /// A train dir as it was at the last look.
 #[derive(Debug)]
 pub struct Watch {
+    train_dir: PathBuf,
+    host: String,
+    view_command: String,
     ledger: LedgerTail,
     scores: Stamp,
     view: RunView,
     step_times: StepTimes,
     live: Option<Live>,
     files: Files,
+    pictures: Pictures,
     /// Counts the runs that the train dir held, one after the other.
     run: u64,
     /// Why nothing more can be read.
     problem: Option<String>,
     /// Bytes of the ledger that were read, and that there are, until it was read to its end.
     reading: Option<(u64, u64)>,
-    num_looks: u64,
     version: u64,
-}
-
-/// A file's time of change, in microseconds since 1970, and its length.
-type Stamp = Option<(u64, u64)>;
-
-/// The files of a run that are pictures, or become one.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Files {
-    samples: [Stamp; NUM_SAMPLES],
-    checkpoint: Option<(GlobalStep, PathBuf, Stamp)>,
 }
 
 /// How far a page has seen a train dir.
@@ -62,6 +54,8 @@ struct Files {
 pub struct PageCursor {
     run: u64,
     view: Cursor,
+    /// Serial number of the newest picture.
+    pictures: u64,
 }
 
 /// What a page is told.
@@ -71,6 +65,10 @@ pub struct Message<'a> {
     pub now_micros: u64,
     /// Whether the server leaves, and nothing more will come from it.
     pub is_last: bool,
+    /// The machine that the server runs on.
+    pub host: &'a str,
+    /// The command that shows the run again there.
+    pub view_command: &'a str,
     /// Why nothing more can be told.
     pub problem: Option<&'a str>,
     /// The part of the ledger that was read, until it was read to its end.
@@ -79,10 +77,10 @@ pub struct Message<'a> {
     pub view: cifar_view::Update<'a>,
     /// What the running server tells.
     pub live: Option<&'a Live>,
-    /// For each sample image that is there its time, which changes with it.
-    pub samples: [Option<u64>; NUM_SAMPLES],
-    /// Step of the checkpoint whose filters can be seen.
-    pub filters: Option<u64>,
+    /// Sample images that are new, each as a `data:` URL.
+    pub samples: [Option<&'a str>; NUM_SAMPLES],
+    /// The filters of the newest checkpoint, if they are new.
+    pub filters: Option<&'a Filters>,
 }
 
 impl Watch {
@@ -93,16 +91,19 @@ impl Watch {
     #[must_use]
     pub fn new(train_dir: &Path) -> Self {
         Watch {
+            train_dir: train_dir.to_owned(),
+            host: host_name(),
+            view_command: view_command(train_dir),
             ledger: LedgerTail::new(&train_dir.join(LEDGER_FILE)),
             scores: None,
             view: RunView::default(),
             step_times: StepTimes::default(),
             live: None,
             files: Files::default(),
+            pictures: Pictures::default(),
             run: 0,
             problem: None,
             reading: Some((0, 1)),
-            num_looks: 0,
             version: 0,
         }
     }
@@ -110,10 +111,9 @@ impl Watch {
     /// Looks for what is new.
     pub fn look(&mut self, source: &Source) -> HasMore {
         let has_more = self.look_at_ledger();
-        if has_more != Watch::MORE && self.num_looks.is_multiple_of(LOOKS_PER_FILES) {
-            self.look_at_files(&source.train_dir);
+        if has_more != Watch::MORE {
+            self.look_at_files();
         }
-        self.num_looks += u64::from(has_more != Watch::MORE);
         let live = source.status.as_ref().map(|status| Live::of(&status()));
         if live != self.live {
             self.live = live;
@@ -156,16 +156,14 @@ impl Watch {
         self.view = RunView::default();
         self.step_times = StepTimes::default();
         self.scores = None;
+        self.pictures = Pictures::default();
         self.run += 1;
     }
 
-    fn look_at_files(&mut self, train_dir: &Path) {
+    fn look_at_files(&mut self) {
+        let train_dir = &self.train_dir;
         let path = train_dir.join(EVAL_DIR).join(SCORES_FILE);
         let scores = stamp_of(&path);
-        if scores != self.scores {
-            self.scores = scores;
-            self.read_scores(&path);
-        }
         let mut samples = [None; NUM_SAMPLES];
         for (number, sample) in samples.iter_mut().enumerate() {
             *sample = stamp_of(&sample_path(train_dir, number));
@@ -183,6 +181,10 @@ impl Watch {
         if files != self.files {
             self.files = files;
             self.version += 1;
+        }
+        if scores != self.scores {
+            self.scores = scores;
+            self.read_scores(&path);
         }
     }
 
@@ -240,24 +242,55 @@ impl Watch {
     }
 
     /// What a page has not been told yet.
-    pub fn message(&self, cursor: &mut PageCursor, now_micros: u64, is_last: bool) -> Message<'_> {
+    pub fn message(
+        &mut self,
+        cursor: &mut PageCursor,
+        now_micros: u64,
+        is_last: bool,
+    ) -> Message<'_> {
         if cursor.run != self.run {
             *cursor = PageCursor {
                 run: self.run,
-                view: Cursor::default(),
+                ..PageCursor::default()
             };
         }
+        // Only for those who look.
+        self.pictures.draw(&self.train_dir, &self.files);
+        let seen = std::mem::replace(&mut cursor.pictures, self.pictures.serial());
         let reading = self.reading;
         Message {
             now_micros,
             is_last,
+            host: &self.host,
+            view_command: &self.view_command,
             problem: self.problem(),
             reading: reading.map(|(read, length)| read as f64 / length.max(1) as f64),
             view: self.view.since(&mut cursor.view),
             live: self.live(),
-            samples: self.files.samples.map(|stamp| stamp.map(|(at, _)| at)),
-            filters: self.checkpoint().map(|(step, ..)| step.0),
+            samples: self.pictures.samples_since(seen),
+            filters: self.pictures.filters_since(seen),
         }
+    }
+}
+
+/// The command that shows the run of a train dir, from any folder.
+fn view_command(train_dir: &Path) -> String {
+    let program = program().unwrap_or_else(|| PathBuf::from("cifar-ps"));
+    let train_dir = std::path::absolute(train_dir).unwrap_or_else(|_| train_dir.to_owned());
+    let (program, train_dir) = (quoted(&program), quoted(&train_dir));
+    format!("{program} view --train-dir {train_dir}")
+}
+
+/// This program: its name where a shell finds it by that, else its path.
+fn program() -> Option<PathBuf> {
+    let path = env::current_exe().ok()?;
+    let name = Path::new(path.file_name()?);
+    let folders = env::var_os("PATH").unwrap_or_default();
+    let found = env::split_paths(&folders).map(|folder| folder.join(name));
+    let found = found.into_iter().find(|file| file.is_file());
+    match found.and_then(|found| found.canonicalize().ok()) == Some(path.clone()) {
+        true => Some(name.to_owned()),
+        false => Some(path),
     }
 }
 
