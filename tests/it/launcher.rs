@@ -237,6 +237,10 @@ fn a_terminal_shows_what_a_program_has_to_say_and_all_of_the_summary_once() {
         ] {
             assert_eq!(seen.matches(text).count(), 1, "{text:?} in:\n{seen}");
         }
+        assert!(
+            seen.contains("(of the synthetic set, not of CIFAR-10)"),
+            "{seen}"
+        );
         assert!(!seen.contains(" examples/s "), "a bar is left:\n{seen}");
         assert!(
             !seen.contains("scoring the last"),

@@ -106,3 +106,24 @@ fn a_server_that_was_killed_while_it_wrote_leaves_nothing_in_the_way() {
     cluster.add_worker(&[]);
     cluster.finish();
 }
+
+/// Where steps are faster than the disk, checkpoints are due before those before them are written.
+#[test]
+fn checkpoints_are_written_in_the_order_of_their_steps() {
+    let mut cluster = Cluster::builder()
+        .workers(2)
+        .max_steps(60)
+        .server_flags(&["--checkpoint-steps", "1", "--keep-checkpoints", "100"])
+        .start();
+    cluster.finish();
+    let written: Vec<u64> = cluster
+        .ledger()
+        .into_iter()
+        .filter_map(|record| match record {
+            Record::Checkpoint { global_step } => Some(global_step.0),
+            _ => None,
+        })
+        .collect();
+    assert!(written.is_sorted(), "{written:?}");
+    assert_eq!(written.last(), Some(&60));
+}

@@ -8,6 +8,7 @@
 
 use std::ffi::OsString;
 use std::io::{self, ErrorKind, IsTerminal, Write};
+use std::os::fd::AsFd;
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::{env, iter, panic};
 
@@ -73,6 +74,19 @@ pub fn print(text: &str) -> Result<Reader, Failure> {
     }
 }
 
+/// Writes results for people to stdout, as [`print`] does. A terminal breaks their lines as those of
+/// [`say`].
+///
+/// # Errors
+///
+/// As [`print`].
+pub fn print_for_people(text: &str) -> Result<Reader, Failure> {
+    match size_of(&io::stdout()) {
+        Some(size) => print(&wrapped(text, size.columns)),
+        None => print(&format!("{text}\n")),
+    }
+}
+
 /// Tells people something on stderr. On a terminal, lines are broken between words, but for those that
 /// are indented: these are commands, or rows of a table.
 pub fn say(text: &str) {
@@ -123,11 +137,14 @@ pub fn refuse(error: &clap::Error) -> ! {
 /// The size of the terminal that stderr is, if it is one.
 #[must_use]
 pub fn size() -> Option<Size> {
-    let stderr = io::stderr();
-    if !stderr.is_terminal() {
+    size_of(&io::stderr())
+}
+
+fn size_of(stream: &(impl IsTerminal + AsFd)) -> Option<Size> {
+    if !stream.is_terminal() {
         return None;
     }
-    let size = tcgetwinsize(&stderr).ok();
+    let size = tcgetwinsize(stream).ok();
     let size = size.filter(|size| size.ws_col > 0 && size.ws_row > 0);
     Some(size.map_or(USUAL_SIZE, |size| Size {
         columns: size.ws_col.into(),

@@ -461,7 +461,12 @@ pub fn load_bytes(
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, CheckpointError> {
-    fs::read(path).map_err(|source| CheckpointError::Read {
+    // A device may have no end, and a pipe nobody who writes to it.
+    let read = || match fs::metadata(path)?.is_file() {
+        true => fs::read(path),
+        false => Err(io::Error::other("it is not a regular file")),
+    };
+    read().map_err(|source| CheckpointError::Read {
         path: path.to_owned(),
         source,
     })
@@ -653,6 +658,12 @@ mod tests {
             numerics: None,
             mode: crate::mode::Mode::Synchronous,
         }
+    }
+
+    #[test]
+    fn a_device_without_end_is_no_checkpoint() {
+        let error = load(Path::new("/dev/zero"), &layout()).unwrap_err();
+        assert!(matches!(error, CheckpointError::Read { .. }), "{error}");
     }
 
     #[test]

@@ -378,7 +378,9 @@ impl Supervisor {
     async fn save(&mut self, snapshot: Arc<Snapshot>) -> Result<(), Failure> {
         let global_step = snapshot.state.global_step;
         self.saved_at = Instant::now();
-        if self.keeper.saved_step == Some(global_step) {
+        // The newest may have been saved before those that were due meanwhile, as the run ended: a
+        // follower that hears of an older one would take the run for over without its last.
+        if self.keeper.saved_step >= Some(global_step) {
             return Ok(());
         }
         let run = self.service.ask(|training, _| training.run().clone());

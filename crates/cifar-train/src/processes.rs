@@ -144,7 +144,7 @@ impl Program {
         let mut lines = self.take_stdout()?;
         Some(spawn_local(async move {
             while let Ok(Some(line)) = lines.next_line().await {
-                match console::print(&format!("{line}\n")) {
+                match console::print_for_people(&line) {
                     Ok(Reader::Present) => {}
                     Ok(Reader::Gone) => return,
                     Err(error) => return warn!(%error, "results are lost"),
