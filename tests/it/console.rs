@@ -4,6 +4,7 @@ use std::fs::{self, File, OpenOptions};
 use std::process::{Command, Stdio};
 
 use cifar_cli::exit::Exit;
+use cifar_ledger::EvalDir;
 use cifar_params::checkpoint;
 use rustix::process::Signal;
 use serde_json::Value;
@@ -101,7 +102,8 @@ fn a_reader_that_has_seen_enough_ends_a_program_quietly() {
 
 #[test]
 fn results_that_cannot_be_written_are_an_error() {
-    let cluster = Cluster::builder().workers(0).start();
+    let mut cluster = Cluster::builder().start();
+    cluster.finish();
     let train_dir = cluster.train_dir().to_str().unwrap();
     let mut explain = command(SERVER);
     explain
@@ -109,6 +111,20 @@ fn results_that_cannot_be_written_are_an_error() {
         .stdout(full_disk())
         .stderr(Stdio::null());
     assert_eq!(exit_of(&mut explain), Some(Exit::Disk));
+}
+
+#[test]
+fn a_score_that_cannot_be_printed_is_kept() {
+    let mut cluster = Cluster::builder().start();
+    cluster.finish();
+    let mut eval = command(EVAL);
+    eval.args(["--run-once", "--data", "synthetic:512", "--checkpoint-dir"])
+        .arg(cluster.train_dir())
+        .stdout(full_disk())
+        .stderr(Stdio::null());
+    assert_eq!(exit_of(&mut eval), Some(Exit::Disk));
+    let scores = EvalDir::of_train_dir(cluster.train_dir()).scores().unwrap();
+    assert_eq!(scores.len(), 1);
 }
 
 /// Checks that each line of stderr is a JSON object, and that the last one has the exit code, if it

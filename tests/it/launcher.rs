@@ -515,6 +515,33 @@ fn a_server_that_refuses_ends_the_launcher_with_its_code() {
     let mut second = Program::start(&mut launcher(train_dir.path(), &flags));
     assert_eq!(second.wait(), Exit::Permanent);
     second.assert_said("(--seed: 1 -> 2)");
+
+    let mut third = launcher_of_any_run(train_dir.path(), &flags[..5]);
+    let mut third = Program::start(third.env("CIFAR_REPLICAS_TO_AGGREGATE", "1"));
+    assert_eq!(third.wait(), Exit::Permanent);
+    third.assert_said("(--mode: sync -> quorum:1)");
+}
+
+#[test]
+fn a_server_that_cannot_save_after_ctrl_c_ends_the_launcher_with_its_code() {
+    let scratch = tempfile::tempdir().unwrap();
+    let text = "trap 'echo the disk is full >&2; exit 74' TERM; echo listening 127.0.0.1:1; \
+                echo serving >&2; while :; do sleep 0.05; done";
+    let server = script(scratch.path(), text);
+    let mut launcher = Program::start(
+        command(LAUNCHER)
+            .args(["--worker-program", WORKER, "--eval-program", EVAL])
+            .args(["--data", "synthetic:512", "--workers", "1", "--ps-program"])
+            .arg(server)
+            .arg("--train-dir")
+            .arg(scratch.path().join("run")),
+    );
+    launcher.wait_until_said("serving");
+    launcher.signal(Signal::INT);
+    assert_eq!(launcher.wait(), Exit::Disk);
+    launcher.assert_said("its last words: the disk is full");
+    let said = launcher.stderr();
+    assert!(!said.contains("Its checkpoint is in"), "{said}");
 }
 
 #[test]

@@ -256,7 +256,7 @@ fn a_run_that_is_over_is_shown_from_its_train_dir_on_any_screen() {
 
     program.signal(Signal::TERM);
     assert_eq!(program.wait(), Exit::Terminated);
-    browser.wait_until("document.querySelector('#activity').innerText === 'the server has left'");
+    browser.wait_until("document.querySelector('#activity').innerText === 'server stopped'");
     let requests = http::refuse_all(address_of(&url));
     let request = requests.recv_timeout(Duration::from_secs(5));
     assert!(request.is_err(), "asks again: {request:?}");
@@ -418,12 +418,12 @@ fn a_page_that_was_told_the_end_asks_no_more_and_says_how_to_see_the_run_again()
         return;
     };
     let requests = http::refuse_all(address_of(&url));
-    browser.wait_until("document.querySelector('#activity').innerText === 'the server has left'");
+    browser.wait_until("document.querySelector('#activity').innerText === 'server stopped'");
     // Longer than a page that asks again ever waited.
     let request = requests.recv_timeout(Duration::from_secs(5));
     assert!(request.is_err(), "asks again: {request:?}");
     let said = browser.text("#again");
-    assert!(said.contains("no longer asks"), "{said}");
+    assert!(said.contains("no longer updated"), "{said}");
 
     let shown = browser.text("#again code");
     let train_dir = cluster.train_dir().display().to_string();
@@ -716,7 +716,7 @@ fn a_page_on_loopback_answers_to_names_of_loopback_only() {
     }
     let refused = http::get_as(&url, "rebound.example");
     assert!(
-        refused.contains("not under the name \"rebound.example\""),
+        refused.contains("does not accept the host name \"rebound.example\""),
         "{refused}"
     );
     assert_eq!(status("events", "rebound.example"), "421");

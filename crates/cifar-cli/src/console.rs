@@ -60,11 +60,16 @@ pub enum Reader {
 ///
 /// [`Exit::Disk`] if stdout cannot be written though it is open.
 pub fn print(text: &str) -> Result<Reader, Failure> {
-    let written = beside_drawn_lines(|| {
+    let write = || {
         let mut stdout = io::stdout().lock();
         stdout.write_all(text.as_bytes())?;
         stdout.flush()
-    });
+    };
+    // A reader of a pipe may take its time; nothing is drawn there that could be in the way.
+    let written = match io::stdout().is_terminal() {
+        true => beside_drawn_lines(write),
+        false => write(),
+    };
     match written {
         Ok(()) => Ok(Reader::Present),
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(Reader::Gone),
@@ -172,9 +177,21 @@ pub fn draw(lines: Vec<String>) {
         return;
     }
     let mut drawn = lock_drawn();
+    if lines.is_empty() && drawn.is_empty() {
+        return;
+    }
     *drawn = lines;
     // At once, so that nothing flickers.
     write_bytes(format!("{CLEAR}{}", frame(&drawn)).as_bytes());
+}
+
+/// Clears what is drawn, for a program that is about to end, whatever else it does meanwhile.
+pub fn clear() {
+    if let Ok(drawn) = DRAWN.try_lock()
+        && !drawn.is_empty()
+    {
+        write_bytes(CLEAR.as_bytes());
+    }
 }
 
 /// The control sequences and text that draw lines.
@@ -184,8 +201,11 @@ pub fn draw(lines: Vec<String>) {
 fn frame(lines: &[String]) -> String {
     let size = size().unwrap_or(USUAL_SIZE);
     let shown = &lines[..lines.len().min(size.rows)];
-    let cut = shown.iter().map(|line| cut(line, size.columns - 1));
-    let mut text = cut.collect::<Vec<_>>().join("\n");
+    // A name that somebody gave itself moves no cursor.
+    let printable = |line: &String| line.replace(char::is_control, "\u{fffd}");
+    let cut = |line: String| cut(&line, size.columns - 1).to_owned();
+    let cut: Vec<String> = shown.iter().map(printable).map(cut).collect();
+    let mut text = cut.join("\n");
     if shown.len() > 1 {
         text += &format!("\x1b[{}A", shown.len() - 1);
     }
@@ -205,9 +225,13 @@ fn cut(line: &str, columns: usize) -> &str {
 }
 
 fn wrapped(text: &str, columns: usize) -> String {
+    // A flag, a path or a URL stays whole, so that it can be copied.
+    let options = textwrap::Options::new(columns)
+        .word_splitter(textwrap::WordSplitter::NoHyphenation)
+        .break_words(false);
     let line = |line: &str| match line.starts_with(' ') {
         true => format!("{line}\n"),
-        false => textwrap::fill(line, columns) + "\n",
+        false => textwrap::fill(line, &options) + "\n",
     };
     text.split('\n').map(line).collect()
 }
@@ -312,10 +336,14 @@ mod tests {
 
     #[test]
     fn sentences_are_broken_between_words_and_commands_are_not() {
-        let text = "Stopped at step 12. To go on:\n  cifar-train --train-dir runs/default";
+        let text = "Stopped at step 12. A higher --max-steps goes on:\n  cifar-train --train-dir runs/default";
         assert_eq!(
-            wrapped(text, 20),
-            "Stopped at step 12.\nTo go on:\n  cifar-train --train-dir runs/default\n"
+            wrapped(text, 22),
+            "Stopped at step 12. A\nhigher --max-steps\ngoes on:\n  cifar-train --train-dir runs/default\n"
+        );
+        assert_eq!(
+            wrapped("a /long/path/of-a-file b", 8),
+            "a\n/long/path/of-a-file\nb\n"
         );
     }
 
@@ -330,6 +358,12 @@ mod tests {
         ] {
             assert_eq!(cut(line, columns), expected, "{line}");
         }
+    }
+
+    #[test]
+    fn a_drawn_line_moves_no_cursor() {
+        let text = frame(&["a\x1b]0;b\n".to_owned()]);
+        assert_eq!(text, "a\u{fffd}]0;b\u{fffd}\r");
     }
 
     #[test]

@@ -46,7 +46,7 @@ pub fn end_when_asked() -> io::Result<()> {
     };
     let wait = move || {
         let code = runtime.block_on(asked) as i32;
-        console::draw(Vec::new());
+        console::clear();
         exit(code)
     };
     thread::Builder::new().spawn(wait)?;

@@ -396,6 +396,7 @@ fn receive(
         .open(part)
         .map_err(disk)?;
     let mut received = have;
+    progress.begin(have);
     let mut stall = StallWatch::new(source.patience.stall);
     let mut buffer = vec![0; 1 << 16];
     loop {

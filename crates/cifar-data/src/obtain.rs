@@ -66,12 +66,12 @@ pub fn obtain(
 fn folder_of_set(manifest: &Manifest, data_dir: &Path) -> Result<PathBuf, DataError> {
     let folder = data_dir.join(manifest.folder);
     let has_its_name = data_dir.file_name() == Some(OsStr::new(manifest.folder));
-    let has_a_file = || {
+    let has_its_files = || {
         manifest
             .files()
-            .any(|file| data_dir.join(&file.name).exists())
+            .all(|file| data_dir.join(&file.name).exists())
     };
-    match !is_folder(&folder)? && (has_its_name || has_a_file()) {
+    match !is_folder(&folder)? && (has_its_name || has_its_files()) {
         true => Ok(data_dir.to_owned()),
         false => Ok(folder),
     }

@@ -17,7 +17,8 @@ const BYTES_OF_MB: f64 = 1e6;
 #[derive(Debug)]
 pub struct Progress {
     name: String,
-    started: Instant,
+    /// How much was there when this transfer began, and when that was.
+    begun: (u64, Instant),
     shown: Shown,
 }
 
@@ -39,9 +40,14 @@ impl Progress {
         };
         Progress {
             name: name.to_owned(),
-            started: now(),
+            begun: (0, now()),
             shown,
         }
+    }
+
+    /// A transfer begins, of what follows the `have` bytes that are there.
+    pub fn begin(&mut self, have: u64) {
+        self.begun = (have, now());
     }
 
     /// Shows that `received` of `total` bytes are there; `total` is `None` where nobody knows.
@@ -50,8 +56,10 @@ impl Progress {
             Shown::Drawn { at } => {
                 if at.is_none_or(|at| at.elapsed() >= DRAW_EVERY) {
                     *at = Some(now());
-                    let seconds = self.started.elapsed().as_secs_f64();
-                    console::draw(vec![line(&self.name, received, total, seconds)]);
+                    let (before, since) = self.begun;
+                    let came = received.saturating_sub(before) as f64;
+                    let rate = came / since.elapsed().as_secs_f64().max(1e-9);
+                    console::draw(vec![line(&self.name, received, total, rate)]);
                 }
             }
             Shown::Log { next_percent } => {
@@ -90,9 +98,9 @@ fn now() -> Instant {
 }
 
 /// The tutorial prints `>> Downloading NAME 12.3%`; so does this, and goes on with how fast.
-fn line(name: &str, received: u64, total: Option<u64>, seconds: f64) -> String {
+fn line(name: &str, received: u64, total: Option<u64>, bytes_per_sec: f64) -> String {
     let mb = |bytes: u64| bytes as f64 / BYTES_OF_MB;
-    let rate = mb(received) / seconds.max(1e-9);
+    let rate = bytes_per_sec / BYTES_OF_MB;
     match total.filter(|total| *total > 0) {
         Some(total) => {
             let percent = 100.0 * received as f64 / total as f64;
@@ -129,7 +137,7 @@ mod tests {
                 ">> Downloading cifar-10-binary.tar.gz  17.0 MB  1.7 MB/s",
             ),
         ] {
-            assert_eq!(line(name, received, total, 10.0), expected);
+            assert_eq!(line(name, received, total, 1.7e6), expected);
         }
     }
 }

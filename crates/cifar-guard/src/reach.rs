@@ -4,8 +4,13 @@ use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs};
 
 use rustix::io::Errno;
+use rustix::net::sockopt::{set_ipv6_v6only, set_socket_reuseaddr};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 
 use crate::error::GuardError;
+
+/// Connections that may wait to be taken in, as many as std asks for.
+const BACKLOG: i32 = 128;
 
 /// Whether what travels is encrypted, or may do without.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,23 +52,34 @@ pub fn listen_on(
 
 /// Listens on the first of these addresses that can be had.
 ///
-/// `[::]` is every address of this machine, by IPv6 and IPv4. Where the kernel has no IPv6, that is `0.0.0.0`.
+/// `[::]` is every address of this machine, by IPv6 and IPv4, whatever the machine's default
+/// (`net.ipv6.bindv6only`). Where the kernel has no IPv6, that is `0.0.0.0`.
 ///
 /// # Errors
 ///
 /// If none of them can be had.
 pub fn bind(addresses: impl ToSocketAddrs) -> io::Result<TcpListener> {
     let addresses: Vec<SocketAddr> = addresses.to_socket_addrs()?.collect();
-    TcpListener::bind(&addresses[..]).or_else(|error| {
-        let has_no_ipv6 = error.raw_os_error() == Some(Errno::AFNOSUPPORT.raw_os_error());
-        let mut everywhere = addresses.iter().filter(|a| a.ip() == Ipv6Addr::UNSPECIFIED);
-        match everywhere.next() {
-            Some(address) if has_no_ipv6 => {
-                TcpListener::bind((Ipv4Addr::UNSPECIFIED, address.port()))
-            }
-            _ => Err(error),
-        }
-    })
+    let everywhere = addresses
+        .iter()
+        .find(|address| address.ip() == Ipv6Addr::UNSPECIFIED);
+    let Some(everywhere) = everywhere else {
+        return TcpListener::bind(&addresses[..]);
+    };
+    match bind_everywhere(everywhere.port()) {
+        Err(Errno::AFNOSUPPORT) => TcpListener::bind((Ipv4Addr::UNSPECIFIED, everywhere.port())),
+        listener => Ok(listener?),
+    }
+}
+
+fn bind_everywhere(port: u16) -> rustix::io::Result<TcpListener> {
+    let flags = SocketFlags::CLOEXEC;
+    let socket = socket_with(AddressFamily::INET6, SocketType::STREAM, flags, None)?;
+    set_socket_reuseaddr(&socket, true)?;
+    set_ipv6_v6only(&socket, false)?;
+    rustix::net::bind(&socket, &SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)))?;
+    rustix::net::listen(&socket, BACKLOG)?;
+    Ok(TcpListener::from(socket))
 }
 
 /// Whether only this machine reaches the address.

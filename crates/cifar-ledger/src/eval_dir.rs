@@ -122,10 +122,11 @@ impl EvalWriter {
             return Ok(false);
         }
         fs::create_dir_all(&self.path).map_err(error(&self.path))?;
-        append(&scores, &record.to_line()).map_err(error(&scores))?;
         let chart = self.path.join(CHART_FILE);
         replace(&chart, &confusion_chart(record)).map_err(error(&chart))?;
         self.write_event(record)?;
+        // The last: with this line the score is kept, and all of it is there.
+        append(&scores, &record.to_line()).map_err(error(&scores))?;
         Ok(true)
     }
 

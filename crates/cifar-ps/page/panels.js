@@ -39,7 +39,7 @@ function stateOf(run, link) {
 }
 
 function activityOf(run, link) {
-  if (link.is_over) return "the server has left";
+  if (link.is_over) return "server stopped";
   if (link.lost_at !== null) {
     return `no server since ${format.clock(link.lost_at * 1000)}; retrying, next at ${format.clock(link.next_at * 1000)}`;
   }

@@ -67,8 +67,8 @@ class Run {
 
   /** Whether nothing will follow: the run has come to its end, or nobody but a viewer told of it, who has left. */
   isAllTold() {
-    if (!this.message) return false;
-    return ["complete", "diverged"].includes(this.view.state) || (this.message.is_last && !this.live);
+    if (!this.message?.is_last) return false;
+    return ["complete", "diverged"].includes(this.view.state) || !this.live;
   }
 
   isLongAndGrowing(length) {

@@ -217,7 +217,7 @@ impl ServerPlace {
         match (&self.server, &self.train_dir) {
             (Some(address), _) => Ok(address.clone()),
             (None, Some(train_dir)) => server_of(train_dir),
-            (None, None) => Ok(DEFAULT_ADDRESS.to_owned()),
+            (None, None) => unreachable!("clap demands one of them"),
         }
     }
 }

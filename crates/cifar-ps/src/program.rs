@@ -292,9 +292,9 @@ async fn train(
     let page = page.transpose()?;
     let result = serve(Arc::clone(&service), entrance, leave, keeper, step_log).await;
     let is_complete = |phase| phase == Phase::Closed(Goodbye::Complete);
-    if service.ask(|training, now| is_complete(training.phase()) && !training.everyone_told(now)) {
-        server_file.leave();
-    }
+    server_file.end(
+        service.ask(|training, now| !is_complete(training.phase()) || training.everyone_told(now)),
+    );
     if let Some(page) = page {
         page.finish().await;
     }

@@ -20,6 +20,8 @@ pub const SERVER_FILE: &str = "server";
 pub struct ServerFile {
     path: PathBuf,
     replaces_another: bool,
+    /// Whether it is left where it is: there are workers that look for a server.
+    stays: bool,
     /// Locked until the process ends, however it ends.
     _file: File,
 }
@@ -71,6 +73,7 @@ impl ServerFile {
         Ok(ServerFile {
             path,
             replaces_another,
+            stays: replaces_another,
             _file,
         })
     }
@@ -81,16 +84,19 @@ impl ServerFile {
         self.replaces_another
     }
 
-    /// Leaves the file where it is, for a server that ends before its workers have heard all.
-    pub fn leave(self) {
-        std::mem::forget(self);
+    /// The server ends; its workers have `all_heard`, or will look for the next one. One that ends before
+    /// it has served leaves things as they were.
+    pub fn end(mut self, all_heard: bool) {
+        self.stays = !all_heard;
     }
 }
 
 impl Drop for ServerFile {
     fn drop(&mut self) {
-        // A file that stays is taken for that of a server that was killed.
-        let _ = fs::remove_file(&self.path);
+        if !self.stays {
+            // A file that stays is taken for that of a server that was killed.
+            let _ = fs::remove_file(&self.path);
+        }
     }
 }
 
@@ -164,6 +170,17 @@ mod tests {
         );
         let _file = ServerFile::write(folder.path(), "127.0.0.1:2").unwrap();
         assert_eq!(server_of(folder.path()).unwrap(), "127.0.0.1:2");
+    }
+
+    #[test]
+    fn a_server_that_does_not_come_to_serve_leaves_things_as_they_were() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join(SERVER_FILE), "127.0.0.1:1\n").unwrap();
+        drop(ServerFile::write(folder.path(), "127.0.0.1:2").unwrap());
+        let file = ServerFile::write(folder.path(), "127.0.0.1:3").unwrap();
+        assert!(file.replaces_another());
+        file.end(true);
+        assert!(!folder.path().join(SERVER_FILE).exists());
     }
 
     #[test]

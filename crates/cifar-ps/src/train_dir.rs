@@ -252,15 +252,27 @@ impl TrainDir {
 fn remove_unfinished(dir: &Path) -> io::Result<()> {
     for entry in fs::read_dir(dir)? {
         let entry = entry?;
-        if entry
-            .file_name()
+        let name = entry.file_name();
+        let is_ours = name
             .to_string_lossy()
-            .starts_with(checkpoint::TEMPORARY_PREFIX)
-        {
+            .starts_with(checkpoint::TEMPORARY_PREFIX);
+        if is_ours && entry.file_type()?.is_file() {
             fs::remove_file(entry.path())?;
         }
     }
     Ok(())
+}
+
+/// Makes the folder `previous-N` of the lowest number that is free.
+fn new_folder_for_previous(dir: &Path) -> io::Result<PathBuf> {
+    let mut number = 1_u64;
+    loop {
+        let path = dir.join(format!("{PREVIOUS_PREFIX}{number}"));
+        match fs::create_dir(&path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => number += 1,
+            result => return result.map(|()| path),
+        }
+    }
 }
 
 /// Moves the run in `dir` to `previous-N` there: all of it, or nothing.
@@ -276,11 +288,7 @@ fn move_aside(dir: &Path) -> Result<(), TrainDirError> {
     if old_run.is_empty() {
         return Ok(());
     }
-    let aside = (1..)
-        .map(|number| dir.join(format!("{PREVIOUS_PREFIX}{number}")))
-        .find(|path| !path.exists())
-        .expect("there are more numbers than folders");
-    fs::create_dir(&aside).map_err(io_error(&aside))?;
+    let aside = new_folder_for_previous(dir).map_err(io_error(dir))?;
     for (num_moved, name) in old_run.iter().enumerate() {
         let path = dir.join(name);
         if let Err(source) = fs::rename(&path, aside.join(name)) {
@@ -413,6 +421,16 @@ mod tests {
         for name in &others {
             assert!(folder.path().join(name).exists(), "{name}");
         }
+    }
+
+    #[test]
+    fn what_is_only_named_as_the_servers_own_is_in_nobodys_way() {
+        let folder = tempfile::tempdir().unwrap();
+        save(&open(folder.path()), 3);
+        std::os::unix::fs::symlink("nowhere", folder.path().join("previous-1")).unwrap();
+        fs::create_dir(folder.path().join(".checkpoint-notes")).unwrap();
+        TrainDir::open(folder.path(), 2, true).unwrap();
+        assert!(folder.path().join("previous-2").is_dir());
     }
 
     /// The path of one file is as long as paths may be; in `previous-1` it would be too long.

@@ -89,7 +89,7 @@ pub struct Args {
     pub server_flags: Flags,
     /// The flags of data set and logs as they were typed, for workers and evaluation.
     pub helper_flags: Flags,
-    /// Whether a setting of the run was typed, or a new run asked for.
+    /// Whether a setting of the run was given, or a new run asked for.
     pub names_the_run: bool,
     /// Whether somebody chose which logs to write.
     pub chose_logs: bool,
@@ -156,7 +156,8 @@ impl Args {
         let max_steps: u64 = *matches.get_one("max_steps").expect("it has a default");
         let server_flags =
             typed_flags(server.iter(), matches).set("max-steps", max_steps.to_string());
-        let run_flags = typed(RunArgs::augment_args(clap::Command::new("run")));
+        let run = RunArgs::augment_args(clap::Command::new("run"));
+        let is_set = |arg: &clap::Arg| is_set(arg.get_id().as_str(), matches);
         Ok(Args {
             launch,
             train_dir: matches
@@ -164,7 +165,7 @@ impl Args {
                 .expect("it has a default")
                 .clone(),
             max_steps,
-            names_the_run: run_flags != Flags::default() || server_flags.contains("fresh"),
+            names_the_run: run.get_arguments().any(is_set) || server_flags.contains("fresh"),
             server_flags,
             helper_flags: typed(LogArgs::augment_args(DataArgs::augment_args(
                 clap::Command::new("helper"),
@@ -172,6 +173,12 @@ impl Args {
             chose_logs: matches.value_source("log_level") != Some(ValueSource::DefaultValue),
         })
     }
+}
+
+/// Whether somebody gave a value, on the command line or in the environment.
+fn is_set(id: &str, matches: &ArgMatches) -> bool {
+    matches.try_contains_id(id).unwrap_or(false)
+        && matches.value_source(id) != Some(ValueSource::DefaultValue)
 }
 
 /// Those of `arguments` that were typed, as another program can be given them. Values from the

@@ -16,7 +16,7 @@ const FAREWELL: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub struct Evaluator {
     program: Program,
-    scores: Option<JoinHandle<()>>,
+    scores: Option<JoinHandle<Result<(), Failure>>>,
 }
 
 impl Evaluator {
@@ -35,12 +35,13 @@ impl Evaluator {
     ///
     /// # Errors
     ///
-    /// A [`Failure`] with its exit code, if it does not end well.
+    /// A [`Failure`] with its exit code, if it does not end well; [`Exit::Disk`] if its scores cannot be
+    /// written to stdout.
     pub async fn ended(&mut self) -> Result<(), Failure> {
         let code = self.program.wait().await?;
         if let Some(scores) = &mut self.scores {
             // The last score may still be in the pipe.
-            let _ = scores.await;
+            scores.await??;
         }
         match code == Exit::Complete as i32 {
             true => Ok(()),

@@ -49,12 +49,7 @@ impl Flags {
     /// Whether the flag is there.
     #[must_use]
     pub fn contains(&self, name: &str) -> bool {
-        self.names().any(|other| other == name)
-    }
-
-    /// The names of the flags, without dashes.
-    pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.0.iter().map(|(name, _)| name.as_str())
+        self.0.iter().any(|(other, _)| other == name)
     }
 
     /// A word for each flag: `--name`, or `--name=value`, which stays one flag whatever the value is.

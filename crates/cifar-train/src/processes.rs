@@ -16,7 +16,6 @@ use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 use tokio::task::{JoinHandle, spawn_local};
 use tokio::time::timeout;
-use tracing::warn;
 
 use crate::args::Launch;
 use crate::flags::Flags;
@@ -140,16 +139,15 @@ impl Program {
     }
 
     /// Passes on what it writes to stdout, as results of this program, until nobody reads them.
-    pub fn print_results(&mut self) -> Option<JoinHandle<()>> {
+    pub fn print_results(&mut self) -> Option<JoinHandle<Result<(), Failure>>> {
         let mut lines = self.take_stdout()?;
         Some(spawn_local(async move {
             while let Ok(Some(line)) = lines.next_line().await {
-                match console::print_for_people(&line) {
-                    Ok(Reader::Present) => {}
-                    Ok(Reader::Gone) => return,
-                    Err(error) => return warn!(%error, "results are lost"),
+                if console::print_for_people(&line)? == Reader::Gone {
+                    break;
                 }
             }
+            Ok(())
         }))
     }
 

@@ -17,6 +17,7 @@ use cifar_params::{Layout, checkpoint};
 use cifar_sequence::GlobalStep;
 use tokio::sync::oneshot;
 use tokio::task::LocalSet;
+use tracing::warn;
 
 use crate::args::Args;
 use crate::data_choice;
@@ -90,7 +91,9 @@ async fn launch(args: &Args) -> Result<Exit, Failure> {
     };
     if let Some(page) = &listening.page {
         // The run goes on whether or not anybody reads where its page is.
-        let _ = console::print(&format!("http {page}\n"))?;
+        if let Err(error) = console::print(&format!("http {page}\n")) {
+            warn!(%error, "the address of the page is not printed");
+        }
         console::say(&format!("the page of the run is at http://{page}/"));
     }
     let address = listening.address.clone();

@@ -94,10 +94,11 @@ pub async fn supervise(
         let all_ended = async { while workers.join_next().await.is_some() {} };
         let _ = timeout(FAREWELL, all_ended).await;
     }
-    match (code, left) {
-        (0, None) => Ok(Exit::Complete),
-        (_, Some(exit)) => Ok(exit),
-        (code, None) => Err(server.failure(code)),
+    let has_saved = code == Exit::Complete as i32 || code == Exit::Terminated as i32;
+    match left {
+        Some(exit) if has_saved => Ok(exit),
+        None if code == Exit::Complete as i32 => Ok(Exit::Complete),
+        _ => Err(server.failure(code)),
     }
 }
 

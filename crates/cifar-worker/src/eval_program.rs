@@ -227,10 +227,10 @@ fn follow_folder(args: &Args, mut evaluator: Evaluator) -> Result<Exit, Failure>
             let step = found.scorable.global_step;
             let (data, score) = evaluator.score(&found.scorable)?;
             let record = record_of(checkpoint::name_of(step), data, score);
-            let reader = show(args, &record)?;
+            let shown = show(args, &record);
             keep(&mut writer, &record)?;
             scored = Some(step);
-            if reader == Reader::Gone {
+            if shown? == Reader::Gone {
                 return Ok(Exit::Complete);
             }
         }
@@ -263,11 +263,11 @@ fn score_file(args: &Args, path: &Path, mut evaluator: Evaluator) -> Result<Exit
     let (data, score) = evaluator.score(&scorable.or_exit(Exit::Permanent)?)?;
     let name = path.file_name().unwrap_or(path.as_os_str());
     let record = record_of(name.to_string_lossy().into_owned(), data, score);
-    // The score is kept whether or not anybody reads it.
-    let _ = show(args, &record)?;
+    let shown = show(args, &record);
     let dir = path.parent().unwrap_or(path);
     keep(&mut eval_dir_of(args, dir).writer(&host_name()), &record)?;
-    Ok(Exit::Complete)
+    // The score is kept whether or not anybody reads it.
+    shown.map(|_| Exit::Complete)
 }
 
 /// Where the scores of the checkpoints in `dir` are kept.
@@ -326,10 +326,10 @@ fn follow_server(args: &Args, server: &str, mut evaluator: Evaluator) -> Result<
         let scorable = checkpoint.scorable(scored_variables(args.raw));
         let (data, score) = evaluator.score(&scorable)?;
         let record = record_of(checkpoint::name_of(step), data, score);
-        let reader = show(args, &record)?;
+        let shown = show(args, &record);
         link.report(&record.score).map_err(or_exit)?;
         scored = Some(step);
-        if args.run_once || reader == Reader::Gone {
+        if shown? == Reader::Gone || args.run_once {
             return Ok(Exit::Complete);
         }
     }

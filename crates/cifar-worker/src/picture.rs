@@ -141,13 +141,14 @@ fn decode_png(bytes: &[u8]) -> Result<Picture, Fault> {
 }
 
 fn decode_jpeg(bytes: &[u8]) -> Result<Picture, Fault> {
-    // Strict: what cannot be decoded is an error instead of grey.
     let options = DecoderOptions::default()
-        .set_strict_mode(true)
         .set_max_width(usize::MAX)
         .set_max_height(usize::MAX);
     let mut decoder = JpegDecoder::new_with_options(ZCursor::new(bytes), options);
     decoder.decode_headers().map_err(Fault::Jpeg)?;
+    // Strict from here on: what cannot be decoded is an error instead of grey. Headers may have bytes
+    // between them, which some cameras and editors leave there.
+    decoder.set_options(options.set_strict_mode(true));
     let info = decoder.info().expect("its headers are decoded");
     let (width, height) = (u32::from(info.width), u32::from(info.height));
     // RGB; and of a progressive one, two bytes a component until the last scan is read.

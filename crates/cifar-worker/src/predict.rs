@@ -113,7 +113,7 @@ pub fn predict(args: &PredictArgs) -> Result<Exit, Failure> {
             Ok(image) => {
                 let prediction = predictor.prediction(path, &image)?;
                 if console::print(&prediction.told(args.json)?)? == Reader::Gone {
-                    return Ok(Exit::Complete);
+                    return Ok(exit);
                 }
             }
             Err(error) => {

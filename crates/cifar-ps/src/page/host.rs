@@ -86,7 +86,7 @@ fn name_in(host: &str) -> Option<String> {
     (!name.is_empty() && !host.contains('@')).then_some(name)
 }
 
-/// The domains in which a machine looks for names, and its Kubernetes namespace if it is a pod.
+/// The domains in which a machine looks for names.
 fn own_domains(resolver: &str) -> Vec<String> {
     let mut domains = Vec::new();
     for line in resolver.lines() {
@@ -96,10 +96,6 @@ fn own_domains(resolver: &str) -> Vec<String> {
             domains.extend(words.filter(|domain| !domain.is_empty()));
         }
     }
-    // A Service is also called by its name and the namespace alone.
-    let namespace = |domain: &String| Some(domain.split_once(".svc.")?.0.to_owned());
-    let namespaces: Vec<String> = domains.iter().filter_map(namespace).collect();
-    domains.extend(namespaces);
     domains
 }
 
@@ -115,15 +111,17 @@ pub(crate) async fn is_asked_by_name(
         .collect();
     asked.extend(request.uri().authority().map(Authority::as_str));
     let refused = match asked.is_empty() {
-        true => (names != Names::Any).then_some(""),
+        // Every browser sends one: this is a probe.
+        true => None,
         false => asked.into_iter().find(|host| !names.include(host)),
     };
     let Some(host) = refused else {
         return next.run(request).await;
     };
     let why = format!(
-        "this page answers to addresses and names of its machine, not under the name {host:?}: open it by \
-         an address, or have it listen on the name with --http NAME:PORT; with a token or TLS any name will do\n"
+        "this page does not accept the host name {host:?} (protection against DNS rebinding): use an IP address, \
+         or start the server with --http NAME:PORT; behind a proxy, have that send `Host: localhost`; with TLS or \
+         a token any name works\n"
     );
     (StatusCode::MISDIRECTED_REQUEST, why).into_response()
 }
@@ -210,13 +208,15 @@ mod tests {
         check(
             &names,
             &[
-                "cifar-server.cifar:8080",
+                "cifar-server:8080",
                 "cifar-server.cifar.svc.corp.example",
                 "trainer.corp.example",
             ],
             true,
         );
-        check(&names, &["corp.example.site", "cifar.site"], false);
+        // A namespace may be called as a domain in which anybody registers names, such as `dev`.
+        let sites = ["corp.example.site", "cifar.site", "site.cifar"];
+        check(&names, &sites, false);
         assert!(own_domains("# search x\nnameserver 1.1.1.1\n").is_empty());
     }
 }
