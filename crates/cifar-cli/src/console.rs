@@ -79,12 +79,12 @@ pub fn print(text: &str) -> Result<Reader, Failure> {
     }
 }
 
-/// Writes results for people to stdout, as [`print`] does. A terminal breaks their lines as those of
+/// Writes results for people to stdout, as [`print()`] does. A terminal breaks their lines as those of
 /// [`say`].
 ///
 /// # Errors
 ///
-/// As [`print`].
+/// As [`print()`].
 pub fn print_for_people(text: &str) -> Result<Reader, Failure> {
     match size_of(&io::stdout()) {
         Some(size) => print(&wrapped(text, size.columns)),
