@@ -23,7 +23,7 @@ use crate::logging::LogFormat;
 /// The format of this process's stderr, once `--log-format` is known.
 static FORMAT: OnceLock<LogFormat> = OnceLock::new();
 
-/// The lines that stand at the end of the terminal. Whoever writes to a stream holds this.
+/// The lines that stand at the end of the terminal. Code that writes to a stream holds this lock.
 static DRAWN: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
 /// Clears the terminal from the beginning of the cursor's line on.
@@ -249,7 +249,7 @@ fn beside_drawn_lines<T>(write: impl FnOnce() -> T) -> T {
 }
 
 fn lock_drawn() -> std::sync::MutexGuard<'static, Vec<String>> {
-    // Lines are whole at any moment, whoever panicked.
+    // The lines are whole at any moment, so a panic elsewhere does no harm.
     DRAWN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

@@ -77,7 +77,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_flag_stands_once_whoever_sets_it() {
+    fn a_flag_stands_once_however_often_it_is_set() {
         let typed = Flags::default()
             .set("log-frequency", "5")
             .set("train-dir", "-x");

@@ -3,7 +3,7 @@
 //! A web site can give its own name the address of somebody's machine (DNS rebinding). A browser there then
 //! takes the page for a part of the site, and lets the site's scripts read it; but it still sends the site's
 //! name as `Host`. With TLS the certificate is not the site's, and with a token or a client's certificate the
-//! site has none to show: then every name will do. A page that is open and in clear answers
+//! site has none to show: then every name will do. A page without TLS or tokens answers
 //!
 //! - on loopback, to `localhost`, loopback addresses, and the host that it was told to listen on;
 //! - elsewhere also to all other addresses, which no site has as its name, and to names that nobody can have
