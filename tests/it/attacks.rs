@@ -19,12 +19,13 @@ use cifar_data::unpack::Unpacking;
 use cifar_guard::Credentials;
 use cifar_guard::connection::{Refusal, connect};
 use cifar_guard::limits::{ENTRY_DEADLINE, MAX_ANSWERS_OF_PEER, MAX_STREAMS, raise_open_files};
+use cifar_ledger::Record;
 use cifar_params::{Layout, RunConfig, StateDigest, Values};
 use cifar_sequence::{GlobalStep, TowerStep};
 use cifar_wire::client::{Client, ClientError};
 use cifar_wire::messages::{
-    Assignment, Goodbye, Gradients, Member, PROTOCOL_VERSION, Pull, Registration, Verdict, Work,
-    WorkerId,
+    Assignment, Goodbye, Gradients, Member, PROTOCOL_VERSION, Pull, Registration, SECRET_BYTES,
+    SharedMemory, Verdict, Work, WorkerId,
 };
 use cifar_wire::transport;
 use http_body_util::Full;
@@ -187,6 +188,54 @@ fn attacks_are_answered_and_change_nothing() {
     assert_eq!(undisturbed.finish(), attacked);
 }
 
+/// Without TLS and tokens everybody may register; but then, too, nobody acts for another worker.
+#[test]
+fn a_worker_cannot_act_under_the_number_of_another() {
+    let mut cluster = Cluster::builder().workers(2).max_steps(1_000_000).start();
+    cluster.wait_for_step(5);
+    let runtime = runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let layout = Layout::cifar10();
+    runtime.block_on(async {
+        let address = &cluster.server.address;
+        let mut client = Client::new(address, &layout, &Credentials::default()).unwrap();
+        let run = client.run().await.unwrap();
+        let own = register(&mut client, &run).await;
+        let work = work(&mut client, own).await;
+        let mut nonsense = gradient(&layout, 1);
+        nonsense.fill(f32::NAN);
+        let mut answers = Answers::new(&run, &nonsense);
+        for worker in [0, 1].map(WorkerId) {
+            let other = Member { worker, ..own };
+            let (push, gradients) = answers.to(other, &work);
+            let verdict = client.push(push, gradients).await.unwrap();
+            assert_eq!(verdict, Verdict::Unregistered);
+            let pull = Pull {
+                member: other,
+                held: None,
+            };
+            let assignment = client.pull(pull).await.unwrap();
+            assert!(matches!(assignment, Assignment::Unregistered));
+            let memory = client.share_memory(other).await.unwrap();
+            assert!(matches!(memory, SharedMemory::Unregistered));
+            client.leave(other).await.unwrap();
+        }
+        client.leave(own).await.unwrap();
+    });
+    let step = cluster.wait_for_step(0).0;
+    cluster.wait_for_step(step + 20);
+    let wrong = cluster.ledger().into_iter().filter(|record| {
+        matches!(
+            record,
+            Record::Quarantined { .. } | Record::Left { worker: 0 | 1 } | Record::InDoubt { .. }
+        )
+    });
+    let wrong: Vec<Record> = wrong.collect();
+    assert!(wrong.is_empty(), "{wrong:?}");
+}
+
 /// The step that a server has stopped at.
 fn finish(mut order: Program) -> u64 {
     assert_eq!(order.wait(), Exit::Complete);
@@ -326,8 +375,8 @@ fn wrong_requests(enemy: &mut Enemy, mallory: &mut Mallory) {
         .block_on(client.push(other, sent(values.clone())));
     enemy.note(
         "a push as another worker",
-        got.unwrap_err(),
-        "registered with another certificate",
+        format!("{:?}", got.unwrap()),
+        "Unregistered",
     );
     let mut nobody = push;
     nobody.member.worker = WorkerId(77_777);
@@ -473,10 +522,10 @@ fn unread(enemy: &mut Enemy, mallory: &Mallory) {
 
 /// A pull as it travels.
 fn pull_request(member: Member) -> Bytes {
-    let mut of_member = vec![0x09];
-    of_member.extend(member.session.0.to_le_bytes());
-    of_member.push(0x10);
+    let mut of_member = vec![0x10];
     prost::encoding::encode_varint(member.worker.0.into(), &mut of_member);
+    of_member.extend([0x1a, SECRET_BYTES as u8]);
+    of_member.extend(member.secret.0);
     let mut message = vec![
         0,
         0,

@@ -13,7 +13,7 @@ use cifar_wire::gradient_slot::Nonce;
 use cifar_wire::messages::{
     Assignment, Attachment, CheckpointReply, CheckpointRequest, FollowerId, Goodbye, LedgerPart,
     LedgerPosition, Member, Order, Pull, Push, Pushed, ReceivedGradients, Refusal, Registered,
-    Registration, Session, SharedMemory, Status, TowerSummary, Verdict, WorkerId,
+    Registration, SECRET_BYTES, Secret, SharedMemory, Status, TowerSummary, Verdict, WorkerId,
 };
 use cifar_wire::server::{ParameterServer, RequestError};
 use cifar_wire::service::service;
@@ -154,7 +154,7 @@ impl ParameterServer for ServerOfAnotherHost {
     async fn register(&self, _: Registration) -> Result<Result<Registered, Refusal>, RequestError> {
         Ok(Ok(Registered {
             member: Member {
-                session: Session(1),
+                secret: Secret([1; SECRET_BYTES]),
                 worker: WorkerId(0),
             },
             lease: Duration::from_secs(60),

@@ -25,8 +25,8 @@ use cifar_wire::gradient_slot::{Generation, Nonce};
 use cifar_wire::messages::{
     Activations, Assignment, Attachment, CheckpointReply, CheckpointRequest, FollowerId, Goodbye,
     Gradients, LedgerPart, LedgerPosition, Losses, Member, Order, PROTOCOL_VERSION, Pull, Push,
-    Pushed, Registered, Registration, SUMMARY_IMAGE_BYTES, Session, SharedMemory, Status,
-    TowerSummary, Variables, Verdict, Work, WorkerId, WorkerStatus,
+    Pushed, Registered, Registration, SECRET_BYTES, SUMMARY_IMAGE_BYTES, Secret, SharedMemory,
+    Status, TowerSummary, Variables, Verdict, Work, WorkerId, WorkerStatus,
 };
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -93,7 +93,7 @@ type Group = Vec<(String, Vec<u8>)>;
 
 fn member() -> Member {
     Member {
-        session: Session(5),
+        secret: Secret([5; SECRET_BYTES]),
         worker: WorkerId(2),
     }
 }

@@ -6,7 +6,7 @@ use cifar_wire::client::{Client, ClientError};
 use cifar_wire::gradient_slot::{Generation, Nonce};
 use cifar_wire::messages::{
     Assignment, CheckpointRequest, FollowerId, Gradients, LedgerPosition, Losses, Member, Pull,
-    Push, Registration, Session, Variables, WorkerId,
+    Push, Registration, SECRET_BYTES, Secret, Variables, WorkerId,
 };
 
 use crate::in_memory::{framed, layout, with_ends};
@@ -66,7 +66,7 @@ pub(crate) async fn ask(
     client: &mut Client,
 ) -> Result<Option<Answer>, ClientError> {
     let member = Member {
-        session: Session(1),
+        secret: Secret([1; SECRET_BYTES]),
         worker: WorkerId(0),
     };
     Ok(Some(match question {

@@ -1,14 +1,16 @@
 //! The workers of the run: who they are and when they last gave a sign of life.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use cifar_params::Numerics;
-use cifar_wire::messages::{Member, Session, WorkerId};
+use cifar_wire::messages::{Member, Secret, WorkerId};
 
 /// One worker.
 #[derive(Clone, Debug)]
 pub struct Worker {
+    /// What its requests show.
+    secret: Secret,
     /// For people: host and process.
     pub name: String,
     /// What it computes with.
@@ -30,23 +32,21 @@ pub struct Worker {
 /// Pure: the caller says what time it is.
 #[derive(Debug)]
 pub struct Members {
-    session: Session,
     lease: Duration,
     next: WorkerId,
     workers: BTreeMap<WorkerId, Worker>,
-    quarantined: BTreeSet<WorkerId>,
+    quarantined: BTreeMap<WorkerId, Secret>,
 }
 
 impl Members {
     /// No workers yet. `lease` is how long a worker stays without a sign of life.
     #[must_use]
-    pub fn new(session: Session, lease: Duration) -> Self {
+    pub fn new(lease: Duration) -> Self {
         Members {
-            session,
             lease,
             next: WorkerId(0),
             workers: BTreeMap::new(),
-            quarantined: BTreeSet::new(),
+            quarantined: BTreeMap::new(),
         }
     }
 
@@ -56,11 +56,18 @@ impl Members {
         self.lease
     }
 
-    /// Adds a worker.
-    pub fn admit(&mut self, now: Instant, name: String, numerics: Numerics) -> Member {
+    /// Adds a worker, whose requests will show `secret`.
+    pub fn admit(
+        &mut self,
+        now: Instant,
+        secret: Secret,
+        name: String,
+        numerics: Numerics,
+    ) -> Member {
         let id = self.next;
         self.next = WorkerId(id.0 + 1);
         let worker = Worker {
+            secret,
             name,
             numerics,
             last_seen: now,
@@ -70,19 +77,14 @@ impl Members {
             told_goodbye: false,
         };
         self.workers.insert(id, worker);
-        Member {
-            session: self.session,
-            worker: id,
-        }
+        Member { worker: id, secret }
     }
 
-    /// The worker, whose lease begins anew; `None` if it is no member: of an earlier session, or
-    /// given up.
+    /// The worker, whose lease begins anew; `None` if it is no member: of an earlier start of the
+    /// server, given up, or somebody who knows its number and not its secret.
     pub fn seen(&mut self, now: Instant, member: Member) -> Option<&mut Worker> {
-        if member.session != self.session {
-            return None;
-        }
-        let worker = self.workers.get_mut(&member.worker)?;
+        let worker = self.workers.get_mut(&member.worker);
+        let worker = worker.filter(|worker| worker.secret == member.secret)?;
         worker.last_seen = now;
         Some(worker)
     }
@@ -90,7 +92,8 @@ impl Members {
     /// Whether this is one of the workers.
     #[must_use]
     pub fn contains(&self, member: Member) -> bool {
-        member.session == self.session && self.workers.contains_key(&member.worker)
+        let worker = self.workers.get(&member.worker);
+        worker.is_some_and(|worker| worker.secret == member.secret)
     }
 
     /// The worker of that number, whose lease goes on as it was.
@@ -111,22 +114,23 @@ impl Members {
 
     /// Ends a membership.
     pub fn remove(&mut self, member: Member) -> Option<Worker> {
-        if member.session != self.session {
-            return None;
+        match self.contains(member) {
+            true => self.workers.remove(&member.worker),
+            false => None,
         }
-        self.workers.remove(&member.worker)
     }
 
     /// Ends a membership for good: the worker computed something wrong.
     pub fn quarantine(&mut self, id: WorkerId) -> Option<Worker> {
-        self.quarantined.insert(id);
-        self.workers.remove(&id)
+        let worker = self.workers.remove(&id)?;
+        self.quarantined.insert(id, worker.secret);
+        Some(worker)
     }
 
     /// Whether this member was [put into quarantine](Self::quarantine).
     #[must_use]
     pub fn is_quarantined(&self, member: Member) -> bool {
-        member.session == self.session && self.quarantined.contains(&member.worker)
+        self.quarantined.get(&member.worker) == Some(&member.secret)
     }
 
     /// Everything was at rest for this long: the leases go on where they were.

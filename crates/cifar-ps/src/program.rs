@@ -19,7 +19,7 @@ use cifar_guard::tls::Speaks;
 use cifar_ledger::ledger_file::LEDGER_FILE;
 use cifar_params::{Layout, RunConfig, StateDigest};
 use cifar_sequence::GlobalStep;
-use cifar_wire::messages::{Goodbye, Order, Session, Status};
+use cifar_wire::messages::{Goodbye, Order, Status};
 use cifar_wire::traffic::Traffic;
 use tokio::net::TcpListener;
 use tracing::info;
@@ -265,7 +265,6 @@ async fn train(
     let commit_path = CommitPath::new(state_file, Recorder::new(ledger, calendar));
     let mut training = Training::new(
         calendar.moment,
-        new_session(),
         start.run,
         limits,
         start.state,
@@ -334,12 +333,6 @@ fn abort_at(abort_at: Option<AbortAt>) -> AtPoint {
             std::process::abort();
         }
     })
-}
-
-fn new_session() -> Session {
-    use std::hash::{BuildHasher, RandomState};
-    // Its key is drawn anew by the operating system for each process.
-    Session(RandomState::new().hash_one(std::process::id()))
 }
 
 /// Writes lines that programs read to stdout. A server needs no reader.

@@ -13,7 +13,8 @@ use cifar_wire::gradient_slot::{Generation, Nonce};
 use cifar_wire::messages::{
     self, Assignment, Attachment, CheckpointReply, CheckpointRequest, FollowerId, Goodbye,
     Gradients, LedgerPart, LedgerPosition, Member, Order, Pull, Push, Pushed as PushAnswer,
-    ReceivedGradients, Refusal, Registered, Registration, Status, TowerSummary, Variables, Verdict,
+    ReceivedGradients, Refusal, Registered, Registration, Secret, Status, TowerSummary, Variables,
+    Verdict,
 };
 use cifar_wire::server::{ParameterServer, RequestError};
 use tokio::sync::{broadcast, mpsc, oneshot};
@@ -77,8 +78,8 @@ impl Guarded {
         let events = self.training.take_events();
         if !events.is_empty() {
             // Somebody may have left or been lost.
-            let is_member = |member| self.training.is_member(member);
-            self.shared_memory.retain(is_member);
+            let is_there = |worker| self.training.has_worker(worker);
+            self.shared_memory.retain(is_there);
         }
         if let Err(error) = self.commit_path.happened(now(), &events) {
             self.fail(error);
@@ -274,7 +275,7 @@ impl Service {
         guarded.keep_events();
         if let Some(Assignment::Work(work)) = &mut assignment
             && matches!(work.variables, Variables::Sent(_))
-            && guarded.shared_memory.slot(pull.member).is_some()
+            && guarded.shared_memory.slot(pull.member.worker).is_some()
         {
             // The state that the file holds is that of the work: both change under this lock.
             let sequence = guarded.commit_path.state_file().sequence();
@@ -297,7 +298,7 @@ impl Service {
         if let Some(verdict) = guarded.training.turned_away(push.member) {
             return Ok(verdict);
         }
-        let slot = guarded.shared_memory.slot(push.member);
+        let slot = guarded.shared_memory.slot(push.member.worker);
         let in_slot = slot.and_then(|slot| slot.gradients(generation));
         let in_slot = in_slot.ok_or_else(not_there)?;
         if guarded.training.may_count_unread(push) {
@@ -372,7 +373,7 @@ fn now() -> Instant {
 
 impl ParameterServer for Service {
     async fn run(&self) -> Result<RunConfig, RequestError> {
-        Ok(self.ask(|training, _| training.run().clone()))
+        Ok(self.ask(|training, _| training.run_to_join()))
     }
 
     async fn register(
@@ -386,7 +387,10 @@ impl ParameterServer for Service {
                 self.num_towers
             )));
         }
-        Ok(self.change(|training, now| training.register(now, registration)))
+        let secret = Secret::random().map_err(|error| {
+            RequestError::NotNow(format!("the server's host has no random numbers: {error}"))
+        })?;
+        Ok(self.change(|training, now| training.register(now, registration, secret)))
     }
 
     async fn share_memory(&self, member: Member) -> Result<messages::SharedMemory, RequestError> {
@@ -394,7 +398,7 @@ impl ParameterServer for Service {
         if !guarded.training.is_member(member) {
             return Ok(messages::SharedMemory::Unregistered);
         }
-        Ok(match guarded.shared_memory.offer(member) {
+        Ok(match guarded.shared_memory.offer(member.worker) {
             Ok(slot_path) => messages::SharedMemory::Offered {
                 state_path: guarded.commit_path.state_file().shared_path(),
                 slot_path,
@@ -410,7 +414,7 @@ impl ParameterServer for Service {
         if !guarded.training.is_member(member) {
             return Ok(Attachment::Unregistered);
         }
-        Ok(guarded.shared_memory.attach(member, nonce))
+        Ok(guarded.shared_memory.attach(member.worker, nonce))
     }
 
     async fn pull(&self, pull: Pull) -> Result<Assignment, RequestError> {

@@ -7,13 +7,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use cifar_wire::gradient_slot::{Nonce, ServerSlot};
-use cifar_wire::messages::{Attachment, Member};
+use cifar_wire::messages::{Attachment, WorkerId};
 
-/// The slots of the members.
+/// The slots of the workers, by number: who asks has shown that it is the worker.
 #[derive(Debug)]
 pub struct SharedMemory {
     num_values: usize,
-    slots: BTreeMap<Member, Slot>,
+    slots: BTreeMap<WorkerId, Slot>,
 }
 
 #[derive(Debug)]
@@ -33,13 +33,13 @@ impl SharedMemory {
         }
     }
 
-    /// Where the member can open its slot, which is made at the first call.
+    /// Where the worker can open its slot, which is made at the first call.
     ///
     /// # Errors
     ///
     /// If the system gives no memory.
-    pub fn offer(&mut self, member: Member) -> io::Result<PathBuf> {
-        if let Some(slot) = self.slots.get(&member) {
+    pub fn offer(&mut self, worker: WorkerId) -> io::Result<PathBuf> {
+        if let Some(slot) = self.slots.get(&worker) {
             return Ok(slot.memory.path());
         }
         let memory = Arc::new(ServerSlot::create(self.num_values)?);
@@ -48,25 +48,25 @@ impl SharedMemory {
             memory,
             is_attached: false,
         };
-        self.slots.insert(member, slot);
+        self.slots.insert(worker, slot);
         Ok(path)
     }
 
-    /// Uses the slot from here on, if `nonce` shows that the member has it open. Else it is given
+    /// Uses the slot from here on, if `nonce` shows that the worker has it open. Else it is given
     /// up.
-    pub fn attach(&mut self, member: Member, nonce: Nonce) -> Attachment {
-        let attachment = self.check(member, nonce);
-        if let Some(slot) = self.slots.get_mut(&member) {
+    pub fn attach(&mut self, worker: WorkerId, nonce: Nonce) -> Attachment {
+        let attachment = self.check(worker, nonce);
+        if let Some(slot) = self.slots.get_mut(&worker) {
             slot.is_attached = attachment == Attachment::Attached;
         }
         self.slots
-            .retain(|of, slot| *of != member || slot.is_attached);
+            .retain(|of, slot| *of != worker || slot.is_attached);
         attachment
     }
 
-    fn check(&self, member: Member, nonce: Nonce) -> Attachment {
+    fn check(&self, worker: WorkerId, nonce: Nonce) -> Attachment {
         let refused = |reason: String| Attachment::Refused { reason };
-        match self.slots.get(&member) {
+        match self.slots.get(&worker) {
             Some(slot) if slot.memory.nonce() == nonce => match slot.memory.reserve() {
                 Ok(()) => Attachment::Attached,
                 Err(error) => refused(format!("the server's host is short of memory: {error}")),
@@ -76,69 +76,60 @@ impl SharedMemory {
         }
     }
 
-    /// The slot of a member that shares memory.
+    /// The slot of a worker that shares memory.
     #[must_use]
-    pub fn slot(&self, member: Member) -> Option<Arc<ServerSlot>> {
-        let slot = self.slots.get(&member).filter(|slot| slot.is_attached)?;
+    pub fn slot(&self, worker: WorkerId) -> Option<Arc<ServerSlot>> {
+        let slot = self.slots.get(&worker).filter(|slot| slot.is_attached)?;
         Some(Arc::clone(&slot.memory))
     }
 
-    /// Gives up the slots of those that are no members any more.
-    pub fn retain(&mut self, is_member: impl Fn(Member) -> bool) {
-        self.slots.retain(|member, _| is_member(*member));
+    /// Gives up the slots of those that have left.
+    pub fn retain(&mut self, is_there: impl Fn(WorkerId) -> bool) {
+        self.slots.retain(|worker, _| is_there(*worker));
     }
 }
 
 #[cfg(test)]
 mod tests {
     use cifar_wire::gradient_slot::WorkerSlot;
-    use cifar_wire::messages::{Session, WorkerId};
 
     use super::*;
 
     const NUM_VALUES: usize = 8;
 
-    fn member(session: u64, worker: u32) -> Member {
-        Member {
-            session: Session(session),
-            worker: WorkerId(worker),
-        }
-    }
-
-    fn attach(memory: &mut SharedMemory, member: Member) -> WorkerSlot {
-        let path = memory.offer(member).unwrap();
+    fn attach(memory: &mut SharedMemory, worker: WorkerId) -> WorkerSlot {
+        let path = memory.offer(worker).unwrap();
         let slot = WorkerSlot::open(&path, NUM_VALUES).unwrap();
-        assert_eq!(memory.attach(member, slot.nonce()), Attachment::Attached);
+        assert_eq!(memory.attach(worker, slot.nonce()), Attachment::Attached);
         slot
     }
 
     #[test]
     fn a_slot_is_used_once_its_worker_has_shown_that_it_has_it() {
         let mut memory = SharedMemory::new(NUM_VALUES);
-        let path = memory.offer(member(1, 0)).unwrap();
-        assert!(memory.slot(member(1, 0)).is_none());
+        let path = memory.offer(WorkerId(0)).unwrap();
+        assert!(memory.slot(WorkerId(0)).is_none());
         assert_eq!(
-            memory.offer(member(1, 0)).unwrap(),
+            memory.offer(WorkerId(0)).unwrap(),
             path,
             "an offer repeated"
         );
-        let slot = attach(&mut memory, member(1, 0));
-        let nonce = memory.slot(member(1, 0)).unwrap().nonce();
+        let slot = attach(&mut memory, WorkerId(0));
+        let nonce = memory.slot(WorkerId(0)).unwrap().nonce();
         assert_eq!(nonce, slot.nonce());
-        assert!(memory.slot(member(2, 0)).is_none(), "of another session");
-        memory.retain(|of| of != member(1, 0));
-        assert!(memory.slot(member(1, 0)).is_none());
+        memory.retain(|of| of != WorkerId(0));
+        assert!(memory.slot(WorkerId(0)).is_none());
     }
 
     #[test]
     fn whoever_has_opened_something_else_is_refused() {
         let mut memory = SharedMemory::new(NUM_VALUES);
         let refused = |attachment| matches!(attachment, Attachment::Refused { .. });
-        let other = attach(&mut memory, member(1, 0)).nonce();
-        memory.offer(member(1, 1)).unwrap();
-        assert!(refused(memory.attach(member(1, 1), other)));
-        assert!(memory.slot(member(1, 1)).is_none());
-        assert!(refused(memory.attach(member(1, 2), other)), "not offered");
-        assert!(memory.slot(member(1, 0)).is_some());
+        let other = attach(&mut memory, WorkerId(0)).nonce();
+        memory.offer(WorkerId(1)).unwrap();
+        assert!(refused(memory.attach(WorkerId(1), other)));
+        assert!(memory.slot(WorkerId(1)).is_none());
+        assert!(refused(memory.attach(WorkerId(2), other)), "not offered");
+        assert!(memory.slot(WorkerId(0)).is_some());
     }
 }

@@ -21,7 +21,7 @@ use cifar_sequence::{ExamplesDigest, GlobalStep, SampleSequence, TowerStep};
 use cifar_wire::client::PULL_HOLD;
 use cifar_wire::messages::{
     Assignment, CheckpointRequest, FollowerId, Goodbye, Member, Pull, Push, Refusal, Registered,
-    Registration, Session, TowerSummary, Variables, Verdict, Work, WorkerId,
+    Registration, Secret, TowerSummary, Variables, Verdict, Work, WorkerId,
 };
 
 use crate::aggregator::{Aggregator, TowerGradient};
@@ -171,7 +171,6 @@ impl Training {
     #[must_use]
     pub fn new(
         now: Instant,
-        session: Session,
         run: RunConfig,
         limits: Limits,
         state: TrainingState,
@@ -197,7 +196,7 @@ impl Training {
             linger_until: complete.then(|| now + limits.worker_lease),
             told_until: None,
             drain_until: None,
-            members: Members::new(session, limits.worker_lease),
+            members: Members::new(limits.worker_lease),
             followers: Followers::default(),
             saved_step: None,
             towers: Assignments::default(),
@@ -223,10 +222,19 @@ impl Training {
         training
     }
 
-    /// The run's configuration, with the numerics once a worker has come.
+    /// The run's configuration, with the numerics once there is an update.
     #[must_use]
     pub fn run(&self) -> &RunConfig {
         &self.run
+    }
+
+    /// What a worker has to know to take part: the configuration, with the numerics that it has to have.
+    #[must_use]
+    pub fn run_to_join(&self) -> RunConfig {
+        RunConfig {
+            numerics: self.known_numerics(),
+            ..self.run.clone()
+        }
     }
 
     /// The newest state.
@@ -246,7 +254,7 @@ impl Training {
         std::mem::take(&mut self.events)
     }
 
-    /// Makes a worker a member.
+    /// Makes a worker a member, whose requests will show `secret`.
     ///
     /// # Errors
     ///
@@ -255,6 +263,7 @@ impl Training {
         &mut self,
         now: Instant,
         registration: Registration,
+        secret: Secret,
     ) -> Result<Registered, Refusal> {
         if registration.data_digest != self.run.data.digest() {
             return Err(Refusal::DataSet {
@@ -263,7 +272,7 @@ impl Training {
         }
         let Registration { name, numerics, .. } = registration;
         // Before the first worker has come only the threads are known.
-        let of_run = self.run.numerics.clone().unwrap_or_else(|| Numerics {
+        let of_run = self.known_numerics().unwrap_or_else(|| Numerics {
             threads: self.run.threads,
             ..numerics.clone()
         });
@@ -273,8 +282,9 @@ impl Training {
                 run: Box::new(of_run),
             });
         }
-        self.run.numerics.get_or_insert(of_run);
-        let member = self.members.admit(now, name.clone(), numerics.clone());
+        let member = self
+            .members
+            .admit(now, secret, name.clone(), numerics.clone());
         self.events.push(Event::Joined {
             who: Who {
                 worker: member.worker,
@@ -286,6 +296,18 @@ impl Training {
             member,
             lease: self.members.lease(),
         })
+    }
+
+    /// The numerics of the first update, and before that of the workers that are there.
+    fn known_numerics(&self) -> Option<Numerics> {
+        let of_run = self.run.numerics.as_ref();
+        let of_worker = || {
+            self.members
+                .iter()
+                .map(|(_, worker)| &worker.numerics)
+                .next()
+        };
+        of_run.or_else(of_worker).cloned()
     }
 
     /// Answers a pull; `None` if the caller should ask again when something has changed.
@@ -420,6 +442,12 @@ impl Training {
     #[must_use]
     pub fn is_member(&self, member: Member) -> bool {
         self.members.contains(member)
+    }
+
+    /// Whether there is a worker of this number now.
+    #[must_use]
+    pub fn has_worker(&self, worker: WorkerId) -> bool {
+        self.members.get(worker).is_some()
     }
 
     /// Why no gradient of this worker is looked at, if so.

@@ -18,8 +18,8 @@ use cifar_wire::gradient_slot::Nonce;
 use cifar_wire::messages::{
     Assignment, Attachment, CheckpointReply, CheckpointRequest, FollowerId, Gradients, LedgerPart,
     LedgerPosition, Losses, Member, Order, Pull, Push, Pushed, ReceivedGradients, Refusal,
-    Registered, Registration, Session, SharedMemory, Status, TowerSummary, Variables, Verdict,
-    Work, WorkerId,
+    Registered, Registration, SECRET_BYTES, Secret, SharedMemory, Status, TowerSummary, Variables,
+    Verdict, Work, WorkerId,
 };
 use cifar_wire::server::{ParameterServer, RequestError};
 use cifar_wire::service::service;
@@ -29,7 +29,7 @@ use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Runtime};
 
 const MEMBER: Member = Member {
-    session: Session(1),
+    secret: Secret([1; SECRET_BYTES]),
     worker: WorkerId(0),
 };
 const TOWER_STEP: TowerStep = TowerStep {

@@ -1,6 +1,7 @@
-//! Who speaks for a worker, under what name, and with how many requests at a time.
+//! Under what name a worker takes part, and with how many requests at a time.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
+use std::hash::Hash;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use cifar_guard::admission::Peer;
@@ -8,64 +9,17 @@ use cifar_guard::identity::Identity;
 use cifar_guard::limits::{MAX_ANSWERS_OF_PEER, MAX_PUSHES_OF_WORKER};
 use tonic::{Extensions, Status};
 
-use crate::convert;
 use crate::messages::Member;
-use crate::pb;
 
-/// What the server knows of its workers' connections.
+/// The requests that are under way.
 #[derive(Debug, Default)]
 pub(crate) struct Claims {
-    /// The common name of the certificate that a worker registered with.
-    owners: Mutex<BTreeMap<Member, String>>,
+    /// By number and secret: requests that show another secret are not the worker's.
     pushes: Counts<Member>,
     answers: Counts<String>,
 }
 
 impl Claims {
-    /// Notes who has registered. Those that are no members any more are forgotten.
-    pub(crate) fn registered(
-        &self,
-        member: Member,
-        extensions: &Extensions,
-        is_member: impl Fn(Member) -> bool,
-    ) {
-        let Some(certificate) = certificate(extensions) else {
-            return;
-        };
-        let mut owners = self.owners.lock().unwrap_or_else(PoisonError::into_inner);
-        owners.retain(|member, _| is_member(*member));
-        owners.insert(member, certificate.name.clone());
-    }
-
-    fn check(&self, member: Member, extensions: &Extensions) -> Result<(), Status> {
-        let owners = self.owners.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(owner) = owners.get(&member) else {
-            return Ok(());
-        };
-        match certificate(extensions) {
-            Some(certificate) if certificate.name == *owner => Ok(()),
-            _ => Err(Status::permission_denied(format!(
-                "worker {} registered with another certificate",
-                member.worker
-            ))),
-        }
-    }
-
-    /// The worker that a request names, if whoever asks may speak for it.
-    ///
-    /// # Errors
-    ///
-    /// A status for a request that names none, and for somebody else.
-    pub(crate) fn member_of(
-        &self,
-        extensions: &Extensions,
-        member: Option<pb::Member>,
-    ) -> Result<Member, Status> {
-        let member = convert::member(member)?;
-        self.check(member, extensions)?;
-        Ok(member)
-    }
-
     /// A push of a worker begins; it is under way until what this gives is dropped.
     ///
     /// # Errors
@@ -106,7 +60,7 @@ impl Claims {
 
 /// How many requests of each key are under way.
 #[derive(Debug)]
-struct Counts<K>(Arc<Mutex<BTreeMap<K, usize>>>);
+struct Counts<K>(Arc<Mutex<HashMap<K, usize>>>);
 
 impl<K> Default for Counts<K> {
     fn default() -> Self {
@@ -114,7 +68,7 @@ impl<K> Default for Counts<K> {
     }
 }
 
-impl<K: Ord + Clone> Counts<K> {
+impl<K: Hash + Eq + Clone> Counts<K> {
     /// One more, unless there are so many already.
     fn begin(&self, key: K, most: usize) -> Option<UnderWay<K>> {
         let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -132,12 +86,12 @@ impl<K: Ord + Clone> Counts<K> {
 
 /// A request that is under way.
 #[derive(Debug)]
-pub(crate) struct UnderWay<K: Ord> {
-    counts: Arc<Mutex<BTreeMap<K, usize>>>,
+pub(crate) struct UnderWay<K: Hash + Eq> {
+    counts: Arc<Mutex<HashMap<K, usize>>>,
     key: K,
 }
 
-impl<K: Ord> Drop for UnderWay<K> {
+impl<K: Hash + Eq> Drop for UnderWay<K> {
     fn drop(&mut self) {
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(count) = counts.get_mut(&self.key) {
@@ -175,7 +129,7 @@ fn certified_name(certified: &str, chosen: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::messages::{Session, WorkerId};
+    use crate::messages::{SECRET_BYTES, Secret, WorkerId};
 
     #[test]
     fn a_certificate_names_a_worker_whatever_it_calls_itself() {
@@ -188,15 +142,16 @@ mod tests {
     #[test]
     fn pushes_of_a_worker_are_counted_until_they_are_over() {
         let claims = Claims::default();
-        let member = |worker| Member {
-            session: Session(1),
+        let member = |worker, secret| Member {
             worker: WorkerId(worker),
+            secret: Secret([secret; SECRET_BYTES]),
         };
-        let first = claims.begin_push(member(0)).unwrap();
-        let _second = claims.begin_push(member(0)).unwrap();
-        assert!(claims.begin_push(member(0)).is_err());
-        assert!(claims.begin_push(member(1)).is_ok());
+        let _guesses = [2, 2].map(|wrong| claims.begin_push(member(0, wrong)).unwrap());
+        let first = claims.begin_push(member(0, 1)).unwrap();
+        let _second = claims.begin_push(member(0, 1)).unwrap();
+        assert!(claims.begin_push(member(0, 1)).is_err());
+        assert!(claims.begin_push(member(1, 1)).is_ok());
         drop(first);
-        assert!(claims.begin_push(member(0)).is_ok());
+        assert!(claims.begin_push(member(0, 1)).is_ok());
     }
 }

@@ -16,7 +16,7 @@ use crate::gradient_slot::{Generation, Nonce};
 use crate::messages::{
     Activations, Assignment, Attachment, Goodbye, Gradients, GradientsToSend, Losses,
     MAX_NAME_BYTES, MAX_SUMMARY_IMAGES, Malformed, Member, Pull, Push, Pushed, Registered,
-    Registration, SUMMARY_IMAGE_BYTES, Session, SharedMemory, Status, TowerSummary, Variables,
+    Registration, SUMMARY_IMAGE_BYTES, Secret, SharedMemory, Status, TowerSummary, Variables,
     Verdict, Work, WorkerId, WorkerStatus,
 };
 use crate::pb;
@@ -178,23 +178,26 @@ impl TryFrom<pb::Run> for RunConfig {
 impl From<Member> for pb::Member {
     fn from(member: Member) -> Self {
         pb::Member {
-            session: member.session.0,
             worker: member.worker.0,
+            secret: Bytes::copy_from_slice(&member.secret.0),
         }
     }
 }
 
-impl From<pb::Member> for Member {
-    fn from(member: pb::Member) -> Self {
-        Member {
-            session: Session(member.session),
+impl TryFrom<pb::Member> for Member {
+    type Error = Malformed;
+
+    fn try_from(member: pb::Member) -> Result<Self, Malformed> {
+        let secret = fixed("member.secret", &member.secret)?;
+        Ok(Member {
             worker: WorkerId(member.worker),
-        }
+            secret: Secret(secret),
+        })
     }
 }
 
 pub(crate) fn member(member: Option<pb::Member>) -> Result<Member, Malformed> {
-    present("member", member).map(Into::into)
+    present("member", member)?.try_into()
 }
 
 impl From<Registration> for pb::RegisterRequest {
@@ -525,7 +528,7 @@ pub(crate) fn push(
 ) -> Result<(Push, Option<Generation>, Then), Malformed> {
     let losses = present("losses", request.losses)?;
     let push = Push {
-        member: member(request.member)?,
+        member: member(request.member.clone())?,
         tower_step: tower_step(request.global_step, request.tower),
         state_digest: digest_from_pb("state_digest", &request.state_digest)?,
         losses: Losses {
@@ -750,6 +753,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::messages::SECRET_BYTES;
 
     fn run_config() -> RunConfig {
         RunConfig {
@@ -781,7 +785,7 @@ mod tests {
     fn push(global_step: u64, tower: u32) -> Push {
         Push {
             member: Member {
-                session: Session(5),
+                secret: Secret([5; SECRET_BYTES]),
                 worker: WorkerId(2),
             },
             tower_step: tower_step(global_step, tower),
@@ -848,7 +852,7 @@ mod tests {
             images: vec![Bytes::from_static(&[9; SUMMARY_IMAGE_BYTES]); 3],
         };
         let member = Member {
-            session: Session(5),
+            secret: Secret([5; SECRET_BYTES]),
             worker: WorkerId(2),
         };
         summarize_request(member, summary)

@@ -6,7 +6,7 @@
 //! [`service`] and [`tensor_routes`] let it be asked, and [`client`] asks; tensors go through `framing` and arrive
 //! in `tensor_memory`. [`transport`] sets both ends of a connection alike, and [`traffic`] counts its bytes. Before
 //! each request stands a [`doorkeeper`], who looks into the table of [`access`]; a client shows who it is
-//! with the [`channel`], and `claims` sees that nobody speaks for another worker. A worker
+//! with the [`channel`], and `claims` counts the requests that are under way. A worker
 //! on the server's host hands its gradients over in a [`gradient_slot`] instead.
 
 pub mod messages;

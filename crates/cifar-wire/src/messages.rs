@@ -1,6 +1,8 @@
 //! The messages, as the programs see them.
 
 use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -8,6 +10,8 @@ use bytes::Bytes;
 use cifar_events::Histogram;
 use cifar_params::{Numerics, RunConfig, StateDigest, Values};
 use cifar_sequence::{GlobalStep, Tower, TowerStep};
+use rustix::rand::{GetRandomFlags, getrandom};
+use subtle::ConstantTimeEq;
 
 use crate::gradient_slot::Generation;
 
@@ -15,7 +19,7 @@ use crate::gradient_slot::Generation;
 pub const MAX_NAME_BYTES: usize = 128;
 
 /// Version of the protocol. A server and a worker of different versions refuse each other.
-pub const PROTOCOL_VERSION: u32 = 4;
+pub const PROTOCOL_VERSION: u32 = 5;
 
 /// A message that is not what the protocol says.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -53,17 +57,54 @@ impl fmt::Display for WorkerId {
     }
 }
 
-/// One start of a server. Worker ids of another start mean nothing to this one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Session(pub u64);
+/// Bytes of a [`Secret`]: nobody guesses 128 bits.
+pub const SECRET_BYTES: usize = 16;
 
-/// A worker's membership in a session; carried by every request after registration.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+/// What the server tells a worker alone when it registers. A request that shows it comes from that worker.
+#[derive(Clone, Copy)]
+pub struct Secret(pub [u8; SECRET_BYTES]);
+
+impl Secret {
+    /// A new one, from the system's random numbers.
+    ///
+    /// # Errors
+    ///
+    /// If the system has none.
+    pub fn random() -> io::Result<Self> {
+        let mut secret = [0; SECRET_BYTES];
+        getrandom(&mut secret, GetRandomFlags::empty())?;
+        Ok(Secret(secret))
+    }
+}
+
+/// Takes the same time wherever the two differ, so that no guess can be improved upon.
+impl PartialEq for Secret {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.ct_eq(&other.0).into()
+    }
+}
+
+impl Eq for Secret {}
+
+impl Hash for Secret {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.hash(state);
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(..)")
+    }
+}
+
+/// A worker's membership; every request after registration carries it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Member {
-    /// The server's start at which the worker registered.
-    pub session: Session,
-    /// The worker's number there.
+    /// The worker's number. Others know it too.
     pub worker: WorkerId,
+    /// Shows that the request is this worker's. Each registration gets another.
+    pub secret: Secret,
 }
 
 /// What a worker says of itself when it registers.

@@ -90,9 +90,6 @@ impl<S: ParameterServer> GeneratedService for Adapter<S> {
         self.check_release(&registration).map_err(refused)?;
         registration.name = name_of(&extensions, registration.name);
         let registered = self.server.register(registration).await?.map_err(refused)?;
-        let is_member = |member| self.server.turned_away(member).is_none();
-        self.claims
-            .registered(registered.member, &extensions, is_member);
         Ok(Response::new(registered.into()))
     }
 
@@ -100,43 +97,38 @@ impl<S: ParameterServer> GeneratedService for Adapter<S> {
         &self,
         request: Request<pb::ShareMemoryRequest>,
     ) -> Reply<pb::ShareMemoryReply> {
-        let member = self
-            .claims
-            .member_of(request.extensions(), request.get_ref().member)?;
+        let request = request.into_inner();
+        let member = convert::member(request.member)?;
         Ok(Response::new(
             self.server.share_memory(member).await?.into(),
         ))
     }
 
     async fn attach(&self, request: Request<pb::AttachRequest>) -> Reply<pb::AttachReply> {
-        let member = self
-            .claims
-            .member_of(request.extensions(), request.get_ref().member)?;
-        let nonce = convert::nonce(&request.get_ref().nonce)?;
+        let request = request.into_inner();
+        let member = convert::member(request.member)?;
+        let nonce = convert::nonce(&request.nonce)?;
         Ok(Response::new(
             self.server.attach(member, nonce).await?.into(),
         ))
     }
 
     async fn summarize(&self, request: Request<pb::SummarizeRequest>) -> Reply<pb::SummarizeReply> {
-        self.claims
-            .member_of(request.extensions(), request.get_ref().member)?;
         let (member, summary) = convert::summary(request.into_inner())?;
         let taken = self.server.summarize(member, summary).await?;
         Ok(Response::new(pb::SummarizeReply { taken }))
     }
 
     async fn heartbeat(&self, request: Request<pb::HeartbeatRequest>) -> Reply<pb::HeartbeatReply> {
-        let registered = match request.get_ref().follower {
+        let request = request.into_inner();
+        let registered = match request.follower {
             Some(follower) => {
                 let follower = FollowerId(follower);
                 self.server.follower_heartbeat(follower).await?;
                 true
             }
             None => {
-                let member = self
-                    .claims
-                    .member_of(request.extensions(), request.get_ref().member)?;
+                let member = convert::member(request.member)?;
                 self.server.heartbeat(member).await?
             }
         };
@@ -144,9 +136,8 @@ impl<S: ParameterServer> GeneratedService for Adapter<S> {
     }
 
     async fn leave(&self, request: Request<pb::LeaveRequest>) -> Reply<pb::LeaveReply> {
-        let member = self
-            .claims
-            .member_of(request.extensions(), request.get_ref().member)?;
+        let request = request.into_inner();
+        let member = convert::member(request.member)?;
         self.server.leave(member).await?;
         Ok(Response::new(pb::LeaveReply {}))
     }

@@ -108,7 +108,6 @@ impl<S: ParameterServer> Tensors<S> {
             .next()
             .await?
             .ok_or_else(|| Status::invalid_argument("a pull without a message"))?;
-        self.claims.member_of(&head.extensions, request.member)?;
         let assignment = self.server.pull(Pull::try_from(request)?).await?;
         let under_way = self.begin_assignment(&head.extensions, &assignment)?;
         Ok(replies(convert::pull_replies(assignment), under_way))
@@ -118,7 +117,7 @@ impl<S: ParameterServer> Tensors<S> {
         let (head, body) = request.into_parts();
         let extensions = head.extensions;
         let messages = Messages::of_request(body, MAX_REQUEST_BYTES);
-        let whole = tokio::time::timeout(REQUEST_TIMEOUT, self.collect(&extensions, messages));
+        let whole = tokio::time::timeout(REQUEST_TIMEOUT, self.collect(messages));
         let whole = whole.await.map_err(|_| {
             Status::deadline_exceeded("the last part of the gradients did not come in time")
         })??;
@@ -149,16 +148,10 @@ impl<S: ParameterServer> Tensors<S> {
 
     /// All messages of a push as one. What is cut short is forgotten here, and for what comes from no
     /// worker of the run no memory is taken.
-    async fn collect(
-        &self,
-        extensions: &Extensions,
-        mut messages: Messages<pb::PushRequest>,
-    ) -> Result<Collected, Status> {
+    async fn collect(&self, mut messages: Messages<pb::PushRequest>) -> Result<Collected, Status> {
         let without_end = || Status::invalid_argument("a push without its last part");
         let mut message = messages.next().await?.ok_or_else(without_end)?;
-        let sender = self
-            .claims
-            .member_of(extensions, message.sender.or(message.member))?;
+        let sender = convert::member(message.sender.take().or(message.member.clone()))?;
         let _under_way = self.claims.begin_push(sender)?;
         // Where nothing travels there is nothing to take memory for.
         let turned_away = match message.gradients.is_empty() {

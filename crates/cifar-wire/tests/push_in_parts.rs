@@ -18,8 +18,8 @@ use cifar_wire::gradient_slot::Nonce;
 use cifar_wire::messages::{
     Assignment, Attachment, CheckpointReply, CheckpointRequest, FollowerId, Gradients,
     GradientsToSend, LedgerPart, LedgerPosition, Losses, Member, Order, Pull, Push, Pushed,
-    ReceivedGradients, Refusal, Registered, Registration, Session, SharedMemory, Status,
-    TowerSummary, Verdict, WorkerId,
+    ReceivedGradients, Refusal, Registered, Registration, SECRET_BYTES, Secret, SharedMemory,
+    Status, TowerSummary, Verdict, WorkerId,
 };
 use cifar_wire::server::{ParameterServer, RequestError};
 use cifar_wire::service::service;
@@ -161,7 +161,7 @@ fn gradients(parts: &[&'static [u8]]) -> GradientsToSend {
 fn push() -> Push {
     Push {
         member: Member {
-            session: Session(1),
+            secret: Secret([1; SECRET_BYTES]),
             worker: WorkerId(0),
         },
         tower_step: TowerStep {

@@ -144,7 +144,7 @@ fn activations_of(outputs: Tensor) -> Result<Activations, TchError> {
 #[cfg(test)]
 mod tests {
     use cifar_params::initial::initial_variables;
-    use cifar_wire::messages::{Session, WorkerId};
+    use cifar_wire::messages::{SECRET_BYTES, Secret, WorkerId};
 
     use super::*;
 
@@ -152,7 +152,7 @@ mod tests {
         let number = |index: usize| ((index * 7919) % 1000) as f32 / 250.0 - 2.0;
         Job {
             member: Member {
-                session: Session(1),
+                secret: Secret([1; SECRET_BYTES]),
                 worker: WorkerId(0),
             },
             summary_step: GlobalStep(100),

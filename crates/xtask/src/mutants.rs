@@ -38,9 +38,10 @@ const JUDGEMENT: &str = "crates/cifar-ps/src/training/judgement.rs";
 const AGGREGATOR: &str = "crates/cifar-ps/src/aggregator.rs";
 const ASSIGNMENT: &str = "crates/cifar-ps/src/assignment.rs";
 const UNREAD: &str = "crates/cifar-ps/src/training/unread.rs";
+const MEMBERSHIP: &str = "crates/cifar-ps/src/membership.rs";
 const COMMIT_PATH: &str = "crates/cifar-ps/src/commit_path.rs";
 
-static MUTANTS: [Mutant; 6] = [
+static MUTANTS: [Mutant; 7] = [
     Mutant {
         name: "counts_a_duplicate",
         fault: "a second gradient of the same tower step counts as one more",
@@ -90,6 +91,22 @@ static MUTANTS: [Mutant; 6] = [
             find: "in_slot_of(member.worker);",
             replace: "in_slot_of(member.worker).filter(|_| false);",
         }],
+    },
+    Mutant {
+        name: "believes_any_secret",
+        fault: "a request that names a worker is taken for that worker's",
+        edits: &[
+            Edit {
+                file: MEMBERSHIP,
+                find: "worker.filter(|worker| worker.secret == member.secret)?;",
+                replace: "worker?;",
+            },
+            Edit {
+                file: MEMBERSHIP,
+                find: "worker.is_some_and(|worker| worker.secret == member.secret)",
+                replace: "worker.is_some()",
+            },
+        ],
     },
     Mutant {
         name: "flips_before_writing",

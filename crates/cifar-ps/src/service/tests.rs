@@ -7,7 +7,7 @@ use cifar_params::{
 };
 use cifar_sequence::{ExamplesDigest, SampleSequence, TowerStep};
 use cifar_wire::gradient_slot::WorkerSlot;
-use cifar_wire::messages::{Losses, PROTOCOL_VERSION, Session, Work};
+use cifar_wire::messages::{Losses, PROTOCOL_VERSION, Work};
 use tempfile::TempDir;
 
 use super::*;
@@ -48,7 +48,6 @@ impl Bench {
         let commit_path = CommitPath::new(state_file, Recorder::new(ledger.0, calendar));
         let training = Training::new(
             some_time(),
-            Session(7),
             run_config(),
             limits(),
             state,

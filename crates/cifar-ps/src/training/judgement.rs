@@ -165,6 +165,10 @@ impl Training {
     /// The update, once all of its gradients are there.
     pub(super) fn complete(&mut self, now: Instant) -> Option<Box<Update>> {
         let gradients = self.aggregator.take_complete()?;
+        if self.run.numerics.is_none() {
+            // From here on they are a part of what the run is.
+            self.run.numerics = gradients.first().map(|first| first.numerics.clone());
+        }
         Some(Box::new(self.update(now, gradients)))
     }
 

@@ -39,23 +39,18 @@ impl Bench {
         let now = some_time();
         let state = TrainingState::initial(Values::from([1.0, 2.0].as_slice()));
         Bench {
-            training: Training::new(
-                now,
-                Session(7),
-                run,
-                limits,
-                state,
-                AppliedSerials::default(),
-            ),
+            training: Training::new(now, run, limits, state, AppliedSerials::default()),
             now,
         }
     }
 
     fn join(&mut self) -> Member {
-        self.training
-            .register(self.now, registration(1))
-            .unwrap()
-            .member
+        self.register(registration(1)).unwrap().member
+    }
+
+    fn register(&mut self, registration: Registration) -> Result<Registered, Refusal> {
+        let secret = Secret::random().unwrap();
+        self.training.register(self.now, registration, secret)
     }
 
     fn pull(&mut self, member: Member) -> Option<Assignment> {
@@ -213,14 +208,23 @@ fn the_tower_of_a_silent_worker_goes_to_another() {
 }
 
 #[test]
-fn a_worker_of_another_session_must_register_again() {
+fn without_its_secret_a_workers_number_is_nobodys() {
     let mut bench = Bench::new(10);
-    let member = Member {
-        session: Session(6),
-        ..bench.join()
+    let (honest, own) = (bench.join(), bench.join());
+    let (work, _) = (bench.work(honest), bench.work(own));
+    let impostor = Member {
+        worker: honest.worker,
+        ..own
     };
-    assert_eq!(bench.pull(member), Some(Assignment::Unregistered));
-    assert!(!bench.training.heartbeat(bench.now, member));
+    assert_eq!(bench.pull(impostor), Some(Assignment::Unregistered));
+    assert!(!bench.training.heartbeat(bench.now, impostor));
+    bench.training.leave(impostor);
+    assert_eq!(
+        bench.push(impostor, &work, [f32::NAN; 2]),
+        Verdict::Unregistered
+    );
+    assert_eq!(bench.training.take_events().len(), 2, "two have joined");
+    assert_eq!(bench.push(honest, &work, [0.5; 2]), Verdict::Accepted);
 }
 
 #[test]
@@ -270,22 +274,45 @@ fn a_run_that_was_complete_lingers_for_one_lease() {
 fn workers_of_other_numerics_or_data_are_refused() {
     let mut bench = Bench::new(10);
     bench.join();
-    let refusal = bench
-        .training
-        .register(bench.now, registration(2))
-        .unwrap_err();
+    let refusal = bench.register(registration(2)).unwrap_err();
     assert!(matches!(refusal, Refusal::Numerics { .. }), "{refusal}");
     let other_data = Registration {
         data_digest: [0; 32],
         ..registration(1)
     };
-    let refusal = bench.training.register(bench.now, other_data).unwrap_err();
+    let refusal = bench.register(other_data).unwrap_err();
     assert_eq!(
         refusal,
         Refusal::DataSet {
             expected: "synthetic:100".to_owned()
         }
     );
+}
+
+#[test]
+fn a_worker_that_left_before_any_update_fixes_no_numerics() {
+    let other = || Registration {
+        numerics: Numerics {
+            libtorch: "0.0".to_owned(),
+            ..numerics(1)
+        },
+        ..registration(1)
+    };
+    let mut bench = Bench::new(10);
+    let first = bench.register(other()).unwrap().member;
+    assert_eq!(
+        bench.training.run_to_join().numerics,
+        Some(other().numerics)
+    );
+    assert!(
+        bench.register(registration(1)).is_err(),
+        "both cannot take part"
+    );
+    bench.training.leave(first);
+    let second = bench.join();
+    bench.step(second);
+    bench.training.leave(second);
+    assert!(bench.register(other()).is_err(), "there was an update");
 }
 
 #[test]

@@ -80,6 +80,9 @@ impl Training {
     /// A worker is to be answered, and may then do with its slot what it likes: what counts of it is copied
     /// out. Whether a tower step has become open by that, because it does not count after all.
     pub fn keep(&mut self, member: Member) -> bool {
+        if !self.is_member(member) {
+            return false;
+        }
         let of = self.aggregator.in_slot_of(member.worker);
         let gradient = of.and_then(|of| self.aggregator.remove(of));
         gradient.is_some_and(|gradient| self.read(gradient) != Verdict::Accepted)

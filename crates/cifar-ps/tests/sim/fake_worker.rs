@@ -11,8 +11,8 @@ use cifar_sequence::GlobalStep;
 use cifar_wire::client::{Client, ClientError, PULL_HOLD};
 use cifar_wire::gradient_slot::WorkerSlot;
 use cifar_wire::messages::{
-    Assignment, Attachment, Goodbye, Gradients, GradientsToSend, Member, PROTOCOL_VERSION, Pull,
-    Push, Pushed, Registration, SharedMemory, Variables, Verdict, Work,
+    Assignment, Attachment, Goodbye, Gradients, GradientsToSend, Losses, Member, PROTOCOL_VERSION,
+    Pull, Push, Pushed, Registration, SharedMemory, Variables, Verdict, Work, WorkerId,
 };
 
 use crate::dice::{Dice, Purpose};
@@ -190,6 +190,7 @@ impl FakeWorker {
                 continue;
             }
             self.misbehave(member);
+            self.impersonate(member, &work);
             self.compute().await;
             let (push, gradients) = self.push_of(member, &work);
             self.repeat_later(push, &gradients);
@@ -297,13 +298,8 @@ impl FakeWorker {
             self.note(format_args!("computes nonsense"));
         }
         let push = Push {
-            member,
-            tower_step: work.tower_step,
-            state_digest: work.state_digest,
             losses: model::losses(&gradient),
-            examples_digest: model::examples(&self.shared.plan, work.tower_step).0,
-            attempt: work.attempt,
-            compute_time: Duration::from_millis(1),
+            ..self.push_at(member, work)
         };
         let gradients = match &mut self.memory {
             Some(memory) => {
@@ -318,6 +314,19 @@ impl FakeWorker {
         let both = (push, gradients);
         self.shared.history.borrow_mut().pushes.push(both.clone());
         both
+    }
+
+    /// A push of no losses for this work.
+    fn push_at(&self, member: Member, work: &Work) -> Push {
+        Push {
+            member,
+            tower_step: work.tower_step,
+            state_digest: work.state_digest,
+            losses: Losses::default(),
+            examples_digest: model::examples(&self.shared.plan, work.tower_step).0,
+            attempt: work.attempt,
+            compute_time: Duration::from_millis(1),
+        }
     }
 
     /// Now and then as workers on other hosts send them: the last part before the rest.
@@ -386,6 +395,35 @@ impl FakeWorker {
             let delay = self.dice.millis(0, 100);
             self.send_again(push, gradients, delay);
         }
+    }
+
+    /// Pushes nonsense under the number of another worker, with all else that this one was told.
+    fn impersonate(&mut self, member: Member, work: &Work) {
+        if !self.may(self.shared.plan.habits.impersonate) {
+            return;
+        }
+        let worker = WorkerId(self.dice.between(0, 9) as u32);
+        let push = Push {
+            member: Member { worker, ..member },
+            losses: model::losses(&[f32::NAN; NUM_VALUES]),
+            ..self.push_at(member, work)
+        };
+        let gradients = Gradients::Sent(vec![vec![0xff; NUM_VALUES * size_of::<f32>()].into()]);
+        if worker == member.worker {
+            return;
+        }
+        let (shared, mut client) = (Rc::clone(&self.shared), self.client.clone());
+        tokio::task::spawn_local(async move {
+            let answer = tokio::time::timeout(PATIENCE, client.push(push, gradients)).await;
+            if let Ok(Ok(verdict)) = answer {
+                let mut history = shared.history.borrow_mut();
+                history.totals.impersonations += 1;
+                if verdict != Verdict::Unregistered {
+                    let what = format!("a push under the number of worker {worker} is {verdict:?}");
+                    history.violate(what);
+                }
+            }
+        });
     }
 
     fn send_again(&mut self, mut push: Push, gradients: GradientsToSend, delay: Duration) {

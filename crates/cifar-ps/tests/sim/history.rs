@@ -21,6 +21,7 @@ pub(crate) struct Totals {
     pub(crate) worker_kills: u64,
     pub(crate) link_faults: u64,
     pub(crate) duplicates: u64,
+    pub(crate) impersonations: u64,
     pub(crate) in_slots: u64,
     pub(crate) stale: u64,
     pub(crate) lost_leases: u64,
@@ -38,6 +39,7 @@ impl Totals {
         self.worker_kills += other.worker_kills;
         self.link_faults += other.link_faults;
         self.duplicates += other.duplicates;
+        self.impersonations += other.impersonations;
         self.in_slots += other.in_slots;
         self.stale += other.stale;
         self.lost_leases += other.lost_leases;

@@ -111,6 +111,7 @@ fn report(totals: &Totals, took: Duration) {
         worker_kills,
         link_faults,
         duplicates,
+        impersonations,
         in_slots,
         stale,
         lost_leases,
@@ -122,7 +123,7 @@ fn report(totals: &Totals, took: Duration) {
     eprintln!(
         "simulation: {seeds} seeds, {server_kills} server kills ({kills_at_a_moment} in the middle \
          of an answer), {worker_kills} worker kills, {lost_leases} leases lost, {link_faults} \
-         partitions and held links, {duplicates} duplicates sent, {in_slots} gradients in slots, \
+         partitions and held links, {duplicates} duplicates and {impersonations} pushes under other numbers sent, {in_slots} gradients in slots, \
          {stale} pushes found stale, {overdue} tower steps overdue, {doubts} gradients in doubt, {commits} commits, {} s \
          simulated, {:.1} s of wall time",
         simulated.as_secs(),

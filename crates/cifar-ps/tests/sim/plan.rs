@@ -42,6 +42,8 @@ pub(crate) struct Habits {
     pub(crate) leave: u64,
     /// Pushes what is not finite.
     pub(crate) nonsense: u64,
+    /// Pushes what is not finite under another worker's number.
+    pub(crate) impersonate: u64,
 }
 
 /// The plan of a seed.
@@ -89,6 +91,7 @@ impl Plan {
                 old_push: *dice.pick(&[0, 20, 60]),
                 leave: *dice.pick(&[0, 0, 3]),
                 nonsense: *dice.pick(&[0, 0, 3]),
+                impersonate: *dice.pick(&[0, 20]),
             },
             audit_fraction: *dice.pick(&[0.0, 0.0, 0.3]),
             faults: Vec::new(),

@@ -17,7 +17,7 @@ use cifar_ps::start::{open_files, resume_or_begin};
 use cifar_ps::train_dir::TrainDir;
 use cifar_ps::training::{Limits, Phase, Training};
 use cifar_sequence::GlobalStep;
-use cifar_wire::messages::{Goodbye, Session};
+use cifar_wire::messages::Goodbye;
 use cifar_wire::transport::server_builder;
 
 use crate::death::Life;
@@ -82,7 +82,6 @@ fn open(shared: &Shared, life: Arc<Life>) -> turmoil::Result<(Service, TrainDir)
     let commit_path = CommitPath::new(state_file, Recorder::new(ledger, calendar));
     let training = Training::new(
         calendar.moment,
-        Session(shared.plan.seed << 16 | number),
         start.run,
         limits(&shared.plan),
         start.state,

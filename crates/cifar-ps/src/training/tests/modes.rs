@@ -100,7 +100,6 @@ fn a_repeated_push_does_not_count_twice_even_after_the_servers_death() {
     let mut after = asynchronous(4, false);
     after.training = Training::new(
         after.now,
-        Session(8),
         after.training.run.clone(),
         after.training.limits.clone(),
         state,

@@ -1,7 +1,7 @@
 //! What is asked for and kept for people to look at.
 
 use cifar_events::Histogram;
-use cifar_wire::messages::Activations;
+use cifar_wire::messages::{Activations, SECRET_BYTES};
 
 use super::*;
 
@@ -66,7 +66,7 @@ fn a_workers_part_is_asked_for_with_the_work_and_taken_once() {
     assert_eq!(of_a.summary_step, Some(GlobalStep(0)));
     assert_eq!(of_b.summary_step, None, "tower 1");
     let stranger = Member {
-        session: Session(8),
+        secret: Secret([8; SECRET_BYTES]),
         ..a
     };
     let now = bench.now;
