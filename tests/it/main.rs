@@ -31,6 +31,7 @@ mod hosts;
 mod same_bits;
 
 mod attacks;
+mod limits;
 mod security;
 
 mod bad_data;

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
@@ -20,10 +20,10 @@ use tokio_rustls::server::TlsStream;
 use tokio_util::either::Either;
 use tracing::{debug, info};
 
-use crate::door::{Capacity, Door, Knock, Ticket};
+use crate::door::{Capacity, Door, Knock, Standing, Ticket};
 use crate::identity::Identity;
-use crate::limits::{ENTRY_DEADLINE, REFUSAL_LINES, REQUESTS, SOCKET_KEEPALIVE};
-use crate::rate::Allowance;
+use crate::limits::{ENTRY_DEADLINE, MAX_PEERS, READS, REFUSAL_LINES, REQUESTS, SOCKET_KEEPALIVE};
+use crate::rate::{Allowance, SharedAllowances};
 use crate::watched::Watched;
 
 /// TLS of a port, if it has any.
@@ -46,7 +46,8 @@ pub fn admit(listener: TcpListener, tls: PortTls, capacity: Capacity) -> mpsc::R
         tls,
         inner: Mutex::new(Inner {
             door: Door::new(capacity),
-            waiting: BTreeMap::new(),
+            may_have_to_go: BTreeMap::new(),
+            reads: SharedAllowances::new(READS, MAX_PEERS),
             refusal_lines: Allowance::new(Instant::now(), REFUSAL_LINES),
         }),
     });
@@ -93,17 +94,12 @@ async fn welcome(
     };
     match shaken {
         Ok((stream, certificate)) => {
-            let peer = Peer(Arc::new(PeerState {
-                certificate,
-                is_let_in: AtomicBool::new(false),
-                allowance: Mutex::new(Allowance::new(Instant::now(), REQUESTS)),
-                place,
-            }));
-            let waiting = Some((deadline, evicted));
             let guarded = Guarded {
                 stream,
-                peer,
-                waiting,
+                peer: Peer::new(certificate, place),
+                deadline: Some(deadline),
+                evicted: Some(evicted),
+                pause: None,
             };
             // Where nobody takes it, the server leaves.
             let _ = taken_in.send(guarded).await;
@@ -158,8 +154,10 @@ struct Hall {
 #[derive(Debug)]
 struct Inner {
     door: Door,
-    /// Tells those that wait that they have to go.
-    waiting: BTreeMap<Ticket, oneshot::Sender<()>>,
+    /// Tells connections that they have to go: those of workers never have to.
+    may_have_to_go: BTreeMap<Ticket, oneshot::Sender<()>>,
+    /// Requests of those that are no workers.
+    reads: SharedAllowances,
     refusal_lines: Allowance,
 }
 
@@ -177,10 +175,10 @@ impl Hall {
         };
         if let Some(other) = in_place_of {
             // Dropping it tells.
-            inner.waiting.remove(&other);
+            inner.may_have_to_go.remove(&other);
         }
         let (go, evicted) = oneshot::channel();
-        inner.waiting.insert(ticket, go);
+        inner.may_have_to_go.insert(ticket, go);
         let place = Place {
             address,
             ticket,
@@ -189,18 +187,21 @@ impl Hall {
         Some((place, evicted))
     }
 
-    fn let_in(&self, ticket: Ticket, is_let_in: &AtomicBool) {
+    /// A connection has come so far, unless it has to go.
+    fn stands(&self, ticket: Ticket, standing: Standing, told: &AtomicU8) {
         let mut inner = self.lock();
-        if inner.door.let_in(ticket) {
-            is_let_in.store(true, Ordering::Release);
-            inner.waiting.remove(&ticket);
+        if inner.door.stands(ticket, standing) {
+            told.store(standing as u8, Ordering::Release);
+            if standing == Standing::Member {
+                inner.may_have_to_go.remove(&ticket);
+            }
         }
     }
 
     fn leave(&self, ticket: Ticket) {
         let mut inner = self.lock();
         inner.door.leave(ticket);
-        inner.waiting.remove(&ticket);
+        inner.may_have_to_go.remove(&ticket);
     }
 
     fn tell_refusal(&self, address: SocketAddr, error: &io::Error) {
@@ -237,12 +238,28 @@ pub struct Peer(Arc<PeerState>);
 #[derive(Debug)]
 struct PeerState {
     certificate: Option<Identity>,
-    is_let_in: AtomicBool,
-    allowance: Mutex<Allowance>,
+    /// A [`Standing`] as a number.
+    standing: AtomicU8,
+    /// Shared with other connections of the same peer, as long as this one is no worker's.
+    reads: Arc<Mutex<Allowance>>,
+    requests: Mutex<Allowance>,
     place: Place,
 }
 
 impl Peer {
+    fn new(certificate: Option<Identity>, place: Place) -> Self {
+        let now = tokio::time::Instant::now().into_std();
+        let who = counted_as(certificate.as_ref(), place.address);
+        let reads = place.hall.lock().reads.of(now, who);
+        Peer(Arc::new(PeerState {
+            certificate,
+            standing: AtomicU8::new(Standing::Waiting as u8),
+            reads,
+            requests: Mutex::new(Allowance::new(now, REQUESTS)),
+            place,
+        }))
+    }
+
     /// Its address.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
@@ -258,35 +275,68 @@ impl Peer {
     /// Whom limits count it as: the name of its certificate, or its address if it has none.
     #[must_use]
     pub fn who(&self) -> String {
-        match self.certificate() {
-            Some(certificate) => certificate.name.clone(),
-            None => self.address().ip().to_string(),
-        }
+        counted_as(self.certificate(), self.address())
     }
 
-    /// It has asked for something that it may ask for: it may stay.
+    /// It has asked for something that it may ask for: it may stay while there is room.
     pub fn let_in(&self) {
+        self.stands(Standing::Inside);
+    }
+
+    /// It is a worker's: it may stay, and make as many requests as a worker does.
+    pub fn is_a_workers(&self) {
+        self.stands(Standing::Member);
+    }
+
+    fn stands(&self, standing: Standing) {
         let PeerState {
-            is_let_in, place, ..
+            standing: told,
+            place,
+            ..
         } = &*self.0;
-        if !is_let_in.load(Ordering::Acquire) {
-            place.hall.let_in(place.ticket, is_let_in);
+        if told.load(Ordering::Acquire) < standing as u8 {
+            place.hall.stands(place.ticket, standing, told);
         }
     }
 
-    /// Counts a request; false if there are too many.
-    pub fn may_ask(&self, now: Instant) -> bool {
-        let allowance = self.0.allowance.lock();
-        allowance.unwrap_or_else(PoisonError::into_inner).take(now)
+    fn has_come_to(&self, standing: Standing) -> bool {
+        self.0.standing.load(Ordering::Acquire) >= standing as u8
+    }
+
+    /// Counts a request, or something that costs as much as several. Nothing is read of connections that
+    /// have asked for too much, until the rest would have been allowed.
+    pub fn charge(&self, cost: f64) {
+        self.allowance(|allowance, now| allowance.charge(now, cost));
+    }
+
+    fn allowance<T>(&self, ask: impl FnOnce(&mut Allowance, Instant) -> T) -> T {
+        let now = tokio::time::Instant::now().into_std();
+        let allowance = match self.has_come_to(Standing::Member) {
+            true => &self.0.requests,
+            false => &*self.0.reads,
+        };
+        let mut allowance = allowance.lock().unwrap_or_else(PoisonError::into_inner);
+        ask(&mut allowance, now)
     }
 }
 
-/// A connection that was taken in. Until it is let in it ends at its deadline, or for others.
+fn counted_as(certificate: Option<&Identity>, address: SocketAddr) -> String {
+    match certificate {
+        Some(certificate) => certificate.name.clone(),
+        None => address.ip().to_string(),
+    }
+}
+
+/// A connection that was taken in. Until it is let in it ends at its deadline, and until it is a worker's it
+/// may have to go for others.
 #[derive(Debug)]
 pub struct Guarded {
     stream: Stream,
     peer: Peer,
-    waiting: Option<(Pin<Box<Sleep>>, oneshot::Receiver<()>)>,
+    deadline: Option<Pin<Box<Sleep>>>,
+    evicted: Option<oneshot::Receiver<()>>,
+    /// Until then nothing is read.
+    pause: Option<Pin<Box<Sleep>>>,
 }
 
 type Stream = Either<TcpStream, Box<TlsStream<TcpStream>>>;
@@ -298,20 +348,42 @@ impl Guarded {
         self.peer.clone()
     }
 
-    fn poll_wait(&mut self, context: &mut Context<'_>) -> io::Result<()> {
-        let Some((deadline, evicted)) = &mut self.waiting else {
-            return Ok(());
-        };
-        let is_late = deadline.as_mut().poll(context).is_ready();
-        let has_to_go = Pin::new(evicted).poll(context).is_ready();
-        // Looked at last: who is let in is told to go at the same moment.
-        if self.peer.0.is_let_in.load(Ordering::Acquire) {
-            self.waiting = None;
+    /// Fails where the connection has to go.
+    fn poll_stay(&mut self, context: &mut Context<'_>) -> io::Result<()> {
+        let mut has_to_go = false;
+        if let Some(evicted) = &mut self.evicted {
+            has_to_go = Pin::new(evicted).poll(context).is_ready();
+        }
+        if let Some(deadline) = &mut self.deadline {
+            let is_late = deadline.as_mut().poll(context).is_ready();
+            // Looked at last: it may be let in at this very moment.
+            match self.peer.has_come_to(Standing::Inside) {
+                true => self.deadline = None,
+                false => has_to_go |= is_late,
+            }
+        }
+        if self.peer.has_come_to(Standing::Member) {
+            self.evicted = None;
             return Ok(());
         }
-        match is_late || has_to_go {
+        match has_to_go {
             true => Err(io::ErrorKind::TimedOut.into()),
             false => Ok(()),
+        }
+    }
+
+    /// Waits while the peer has asked for too much.
+    fn poll_pause(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        loop {
+            if let Some(pause) = &mut self.pause {
+                ready!(pause.as_mut().poll(context));
+                self.pause = None;
+            }
+            let debt = self.peer.allowance(Allowance::debt);
+            if debt.is_zero() {
+                return Poll::Ready(());
+            }
+            self.pause = Some(Box::pin(tokio::time::sleep(debt)));
         }
     }
 }
@@ -322,7 +394,8 @@ impl AsyncRead for Guarded {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        self.poll_wait(context)?;
+        self.poll_stay(context)?;
+        ready!(self.poll_pause(context));
         Pin::new(&mut self.stream).poll_read(context, buffer)
     }
 }

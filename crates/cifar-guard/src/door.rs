@@ -1,6 +1,13 @@
 //! Who may wait to be let in, and who is inside: counted by address. Pure.
+//!
+//! ```text
+//!   knock -> waiting -- asks for something that it may --> inside -- is a worker --> member
+//!              |                                             |
+//!              '--- gives way, the oldest first, <-----------'
+//!                   where there is no room for one that comes
+//! ```
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr};
 
 use crate::limits::{MAX_CONNECTIONS, MAX_CONNECTIONS_OF_ADDRESS, MAX_WAITING};
@@ -47,13 +54,24 @@ pub enum Knock {
     Full,
 }
 
+/// How far a connection has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// It has not shown yet that it may ask for anything.
+    Waiting,
+    /// It may ask. It gives way to others where there is no room.
+    Inside,
+    /// It is a worker's, and stays.
+    Member,
+}
+
 /// The connections of a port.
 #[derive(Debug, Default)]
 pub struct Door {
     capacity: Capacity,
     next: u64,
-    waiting: BTreeMap<IpAddr, BTreeSet<Ticket>>,
-    inside: BTreeMap<IpAddr, BTreeSet<Ticket>>,
+    /// By address, the oldest first.
+    connections: BTreeMap<IpAddr, BTreeMap<Ticket, Standing>>,
 }
 
 impl Door {
@@ -79,62 +97,70 @@ impl Door {
         self.next += 1;
         let number = self.next;
         let ticket = Ticket { source, number };
-        self.waiting.entry(source).or_default().insert(ticket);
+        let of_source = self.connections.entry(source).or_default();
+        of_source.insert(ticket, Standing::Waiting);
         Knock::Waits {
             ticket,
             in_place_of,
         }
     }
 
-    /// Somebody who waits has shown that it may come in; false if it waits no more.
-    pub fn let_in(&mut self, ticket: Ticket) -> bool {
-        let has_waited = remove(&mut self.waiting, ticket);
-        if has_waited {
-            self.inside.entry(ticket.source).or_default().insert(ticket);
-        }
-        has_waited
+    /// A connection has come so far; false if it has gone.
+    pub fn stands(&mut self, ticket: Ticket, standing: Standing) -> bool {
+        let of_source = self.connections.get_mut(&ticket.source);
+        let found = of_source.and_then(|tickets| tickets.get_mut(&ticket));
+        found.map(|found| *found = standing).is_some()
     }
 
     /// Somebody goes.
     pub fn leave(&mut self, ticket: Ticket) {
-        let _ = remove(&mut self.waiting, ticket) || remove(&mut self.inside, ticket);
+        if let Some(of_source) = self.connections.get_mut(&ticket.source) {
+            of_source.remove(&ticket);
+            if of_source.is_empty() {
+                self.connections.remove(&ticket.source);
+            }
+        }
     }
 
-    /// Who has to give way to one more from `source`: nobody, one that waits, or there is none.
+    /// Who has to give way to one more from `source`: nobody, one that is there, or there is none.
     fn who_has_to_go(&self, source: IpAddr) -> Result<Option<Ticket>, ()> {
-        let of =
-            |all: &BTreeMap<IpAddr, BTreeSet<Ticket>>| all.get(&source).map_or(0, BTreeSet::len);
-        let sum = |all: &BTreeMap<IpAddr, BTreeSet<Ticket>>| {
-            all.values().map(BTreeSet::len).sum::<usize>()
-        };
         let Capacity {
             all,
             of_address,
             waiting,
         } = self.capacity;
-        if of(&self.waiting) + of(&self.inside) >= of_address {
-            let oldest = self.waiting.get(&source).and_then(BTreeSet::first);
-            return oldest.copied().map(Some).ok_or(());
+        let of_source = self.connections.get(&source);
+        if of_source.is_some_and(|tickets| tickets.len() >= of_address) {
+            let oldest = |standing| oldest(of_source?, standing);
+            let oldest = oldest(Standing::Waiting).or_else(|| oldest(Standing::Inside));
+            return oldest.map(Some).ok_or(());
         }
-        let num_waiting = sum(&self.waiting);
-        if num_waiting < waiting && num_waiting + sum(&self.inside) < all {
+        let num_waiting = self.connections.values();
+        let num_waiting: usize = num_waiting.map(|of| count(of, Standing::Waiting)).sum();
+        let num_all: usize = self.connections.values().map(BTreeMap::len).sum();
+        if num_waiting < waiting && num_all < all {
             return Ok(None);
         }
-        let most = self.waiting.values().max_by_key(|tickets| tickets.len());
-        let oldest = most.and_then(BTreeSet::first);
-        oldest.copied().map(Some).ok_or(())
+        let oldest = self.oldest_of_most(Standing::Waiting);
+        let oldest = oldest.or_else(|| self.oldest_of_most(Standing::Inside));
+        oldest.map(Some).ok_or(())
+    }
+
+    /// Of the address that has most of this standing.
+    fn oldest_of_most(&self, standing: Standing) -> Option<Ticket> {
+        let sources = self.connections.values();
+        let most = sources.max_by_key(|tickets| count(tickets, standing));
+        most.and_then(|tickets| oldest(tickets, standing))
     }
 }
 
-fn remove(from: &mut BTreeMap<IpAddr, BTreeSet<Ticket>>, ticket: Ticket) -> bool {
-    let Some(tickets) = from.get_mut(&ticket.source) else {
-        return false;
-    };
-    let was_there = tickets.remove(&ticket);
-    if tickets.is_empty() {
-        from.remove(&ticket.source);
-    }
-    was_there
+fn count(tickets: &BTreeMap<Ticket, Standing>, standing: Standing) -> usize {
+    tickets.values().filter(|of| **of == standing).count()
+}
+
+fn oldest(tickets: &BTreeMap<Ticket, Standing>, standing: Standing) -> Option<Ticket> {
+    let mut of_standing = tickets.iter().filter(|(_, of)| **of == standing);
+    of_standing.next().map(|(ticket, _)| *ticket)
 }
 
 /// Who is behind an address: with version 6 one host has 2^64 of them.
@@ -154,6 +180,7 @@ mod tests {
 
     const HONEST: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 1));
     const FLOOD: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 2));
+    const OTHER_FLOOD: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 3));
 
     fn door() -> Door {
         Door::new(Capacity {
@@ -181,39 +208,60 @@ mod tests {
         let (second, _) = waits(&mut door, FLOOD);
         assert_eq!(waits(&mut door, FLOOD).1, Some(first));
         assert_eq!(waits(&mut door, FLOOD).1, Some(second));
-        assert!(door.let_in(honest));
-        assert!(!door.let_in(first));
+        assert!(door.stands(honest, Standing::Inside));
+        assert!(!door.stands(first, Standing::Inside));
+    }
+
+    fn stands(door: &mut Door, from: IpAddr, standing: Standing) -> Ticket {
+        let (ticket, _) = waits(door, from);
+        assert!(door.stands(ticket, standing));
+        ticket
     }
 
     #[test]
-    fn who_is_inside_stays() {
+    fn workers_stay() {
         let mut door = door();
-        let inside: Vec<Ticket> = (0..4)
-            .map(|_| {
-                let (ticket, _) = waits(&mut door, FLOOD);
-                door.let_in(ticket);
-                ticket
-            })
-            .collect();
-        assert_eq!(door.knock(FLOOD), Knock::Full);
-        let (honest, gone) = waits(&mut door, HONEST);
-        assert_eq!(gone, None);
-        door.let_in(honest);
-        door.leave(inside[0]);
-        assert_eq!(waits(&mut door, FLOOD).1, None);
+        for _ in 0..4 {
+            stands(&mut door, HONEST, Standing::Member);
+        }
+        assert_eq!(door.knock(HONEST), Knock::Full);
+        let others = [FLOOD, OTHER_FLOOD].map(|from| stands(&mut door, from, Standing::Inside));
+        assert_eq!(waits(&mut door, FLOOD).1, Some(others[1]), "a member stays");
     }
 
     #[test]
-    fn whoever_has_gone_leaves_nothing_behind() {
+    fn two_addresses_that_fill_all_places_keep_no_worker_out() {
+        let mut door = door();
+        let member = stands(&mut door, HONEST, Standing::Member);
+        let first = stands(&mut door, FLOOD, Standing::Inside);
+        for from in [OTHER_FLOOD, FLOOD, OTHER_FLOOD, FLOOD] {
+            stands(&mut door, from, Standing::Inside);
+        }
+        let (worker, gone) = waits(&mut door, HONEST);
+        assert_eq!(gone, Some(first));
+        assert!(door.stands(worker, Standing::Member) && door.stands(member, Standing::Member));
+    }
+
+    #[test]
+    fn an_address_with_few_connections_gives_way_last() {
+        let mut door = door();
+        let viewer = stands(&mut door, HONEST, Standing::Inside);
+        for round in 0..20 {
+            let from = [FLOOD, OTHER_FLOOD][round % 2];
+            stands(&mut door, from, Standing::Inside);
+        }
+        assert!(door.stands(viewer, Standing::Inside));
+    }
+
+    #[test]
+    fn a_connection_that_has_gone_leaves_nothing_behind() {
         let mut door = door();
         for _ in 0..100 {
-            let (ticket, gone) = waits(&mut door, HONEST);
-            assert_eq!(gone, None);
-            door.let_in(ticket);
+            let ticket = stands(&mut door, HONEST, Standing::Inside);
             door.leave(ticket);
             door.leave(ticket);
         }
-        assert!(door.waiting.is_empty() && door.inside.is_empty());
+        assert!(door.connections.is_empty());
     }
 
     #[test]

@@ -15,7 +15,8 @@ pub const ENTRY_DEADLINE: Duration = Duration::from_secs(10);
 /// this need a system that was set up for it.
 pub const MAX_CONNECTIONS: usize = 1024;
 
-/// Of them from one address: half, so that nobody keeps everybody else out, and far more than 64 workers.
+/// Of them from one address: half, and far more than 64 workers. Several addresses can take all places, but
+/// then give way to others, oldest first; workers keep theirs.
 pub const MAX_CONNECTIONS_OF_ADDRESS: usize = 512;
 
 /// Of them that have not been let in yet. 64 workers come at once when a server starts again; the oldest
@@ -44,12 +45,25 @@ pub const KEEPALIVE: Duration = Duration::from_secs(10);
 /// The system looks after connections on which nothing travels, which have no pings of their own.
 pub const SOCKET_KEEPALIVE: Duration = Duration::from_secs(30);
 
-/// Requests on a connection: a step takes the server two milliseconds, so that the fastest worker has two
-/// requests in that time.
+/// Requests on a worker's connection: a step takes the server two milliseconds, so that the fastest worker has
+/// two requests in that time. Nothing more is read of a connection that has made more, for as long as the
+/// rest would have taken.
 pub const REQUESTS: Rate = Rate {
     burst: 4000.0,
     per_sec: 1000.0,
 };
+
+/// Requests on all connections of a peer that are not a worker's: a certificate, or an address where there are
+/// none. An evaluator or `cifar-ps top` asks a few times a second; 64 workers that come at once ask twice
+/// each before they are workers.
+pub const READS: Rate = Rate {
+    burst: 1000.0,
+    per_sec: 200.0,
+};
+
+/// What a checkpoint that is sent counts for, in requests, by size: an evaluator may have one and a half of
+/// 8.5 MB a second, and a burst of seven.
+pub const BYTES_OF_READ: usize = 64 * 1024;
 
 /// Registrations of a certificate, or of an address where there are none: 64 workers at once when a server
 /// starts again, several times over.
@@ -74,6 +88,15 @@ pub const MAX_PUSHES_OF_WORKER: usize = 2;
 /// Answers with variables or a checkpoint under way to a certificate, or to an address where there are
 /// none: two for each of 64 workers. One that is not read keeps 8.5 MB, the state of its step.
 pub const MAX_ANSWERS_OF_PEER: usize = 128;
+
+/// Ledgers that a peer, counted as above, follows at a time.
+pub const MAX_FOLLOWING_OF_PEER: usize = 8;
+
+/// Checkpoints under way to a peer, counted as above: half of those that are sent at a time.
+pub const MAX_CHECKPOINTS_OF_PEER: usize = 4;
+
+/// What is left of an answer that is not read by then is forgotten. Clients give up after 25 seconds.
+pub const ANSWER_DEADLINE: Duration = Duration::from_secs(30);
 
 /// Lines of the log about connections that were turned away: the rest are counted only at `debug`.
 pub const REFUSAL_LINES: Rate = Rate {

@@ -1,7 +1,8 @@
 //! How often is too often.
 
 use std::collections::BTreeMap;
-use std::time::Instant;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 /// So many at once, and so many a second in the long run.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -11,6 +12,9 @@ pub struct Rate {
     /// In the long run.
     pub per_sec: f64,
 }
+
+/// A debt that takes longer to pay is not told exactly.
+const MAX_DEBT_SECS: f64 = 60.0;
 
 /// What somebody may still do, by a [`Rate`]. Pure: time is an argument.
 #[derive(Clone, Copy, Debug)]
@@ -39,6 +43,19 @@ impl Allowance {
             self.left -= 1.0;
         }
         is_left
+    }
+
+    /// Takes so much, though less may be left: the rest is a debt.
+    pub fn charge(&mut self, now: Instant, cost: f64) {
+        self.refill(now);
+        self.left -= cost;
+    }
+
+    /// How long it takes until there is no debt.
+    pub fn debt(&mut self, now: Instant) -> Duration {
+        self.refill(now);
+        let debt = (-self.left).max(0.0) / self.rate.per_sec;
+        Duration::from_secs_f64(debt.min(MAX_DEBT_SECS))
     }
 
     /// Whether it is as if nothing had been taken.
@@ -91,11 +108,83 @@ impl Allowances {
     }
 }
 
+/// Allowances of many, each shared by all that its owner does at a time.
+#[derive(Debug)]
+pub struct SharedAllowances {
+    rate: Rate,
+    most: usize,
+    of: BTreeMap<String, Arc<Mutex<Allowance>>>,
+}
+
+impl SharedAllowances {
+    /// Nobody has done anything. At most `most` are told apart at a time.
+    #[must_use]
+    pub fn new(rate: Rate, most: usize) -> Self {
+        SharedAllowances {
+            rate,
+            most,
+            of: BTreeMap::new(),
+        }
+    }
+
+    /// That of `who`. Those that come when there are too many have one together.
+    pub fn of(&mut self, now: Instant, who: String) -> Arc<Mutex<Allowance>> {
+        if self.of.len() >= self.most {
+            self.of.retain(|_, of| {
+                let is_used = Arc::strong_count(of) > 1;
+                is_used || !of.lock().is_ok_and(|mut of| of.is_whole(now))
+            });
+        }
+        let who = match self.of.len() >= self.most && !self.of.contains_key(&who) {
+            true => String::new(),
+            false => who,
+        };
+        let allowance = || Arc::new(Mutex::new(Allowance::new(now, self.rate)));
+        Arc::clone(self.of.entry(who).or_insert_with(allowance))
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
+
+    #[test]
+    fn a_debt_is_paid_as_time_passes() {
+        let start = Instant::now();
+        let rate = Rate {
+            burst: 3.0,
+            per_sec: 2.0,
+        };
+        let mut allowance = Allowance::new(start, rate);
+        allowance.charge(start, 3.0);
+        assert_eq!(allowance.debt(start), Duration::ZERO);
+        allowance.charge(start, 5.0);
+        assert_eq!(allowance.debt(start), Duration::from_millis(2500));
+        let later = start + Duration::from_secs(2);
+        assert_eq!(allowance.debt(later), Duration::from_millis(500));
+        assert!(!allowance.take(later) && allowance.take(later + Duration::from_secs(1)));
+    }
+
+    #[test]
+    fn connections_of_one_peer_share_an_allowance() {
+        let start = Instant::now();
+        let rate = Rate {
+            burst: 1.0,
+            per_sec: 1.0,
+        };
+        let mut allowances = SharedAllowances::new(rate, 2);
+        let first = allowances.of(start, "a".to_owned());
+        first.lock().unwrap().charge(start, 2.0);
+        let second = allowances.of(start, "a".to_owned());
+        assert!(Arc::ptr_eq(&first, &second));
+        drop((first, second));
+        let again = allowances.of(start, "a".to_owned());
+        let debt = again.lock().unwrap().debt(start);
+        assert_eq!(debt, Duration::from_secs(1), "to come anew pays nothing");
+        let others = ["b", "c", "d"].map(|who| allowances.of(start, who.to_owned()));
+        assert!(!Arc::ptr_eq(&others[0], &others[1]));
+        assert!(Arc::ptr_eq(&others[1], &others[2]), "they are too many");
+    }
 
     #[test]
     fn a_burst_is_let_through_and_then_so_many_a_second() {

@@ -40,6 +40,8 @@ pub struct EvalWriter {
     host: String,
     /// Opened for the first score.
     events: Option<EventFile>,
+    /// The scores in the file, once they have been read: nobody else writes there.
+    kept: Option<Vec<ScoreRecord>>,
 }
 
 /// A score that cannot be kept, or a file of scores that cannot be read.
@@ -90,6 +92,7 @@ impl EvalDir {
             path: self.path,
             host: host.to_owned(),
             events: None,
+            kept: None,
         }
     }
 
@@ -114,11 +117,7 @@ impl EvalWriter {
             let path = path.to_owned();
             move |source| EvalDirError::Write { path, source }
         };
-        let scores = self.path.join(SCORES_FILE);
-        if read_scores(&scores)?
-            .iter()
-            .any(|kept| kept.is_same(record))
-        {
+        if self.kept()?.iter().any(|kept| kept.is_same(record)) {
             return Ok(false);
         }
         fs::create_dir_all(&self.path).map_err(error(&self.path))?;
@@ -126,8 +125,27 @@ impl EvalWriter {
         replace(&chart, &confusion_chart(record)).map_err(error(&chart))?;
         self.write_event(record)?;
         // The last: with this line the score is kept, and all of it is there.
+        let scores = self.path.join(SCORES_FILE);
         append(&scores, &record.to_line()).map_err(error(&scores))?;
+        self.kept.get_or_insert_default().push(record.clone());
         Ok(true)
+    }
+
+    /// How many scores of a checkpoint are kept.
+    ///
+    /// # Errors
+    ///
+    /// As [`read_scores`].
+    pub fn num_scores_of(&mut self, checkpoint: &str) -> Result<usize, EvalDirError> {
+        let kept = self.kept()?.iter();
+        Ok(kept.filter(|kept| kept.checkpoint == checkpoint).count())
+    }
+
+    fn kept(&mut self) -> Result<&[ScoreRecord], EvalDirError> {
+        if self.kept.is_none() {
+            self.kept = Some(read_scores(&self.path.join(SCORES_FILE))?);
+        }
+        Ok(self.kept.get_or_insert_default())
     }
 
     fn write_event(&mut self, record: &ScoreRecord) -> Result<(), EventFileError> {

@@ -1,10 +1,11 @@
 //! What followers get of the train dir, and what of theirs is kept there: checkpoints, the ledger, scores.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -22,12 +23,29 @@ use crate::recorder::Calendar;
 /// Checkpoints that are being sent at a time: each is in memory until its last byte is gone.
 const MAX_SENDING: usize = 8;
 
+/// Scores of one checkpoint that are kept: of both splits, by variables and averages, several times over.
+const MAX_SCORES_OF_CHECKPOINT: usize = 16;
+
 /// The files of a train dir that followers have to do with.
 pub struct FollowerFiles {
     train_dir: PathBuf,
     calendar: Calendar,
     sending: Arc<Semaphore>,
-    scores: Mutex<EvalWriter>,
+    /// Checkpoints that there are, or were since this server started: what can be scored.
+    checkpoints: Mutex<BTreeSet<GlobalStep>>,
+    /// One is written at a time, on a thread that may wait for the disk.
+    scores: Arc<tokio::sync::Mutex<EvalWriter>>,
+}
+
+/// What becomes of a score.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kept {
+    /// It is kept.
+    Now,
+    /// It was kept before.
+    Already,
+    /// It is not, and why.
+    NotWanted(&'static str),
 }
 
 impl fmt::Debug for FollowerFiles {
@@ -72,12 +90,25 @@ impl FollowerFiles {
     #[must_use]
     pub fn new(train_dir: &Path, calendar: Calendar) -> Self {
         let eval_dir = EvalDir::of_train_dir(train_dir);
+        // A folder that cannot be listed holds none.
+        let checkpoints = checkpoint::list(train_dir).into_iter().flatten();
         FollowerFiles {
             train_dir: train_dir.to_owned(),
             calendar,
             sending: Arc::new(Semaphore::new(MAX_SENDING)),
-            scores: Mutex::new(eval_dir.writer(&host_name())),
+            checkpoints: Mutex::new(checkpoints.map(|(step, _)| step).collect()),
+            scores: Arc::new(tokio::sync::Mutex::new(eval_dir.writer(&host_name()))),
         }
+    }
+
+    /// A checkpoint of this step was written.
+    pub fn checkpoint_is_there(&self, global_step: GlobalStep) {
+        self.checkpoints().insert(global_step);
+    }
+
+    fn checkpoints(&self) -> MutexGuard<'_, BTreeSet<GlobalStep>> {
+        let checkpoints = self.checkpoints.lock();
+        checkpoints.unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The file of the checkpoint of a step.
@@ -109,26 +140,39 @@ impl FollowerFiles {
         read.map_err(io::Error::other).flatten()
     }
 
-    /// Keeps a score that was told at `now`, and gives its record; `None` if it was told before.
+    /// Keeps a score that was told at `now`, if it is of a checkpoint of this run, new, and not one of too many:
+    /// so what is kept is bounded by the checkpoints, whatever is told.
     ///
     /// # Errors
     ///
     /// [`EvalDirError`] if it cannot be written.
-    pub fn keep_score(
+    pub async fn keep_score(
         &self,
         now: Instant,
         data: DataSet,
         score: Score,
-    ) -> Result<Option<ScoreRecord>, EvalDirError> {
-        let mut scores = self.scores.lock().unwrap_or_else(PoisonError::into_inner);
+    ) -> Result<Kept, EvalDirError> {
+        if !self.checkpoints().contains(&score.global_step) {
+            return Ok(Kept::NotWanted("there is no checkpoint of this step"));
+        }
+        let mut scores = Arc::clone(&self.scores).lock_owned().await;
         let record = ScoreRecord {
             at_micros: self.calendar.micros(now),
             checkpoint: checkpoint::name_of(score.global_step),
             data,
             score,
         };
-        let is_new = scores.keep(&record)?;
-        Ok(is_new.then_some(record))
+        let keep = move || {
+            if scores.num_scores_of(&record.checkpoint)? >= MAX_SCORES_OF_CHECKPOINT {
+                return Ok(Kept::NotWanted("there are many of this checkpoint"));
+            }
+            Ok(match scores.keep(&record)? {
+                true => Kept::Now,
+                false => Kept::Already,
+            })
+        };
+        let kept = tokio::task::spawn_blocking(keep).await;
+        kept.unwrap_or_else(|panicked| std::panic::resume_unwind(panicked.into_panic()))
     }
 }
 
@@ -186,32 +230,69 @@ mod tests {
         assert_eq!((part.offset, &part.bytes[..]), (0, other.as_bytes()));
     }
 
-    #[test]
-    fn a_score_that_the_server_before_kept_is_not_kept_again() {
-        let folder = tempfile::tempdir().unwrap();
-        let now = some_time();
-        let calendar = Calendar {
-            moment: now,
-            since_1970: Duration::from_secs(1_700_000_000),
-        };
-        let score = |step| {
+    /// Scores of the checkpoints of steps 10 and 20.
+    struct Scores {
+        folder: tempfile::TempDir,
+        calendar: Calendar,
+    }
+
+    impl Scores {
+        fn new() -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            for step in [10, 20] {
+                fs::write(checkpoint::path_of(folder.path(), GlobalStep(step)), "").unwrap();
+            }
+            let calendar = Calendar {
+                moment: some_time(),
+                since_1970: Duration::from_secs(1_700_000_000),
+            };
+            Scores { folder, calendar }
+        }
+
+        fn files(&self) -> FollowerFiles {
+            FollowerFiles::new(self.folder.path(), self.calendar)
+        }
+
+        /// Tells a score of so many examples; whether it is new.
+        async fn tell(&self, files: &FollowerFiles, step: u64, num_examples: u32) -> bool {
             let mut confusion = Confusion::default();
-            confusion.note(3, 3);
-            Score {
+            for _ in 0..num_examples {
+                confusion.note(3, 3);
+            }
+            let score = Score {
                 global_step: GlobalStep(step),
                 eval_data: EvalData::Test,
                 variables: ScoredVariables::Averages,
                 confusion,
+            };
+            let now = self.calendar.moment;
+            let kept = files.keep_score(now, DataSet::Cifar10, score).await;
+            kept.unwrap() == Kept::Now
+        }
+    }
+
+    #[tokio::test]
+    async fn a_score_that_the_server_before_kept_is_not_kept_again() {
+        let scores = Scores::new();
+        let before = scores.files();
+        assert!(scores.tell(&before, 10, 1).await && !scores.tell(&before, 10, 1).await);
+        let after = scores.files();
+        assert!(!scores.tell(&after, 10, 1).await && scores.tell(&after, 20, 1).await);
+    }
+
+    #[tokio::test]
+    async fn scores_that_are_made_up_fill_no_disk() {
+        let scores = Scores::new();
+        let files = scores.files();
+        let mut num_kept = 0;
+        for num_examples in 1..100 {
+            for step in [10, 11, 20, 1_000_000] {
+                num_kept += usize::from(scores.tell(&files, step, num_examples).await);
             }
-        };
-        let keep = |files: &FollowerFiles, step| {
-            let kept = files.keep_score(now, DataSet::Cifar10, score(step));
-            kept.unwrap().is_some()
-        };
-        let before = FollowerFiles::new(folder.path(), calendar);
-        assert!(keep(&before, 10) && !keep(&before, 10));
-        let after = FollowerFiles::new(folder.path(), calendar);
-        assert!(!keep(&after, 10) && keep(&after, 20));
+        }
+        assert_eq!(num_kept, 2 * MAX_SCORES_OF_CHECKPOINT);
+        files.checkpoint_is_there(GlobalStep(30));
+        assert!(scores.tell(&files, 30, 1).await);
     }
 
     #[test]

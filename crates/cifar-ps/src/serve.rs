@@ -337,7 +337,7 @@ impl Supervisor {
             self.save(snapshot).await?;
         }
         self.service.end(goodbye).or_exit(Exit::Disk)?;
-        self.service.change(|training, now| training.saved(now));
+        self.service.saved();
         let global_step = self.saved_step();
         for commission in self.commissions.drain(..) {
             // Whoever gave the order may have gone.
@@ -406,8 +406,7 @@ impl Supervisor {
         let kept = self.service.checkpoint_is_written(global_step);
         kept.or_exit(Exit::Disk)?;
         self.keeper.saved_step = Some(global_step);
-        self.service
-            .change(|training, _| training.checkpoint_saved(global_step));
+        self.service.checkpoint_saved(global_step);
         Ok(())
     }
 }

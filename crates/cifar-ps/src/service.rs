@@ -18,11 +18,11 @@ use cifar_wire::messages::{
 };
 use cifar_wire::server::{ParameterServer, RequestError};
 use tokio::sync::{broadcast, mpsc, oneshot};
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use crate::commit_path::{AtPoint, CommitPart, CommitPath, CommitPoint, KeepError};
 use crate::event::Event;
-use crate::follower_files::FollowerFiles;
+use crate::follower_files::{FollowerFiles, Kept};
 use crate::gradient::Gradient;
 use crate::shared_memory::SharedMemory;
 use crate::training::{ForFollower, Phase, Pushed, Training};
@@ -51,6 +51,8 @@ pub struct Service {
     /// Wakes who waits in the order in which they came, so that a simulation can be repeated: a
     /// `watch` wakes them in a random order.
     changed: broadcast::Sender<()>,
+    /// Wakes the followers that wait for a checkpoint, which is not at every step.
+    for_followers: broadcast::Sender<()>,
     num_towers: u32,
     at_point: AtPoint,
     follower_files: FollowerFiles,
@@ -114,7 +116,7 @@ impl Service {
         follower_files: FollowerFiles,
     ) -> Self {
         // One is enough: to have missed changes is to see that there was one.
-        let (changed, _) = broadcast::channel(1);
+        let ((changed, _), (for_followers, _)) = (broadcast::channel(1), broadcast::channel(1));
         let (orders, orders_given) = mpsc::channel(MAX_ORDERS);
         let num_towers = training.run().num_towers;
         let guarded = Guarded {
@@ -129,6 +131,7 @@ impl Service {
         Service {
             guarded: Mutex::new(guarded),
             changed,
+            for_followers,
             num_towers,
             at_point,
             follower_files,
@@ -186,6 +189,19 @@ impl Service {
         let answer = self.ask(change);
         self.tell_change();
         answer
+    }
+
+    /// A checkpoint of this step is there for followers.
+    pub fn checkpoint_saved(&self, global_step: GlobalStep) {
+        self.follower_files.checkpoint_is_there(global_step);
+        self.ask(|training, _| training.checkpoint_saved(global_step));
+        self.tell_followers();
+    }
+
+    /// The last state is saved: workers and followers may be told that the run is over.
+    pub fn saved(&self) {
+        self.change(|training, now| training.saved(now));
+        self.tell_followers();
     }
 
     /// Hears of every change from now on, of several at once perhaps.
@@ -357,6 +373,11 @@ impl Service {
         let _ = self.changed.send(());
     }
 
+    fn tell_followers(&self) {
+        // Nobody follows now: that is no error.
+        let _ = self.for_followers.send(());
+    }
+
     fn lock(&self) -> MutexGuard<'_, Guarded> {
         self.guarded.lock().unwrap_or_else(|_| {
             // The panic has said what is wrong; the last commit is safe in its file.
@@ -486,14 +507,14 @@ impl ParameterServer for Service {
         &self,
         request: CheckpointRequest,
     ) -> Result<CheckpointReply, RequestError> {
-        let mut changes = self.changes();
+        let mut news = self.for_followers.subscribe();
         let answer = async {
             loop {
                 let found = self.ask(|training, now| training.checkpoint_for(now, request));
                 if let Some(found) = found {
                     return found;
                 }
-                let _ = changes.recv().await;
+                let _ = news.recv().await;
             }
         };
         let global_step = match tokio::time::timeout(PULL_HOLD, answer).await {
@@ -547,22 +568,22 @@ impl ParameterServer for Service {
                 score.global_step
             )));
         }
-        match self.follower_files.keep_score(now(), data, score) {
-            Ok(None) => Ok(()),
-            Ok(Some(record)) => {
-                info!(
-                    global_step = record.score.global_step.0,
-                    precision_at_1 = record.score.confusion.precision_at_1(),
-                    num_examples = counted,
-                    "checkpoint is scored"
-                );
-                Ok(())
-            }
+        let (global_step, precision_at_1) = (score.global_step.0, score.confusion.precision_at_1());
+        match self.follower_files.keep_score(now(), data, score).await {
+            Ok(Kept::Already) => {}
+            Ok(Kept::Now) => info!(
+                global_step,
+                precision_at_1,
+                num_examples = counted,
+                "checkpoint is scored"
+            ),
+            Ok(Kept::NotWanted(reason)) => debug!(global_step, reason, "score is not kept"),
             Err(error) => {
                 warn!(%error, "score is not kept");
-                Err(RequestError::NotNow(error.to_string()))
+                return Err(RequestError::NotNow(error.to_string()));
             }
         }
+        Ok(())
     }
 
     async fn administer(&self, order: Order) -> Result<GlobalStep, RequestError> {

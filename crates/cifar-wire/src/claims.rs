@@ -6,7 +6,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use cifar_guard::admission::Peer;
 use cifar_guard::identity::Identity;
-use cifar_guard::limits::{MAX_ANSWERS_OF_PEER, MAX_PUSHES_OF_WORKER};
+use cifar_guard::limits::{
+    BYTES_OF_READ, MAX_ANSWERS_OF_PEER, MAX_CHECKPOINTS_OF_PEER, MAX_FOLLOWING_OF_PEER,
+    MAX_PUSHES_OF_WORKER,
+};
 use tonic::{Extensions, Status};
 
 use crate::messages::Member;
@@ -17,6 +20,8 @@ pub(crate) struct Claims {
     /// By number and secret: requests that show another secret are not the worker's.
     pushes: Counts<Member>,
     answers: Counts<String>,
+    checkpoints: Counts<String>,
+    followed: Counts<String>,
 }
 
 impl Claims {
@@ -35,8 +40,7 @@ impl Claims {
         })
     }
 
-    /// An answer with variables or a checkpoint begins, which is under way until what this gives is
-    /// dropped. Nothing is counted where there is no connection, as in a simulation.
+    /// An answer with variables begins, which is under way until what this gives is dropped.
     ///
     /// # Errors
     ///
@@ -45,22 +49,67 @@ impl Claims {
         &self,
         extensions: &Extensions,
     ) -> Result<Option<UnderWay<String>>, Status> {
-        let Some(peer) = extensions.get::<Peer>() else {
-            return Ok(None);
-        };
-        let who = peer.who();
-        let begun = self.answers.begin(who.clone(), MAX_ANSWERS_OF_PEER);
-        begun.map(Some).ok_or_else(|| {
-            Status::unavailable(format!(
-                "{MAX_ANSWERS_OF_PEER} answers to {who} are under way and not read"
-            ))
+        begin_of_peer(&self.answers, extensions, MAX_ANSWERS_OF_PEER, |who| {
+            format!("{MAX_ANSWERS_OF_PEER} answers to {who} are under way and not read")
+        })
+    }
+
+    /// A checkpoint of so many bytes is sent, which is under way until what this gives is dropped.
+    ///
+    /// # Errors
+    ///
+    /// A status for a peer that fetches several already.
+    pub(crate) fn begin_checkpoint(
+        &self,
+        extensions: &Extensions,
+        bytes: usize,
+    ) -> Result<Option<UnderWay<String>>, Status> {
+        if let Some(peer) = extensions.get::<Peer>() {
+            peer.charge((bytes / BYTES_OF_READ) as f64);
+        }
+        begin_of_peer(
+            &self.checkpoints,
+            extensions,
+            MAX_CHECKPOINTS_OF_PEER,
+            |who| format!("{who} fetches {MAX_CHECKPOINTS_OF_PEER} checkpoints already"),
+        )
+    }
+
+    /// The ledger is followed, until what this gives is dropped.
+    ///
+    /// # Errors
+    ///
+    /// A status for a peer that follows it several times already.
+    pub(crate) fn begin_following(
+        &self,
+        extensions: &Extensions,
+    ) -> Result<Option<UnderWay<String>>, Status> {
+        begin_of_peer(&self.followed, extensions, MAX_FOLLOWING_OF_PEER, |who| {
+            format!("{who} follows the ledger {MAX_FOLLOWING_OF_PEER} times already")
         })
     }
 }
 
+/// One more for the peer of a request. Nothing is counted where there is no connection, as in a simulation.
+fn begin_of_peer(
+    counts: &Counts<String>,
+    extensions: &Extensions,
+    most: usize,
+    too_many: impl FnOnce(&str) -> String,
+) -> Result<Option<UnderWay<String>>, Status> {
+    let Some(peer) = extensions.get::<Peer>() else {
+        return Ok(None);
+    };
+    let who = peer.who();
+    let begun = counts.begin(who.clone(), most);
+    begun
+        .map(Some)
+        .ok_or_else(|| Status::unavailable(too_many(&who)))
+}
+
 /// How many requests of each key are under way.
 #[derive(Debug)]
-struct Counts<K>(Arc<Mutex<HashMap<K, usize>>>);
+pub(crate) struct Counts<K>(Arc<Mutex<HashMap<K, usize>>>);
 
 impl<K> Default for Counts<K> {
     fn default() -> Self {
@@ -70,7 +119,7 @@ impl<K> Default for Counts<K> {
 
 impl<K: Hash + Eq + Clone> Counts<K> {
     /// One more, unless there are so many already.
-    fn begin(&self, key: K, most: usize) -> Option<UnderWay<K>> {
+    pub(crate) fn begin(&self, key: K, most: usize) -> Option<UnderWay<K>> {
         let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let count = counts.entry(key.clone()).or_default();
         if *count >= most {

@@ -1,5 +1,4 @@
-//! Stands before every request of a server: is it of this protocol, may this peer make it, and not too
-//! often?
+//! Stands before every request of a server: is it of this protocol, and may this peer make it? Counts it, too.
 
 use std::future::{Ready, ready};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -48,10 +47,8 @@ impl Doorkeeper {
             return Ok(());
         };
         let peer = request.extensions().get::<Peer>();
-        if peer.is_some_and(|peer| !peer.may_ask(now)) {
-            return Err(Status::resource_exhausted(
-                "there are too many requests on this connection",
-            ));
+        if let Some(peer) = peer {
+            peer.charge(1.0);
         }
         let header = |name| {
             let value = request.headers().get(name)?;

@@ -14,6 +14,7 @@ use std::mem;
 use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
+use futures_util::future::Either;
 use futures_util::{Stream, StreamExt, stream};
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
@@ -43,7 +44,7 @@ pub(crate) fn request<M: Carrier>(
     timeout: Duration,
     messages: impl Stream<Item = M> + Send + 'static,
 ) -> Request<Body> {
-    let body = StreamBody::new(frames(messages));
+    let body = StreamBody::new(messages.flat_map(frames_of));
     let mut request = Request::new(Body::new(body));
     *request.method_mut() = Method::POST;
     let path = Uri::try_from(path_of(method));
@@ -58,25 +59,27 @@ pub(crate) fn request<M: Carrier>(
     request
 }
 
-/// An answer, which says in the end that all is well.
+/// An answer, which says in the end that all is well. An error ends it at once.
 pub(crate) fn answer<M: Carrier>(
-    messages: impl Stream<Item = M> + Send + 'static,
+    messages: impl Stream<Item = Result<M, Status>> + Send + 'static,
 ) -> Response<Body> {
     let status = (GRPC_STATUS, HeaderValue::from_static("0"));
     let end = Frame::trailers(HeaderMap::from_iter([status]));
     let end = stream::once(ready(Ok(end)));
-    let body = StreamBody::new(frames(messages).chain(end));
+    let frames = messages.flat_map(|message| match message {
+        Ok(message) => Either::Left(frames_of(message)),
+        Err(status) => Either::Right(stream::once(ready(Err(status)))),
+    });
+    let body = StreamBody::new(frames.chain(end));
     let mut answer = Response::new(Body::new(body));
     answer.headers_mut().insert(CONTENT_TYPE, GRPC);
     answer
 }
 
-fn frames<M: Carrier>(
-    messages: impl Stream<Item = M>,
-) -> impl Stream<Item = Result<Frame<Bytes>, Status>> {
-    let pieces = messages.flat_map(|message| stream::iter(pieces(message)));
-    let pieces = pieces.filter(|piece| ready(!piece.is_empty()));
-    pieces.map(|piece| Ok(Frame::data(piece)))
+fn frames_of<M: Carrier>(message: M) -> impl Stream<Item = Result<Frame<Bytes>, Status>> {
+    let pieces = pieces(message).into_iter();
+    let pieces = pieces.filter(|piece| !piece.is_empty());
+    stream::iter(pieces.map(|piece| Ok(Frame::data(piece))))
 }
 
 /// A message that may carry a part of a tensor.

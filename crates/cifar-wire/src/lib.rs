@@ -6,7 +6,8 @@
 //! [`service`] and [`tensor_routes`] let it be asked, and [`client`] asks; tensors go through `framing` and arrive
 //! in `tensor_memory`. [`transport`] sets both ends of a connection alike, and [`traffic`] counts its bytes. Before
 //! each request stands a [`doorkeeper`], who looks into the table of [`access`]; a client shows who it is
-//! with the [`channel`], and `claims` counts the requests that are under way. A worker
+//! with the [`channel`], `claims` counts the requests that are under way, and answers
+//! stay in memory as long as `unread` says. A worker
 //! on the server's host hands its gradients over in a [`gradient_slot`] instead.
 
 pub mod messages;
@@ -34,6 +35,8 @@ pub mod doorkeeper;
 pub mod channel;
 
 mod claims;
+
+mod unread;
 
 mod framing;
 

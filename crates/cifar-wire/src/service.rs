@@ -1,16 +1,15 @@
 //! A [`ParameterServer`] behind the generated service, which is a matter of messages only, and
 //! behind the [`TensorRoutes`] that go around it.
 
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::time::Duration;
 
+use cifar_guard::admission::Peer;
 use cifar_params::{Layout, Score};
 use cifar_sequence::GlobalStep;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
-use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Request, Response, Status as RpcStatus};
+use tonic::{Extensions, Request, Response, Status as RpcStatus};
 
 use crate::claims::{Claims, UnderWay, name_of};
 use crate::client::REQUEST_TIMEOUT;
@@ -26,6 +25,7 @@ use crate::pb::parameter_server_server::{
 use crate::server::ParameterServer;
 use crate::tensor_routes::TensorRoutes;
 use crate::transport::{MAX_ANSWER_BYTES, MAX_REQUEST_BYTES};
+use crate::unread::Unread;
 
 /// The tonic service of `server`, for the variables of `layout`.
 pub fn service<S: ParameterServer>(
@@ -55,26 +55,14 @@ struct Adapter<S> {
 /// Ledgers that are being followed at a time.
 const MAX_FOLLOWING: usize = 32;
 
+/// A long ledger is read at 50 MB a second at most, so that a run has the rest of the server's time.
+const PAUSE_BETWEEN_PARTS: Duration = Duration::from_millis(5);
+
 type Reply<T> = Result<Response<T>, RpcStatus>;
-
-/// The messages of a checkpoint, encoded one by one as the connection takes them.
-struct CheckpointMessages {
-    messages: std::vec::IntoIter<pb::GetCheckpointReply>,
-    /// Counted as long as there is something to send.
-    _under_way: Option<UnderWay<String>>,
-}
-
-impl Stream for CheckpointMessages {
-    type Item = Result<pb::GetCheckpointReply, RpcStatus>;
-
-    fn poll_next(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        Poll::Ready(self.get_mut().messages.next().map(Ok))
-    }
-}
 
 #[tonic::async_trait]
 impl<S: ParameterServer> GeneratedService for Adapter<S> {
-    type GetCheckpointStream = CheckpointMessages;
+    type GetCheckpointStream = Unread<pb::GetCheckpointReply>;
     type FollowStream = ReceiverStream<Result<pb::FollowReply, RpcStatus>>;
 
     async fn get_run(&self, _: Request<pb::GetRunRequest>) -> Reply<pb::GetRunReply> {
@@ -90,6 +78,7 @@ impl<S: ParameterServer> GeneratedService for Adapter<S> {
         self.check_release(&registration).map_err(refused)?;
         registration.name = name_of(&extensions, registration.name);
         let registered = self.server.register(registration).await?.map_err(refused)?;
+        note_worker(&extensions);
         Ok(Response::new(registered.into()))
     }
 
@@ -120,7 +109,7 @@ impl<S: ParameterServer> GeneratedService for Adapter<S> {
     }
 
     async fn heartbeat(&self, request: Request<pb::HeartbeatRequest>) -> Reply<pb::HeartbeatReply> {
-        let request = request.into_inner();
+        let (_, extensions, request) = request.into_parts();
         let registered = match request.follower {
             Some(follower) => {
                 let follower = FollowerId(follower);
@@ -129,7 +118,11 @@ impl<S: ParameterServer> GeneratedService for Adapter<S> {
             }
             None => {
                 let member = convert::member(request.member)?;
-                self.server.heartbeat(member).await?
+                let registered = self.server.heartbeat(member).await?;
+                if registered {
+                    note_worker(&extensions);
+                }
+                registered
             }
         };
         Ok(Response::new(pb::HeartbeatReply { registered }))
@@ -153,23 +146,26 @@ impl<S: ParameterServer> GeneratedService for Adapter<S> {
         let (_, extensions, request) = request.into_parts();
         let reply = self.server.checkpoint(request.into()).await?;
         let under_way = match &reply {
-            CheckpointReply::Checkpoint { .. } => self.claims.begin_answer(&extensions)?,
+            CheckpointReply::Checkpoint { file, .. } => {
+                self.claims.begin_checkpoint(&extensions, file.len())?
+            }
             CheckpointReply::Wait | CheckpointReply::Goodbye(_) => None,
         };
-        Ok(Response::new(CheckpointMessages {
-            messages: follower::checkpoint_messages(reply).into_iter(),
-            _under_way: under_way,
-        }))
+        let messages = follower::checkpoint_messages(reply);
+        Ok(Response::new(Unread::new(messages, under_way)))
     }
 
     async fn follow(&self, request: Request<pb::FollowRequest>) -> Reply<Self::FollowStream> {
-        let from = LedgerPosition::from(request.into_inner());
+        let (_, extensions, request) = request.into_parts();
+        let from = LedgerPosition::from(request);
+        let following = self.claims.begin_following(&extensions)?;
         let permit = Arc::clone(&self.following).try_acquire_owned();
         let permit = permit.map_err(|_| {
             RpcStatus::unavailable(format!("{MAX_FOLLOWING} follow the ledger already"))
         })?;
         let (parts, stream) = mpsc::channel(1);
-        tokio::spawn(send_ledger(Arc::clone(&self.server), from, parts, permit));
+        let counted = (permit, following);
+        tokio::spawn(send_ledger(Arc::clone(&self.server), from, parts, counted));
         Ok(Response::new(ReceiverStream::new(stream)))
     }
 
@@ -225,7 +221,7 @@ async fn send_ledger<S: ParameterServer>(
     server: Arc<S>,
     mut from: LedgerPosition,
     parts: mpsc::Sender<Result<pb::FollowReply, RpcStatus>>,
-    _permit: OwnedSemaphorePermit,
+    _counted: (OwnedSemaphorePermit, Option<UnderWay<String>>),
 ) {
     loop {
         let part = tokio::select! {
@@ -245,6 +241,14 @@ async fn send_ledger<S: ParameterServer>(
         if is_last || !matches!(sent, Ok(Ok(()))) {
             return;
         }
+        tokio::time::sleep(PAUSE_BETWEEN_PARTS).await;
+    }
+}
+
+/// The connection of a request is a worker's: it showed the secret of one, or was just told one.
+fn note_worker(extensions: &Extensions) {
+    if let Some(peer) = extensions.get::<Peer>() {
+        peer.is_a_workers();
     }
 }
 

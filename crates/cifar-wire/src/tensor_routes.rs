@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use cifar_params::{Layout, Values};
-use futures_util::{StreamExt, stream};
 use tonic::body::Body;
 use tonic::codegen::Service;
 use tonic::codegen::http::{Request, Response};
@@ -25,6 +24,7 @@ use crate::method::{self, PULL, PUSH};
 use crate::pb;
 use crate::server::ParameterServer;
 use crate::transport::MAX_REQUEST_BYTES;
+use crate::unread::Unread;
 
 /// A service that answers Pull and Push itself, and has `R` answer the other requests.
 #[derive(Debug)]
@@ -219,9 +219,9 @@ impl<S: ParameterServer> Tensors<S> {
 
 /// An answer of messages that are all there, and are encoded one by one as the connection takes them. It is under way
 /// as long as there is something to send.
-fn replies<M: Carrier>(messages: Vec<M>, under_way: Option<UnderWay<String>>) -> Response<Body> {
-    answer(stream::iter(messages).map(move |message| {
-        let _ = &under_way;
-        message
-    }))
+fn replies<M: Carrier + Send>(
+    messages: Vec<M>,
+    under_way: Option<UnderWay<String>>,
+) -> Response<Body> {
+    answer(Unread::new(messages, under_way))
 }

@@ -65,6 +65,7 @@ pub(crate) async fn may_look(
     match gate.check(peer.certificate(), authorization, PAGE) {
         Ok(()) => {
             peer.let_in();
+            peer.charge(1.0);
             next.run(request).await
         }
         Err(denied) if denied.is_unknown() && gate.demands_token() => {

@@ -488,6 +488,7 @@ async fn a_score_is_kept_once_and_one_that_is_none_of_this_run_is_refused() {
             "{refused:?}"
         );
     }
+    bench.service.checkpoint_saved(GlobalStep(0));
     for _ in 0..2 {
         let report = bench.service.report_score(follower, score(0, num_examples));
         assert_eq!(report.await, Ok(()));
@@ -510,25 +511,22 @@ async fn a_follower_gets_the_newest_checkpoint_and_then_hears_that_the_run_is_ov
             newer_than,
         })
     };
-    let saved = |training: &mut Training, _| training.checkpoint_saved(GlobalStep(0));
-    let (reply, ()) = tokio::join!(ask(None), async { bench.service.change(saved) });
+    let saved = async { bench.service.checkpoint_saved(GlobalStep(0)) };
+    let (reply, ()) = tokio::join!(ask(None), saved);
     let checkpoint = CheckpointReply::Checkpoint {
         global_step: GlobalStep(0),
         file: Bytes::from_static(b"a checkpoint"),
     };
     assert_eq!(reply, Ok(checkpoint));
 
-    let end = |training: &mut Training, now| {
-        training.stop();
-        training.saved(now);
-    };
     let everyone_told = || {
         bench
             .service
             .ask(|training, now| training.everyone_told(now))
     };
     let (reply, was_told) = tokio::join!(ask(Some(GlobalStep(0))), async {
-        bench.service.change(end);
+        bench.service.change(|training, _| training.stop());
+        bench.service.saved();
         everyone_told()
     });
     assert!(!was_told);

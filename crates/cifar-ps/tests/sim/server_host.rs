@@ -135,7 +135,7 @@ async fn supervise(shared: &Shared, service: &Service, train_dir: &TrainDir) -> 
                 }
                 save(service, train_dir)?;
                 service.end(goodbye)?;
-                service.change(|training, now| training.saved(now));
+                service.saved();
             }
             Phase::Closed(_) => {
                 if service.ask(|training, now| training.everyone_told(now)) {
