@@ -12,7 +12,8 @@
 //! ([`StateFile::begin`]), says in the slot's header what it is ([`StateFile::write`]) and then, as the
 //! last thing, writes the one number in the file's header that tells which slot is the newest
 //! ([`StateFile::flip`]). Whoever is killed before that has changed nothing. Two slots take turns; there
-//! are more where somebody still reads an old state, such as a checkpoint that is being written.
+//! are more where somebody still reads an old state, such as a checkpoint that is being written. Once that is
+//! over, those that were not needed for a while are cut off at the end of the file.
 //!
 //! Other processes may read along ([`StateReader`]). A slot carries its sequence number only while
 //! its data are whole: the number is taken away before the data are overwritten and
@@ -26,12 +27,15 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind};
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{Ordering, fence};
 
 use cifar_sequence::GlobalStep;
 use memmap2::MmapOptions;
+use rustix::fs::FallocateFlags;
+use rustix::io::Errno;
 use twox_hash::XxHash3_64;
 
 use crate::layout::Layout;
@@ -45,6 +49,9 @@ const VERSION: u64 = 3;
 
 /// One is written while the other is read.
 const MIN_SLOTS: usize = 2;
+
+/// Slots that were not needed by any of so many commits are given back. To take one again costs milliseconds.
+const COMMITS_OBSERVED: u32 = 128;
 
 /// Every part begins on a page, so that it can be mapped by itself.
 const PAGE: usize = 4096;
@@ -118,7 +125,34 @@ pub struct StateFile {
     path: PathBuf,
     places: Places,
     slots: Vec<Slot>,
+    demand: Demand,
     sequence: u64,
+}
+
+/// How many slots commits can do without.
+#[derive(Debug, Default)]
+struct Demand {
+    /// Free slots beyond the one that is needed, as each of the last commits began: the fewest.
+    least_excess: Option<usize>,
+    observed: u32,
+    /// Of so many slots it is known that they were not needed.
+    excess: usize,
+}
+
+impl Demand {
+    /// A state is begun, and `free` slots could hold it.
+    fn observe(&mut self, free: usize) {
+        let excess = free.saturating_sub(1);
+        let least = self.least_excess.map_or(excess, |least| least.min(excess));
+        self.least_excess = Some(least);
+        self.observed += 1;
+        if self.observed == COMMITS_OBSERVED {
+            *self = Demand {
+                excess: least,
+                ..Demand::default()
+            };
+        }
+    }
 }
 
 /// A slot of the file, as memory of this process.
@@ -226,6 +260,7 @@ impl StateFile {
                 path: path.to_owned(),
                 places,
                 slots: Vec::new(),
+                demand: Demand::default(),
                 sequence: 0,
             };
             for _ in 0..MIN_SLOTS {
@@ -334,6 +369,10 @@ impl StateFile {
 
     fn begin_slot(&mut self) -> io::Result<NextState> {
         let newest = self.sequence;
+        self.give_back();
+        let is_free = |slot: &&Slot| slot.may_be_overwritten(newest);
+        self.demand
+            .observe(self.slots.iter().filter(is_free).count());
         let slots = self.slots.iter().enumerate();
         // The oldest, so that readers have the longest time for the others.
         let oldest = slots
@@ -364,19 +403,39 @@ impl StateFile {
         })
     }
 
+    /// Cuts slots that are not needed off at the end of the file, as far as nobody reads them. A reader of
+    /// another process finds the end of the file there, and reads anew.
+    fn give_back(&mut self) {
+        let num_slots = self.slots.len();
+        while self.demand.excess > 0
+            && self.slots.len() > MIN_SLOTS
+            && let Some(_cut) = self
+                .slots
+                .pop_if(|slot| slot.may_be_overwritten(self.sequence))
+        {
+            self.demand.excess -= 1;
+        }
+        if self.slots.len() < num_slots {
+            // Nothing of this process is mapped there any more. Where the file cannot be cut, the room is
+            // used again when it is needed.
+            let _ = self.file.set_len(self.places.slot(self.slots.len()));
+        }
+    }
+
     /// Takes the room of a slot, all of it: not at some commit in the middle of the night.
     fn add_slot(&mut self) -> io::Result<usize> {
         let index = self.slots.len();
-        let (begin, bytes) = (self.places.slot(index), self.places.slot_bytes() as u64);
-        let flags = rustix::fs::FallocateFlags::empty();
-        rustix::fs::fallocate(&self.file, flags, begin, bytes)?;
+        let room = self.places.slot(index)..self.places.slot(index + 1);
+        take_room(&self.file, room, |file, begin, bytes| {
+            rustix::fs::fallocate(file, FallocateFlags::empty(), begin, bytes)
+        })?;
         let map = |offset| {
             let mut options = MmapOptions::new();
             options.offset(offset).len(self.places.part_bytes());
             #[expect(unsafe_code, reason = "a promise about the file")]
             // SAFETY: parts of slots do not overlap, and this one's room was just taken. The file is the
-            // run's own: its server, which alone may write to it, holds a lock on its folder, and puts
-            // another file in its place instead of cutting it.
+            // run's own: its server, which alone may write to it, holds a lock on its folder, puts another
+            // file in its place instead of changing it, and cuts off only what it has no mapping of.
             let mapping = unsafe { options.populate().map_mut(&self.file) }?;
             io::Result::Ok(Place::new(mapping))
         };
@@ -416,6 +475,33 @@ impl StateFile {
         self.sequence = next;
         Ok(())
     }
+}
+
+/// Takes room of the disk for a part of a file: with one call, `allocate`, where the file system has it.
+///
+/// ext3, NFS before 4.2, 9p and many file systems in user space do not. There zeros are written, which
+/// takes the room just as well.
+fn take_room(
+    file: &File,
+    room: Range<u64>,
+    allocate: impl FnOnce(&File, u64, u64) -> Result<(), Errno>,
+) -> io::Result<()> {
+    match allocate(file, room.start, room.end - room.start) {
+        Ok(()) => Ok(()),
+        Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => write_zeros(file, room),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn write_zeros(file: &File, room: Range<u64>) -> io::Result<()> {
+    let piece = vec![0; 1 << 16];
+    let mut begin = room.start;
+    while begin < room.end {
+        let bytes = piece.len().min((room.end - begin) as usize);
+        file.write_all_at(&piece[..bytes], begin)?;
+        begin += bytes as u64;
+    }
+    Ok(())
 }
 
 /// The newest state that is whole. After a power cut the one before may be where the newest is not.
@@ -528,6 +614,20 @@ impl StateReader {
         between: impl FnOnce(),
     ) -> io::Result<Copied> {
         assert_eq!(variables.len(), self.places.num_values, "of this layout");
+        match self.copy_from_slot(sequence, digest, variables, between) {
+            // The slot was cut off meanwhile.
+            Err(error) if error.kind() == ErrorKind::UnexpectedEof => Ok(Copied::Overtaken),
+            result => result,
+        }
+    }
+
+    fn copy_from_slot(
+        &self,
+        sequence: u64,
+        digest: StateDigest,
+        variables: &mut Values,
+        between: impl FnOnce(),
+    ) -> io::Result<Copied> {
         let Some(slot) = self.slot_of(sequence, digest)? else {
             return Ok(Copied::Overtaken);
         };
@@ -667,6 +767,9 @@ fn parse_slot_header(header: &[u8]) -> Option<(GlobalStep, StateDigest, &[u8])> 
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+    use std::os::unix::fs::MetadataExt;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -750,6 +853,94 @@ mod tests {
             );
         }
         assert_eq!(file.slots.len(), 3);
+    }
+
+    #[test]
+    fn slots_that_are_not_needed_any_more_are_given_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state");
+        let mut file = StateFile::create(&path, &layout(), 100, &stored(0)).unwrap();
+        let bytes = || fs::metadata(&path).unwrap().len();
+        let at_first = bytes();
+        let mut step = 0;
+        let mut commit_next = |file: &mut StateFile| {
+            step += 1;
+            commit(file, step)
+        };
+        let kept: Vec<_> = (0..20).map(|_| commit_next(&mut file)).collect();
+        let reader = StateReader::open(&path, &layout()).unwrap();
+        assert_eq!(file.slots.len(), 20);
+        for _ in 0..2 * COMMITS_OBSERVED {
+            commit_next(&mut file);
+        }
+        assert_eq!(file.slots.len(), 22, "nothing is free");
+        // One that is still read keeps those before it.
+        let last_read = kept.into_iter().nth(9);
+        for _ in 0..2 * COMMITS_OBSERVED {
+            commit_next(&mut file);
+        }
+        assert_eq!(file.slots.len(), 10);
+        drop(last_read);
+        for _ in 0..2 * COMMITS_OBSERVED {
+            commit_next(&mut file);
+        }
+        assert_eq!(bytes(), at_first);
+        assert_eq!(open(&path).unwrap(), stored(step));
+        assert_eq!(
+            read(&reader, file.sequence(), step),
+            Some(variables_of(step))
+        );
+    }
+
+    /// A third slot that is in use from time to time is not made anew each time.
+    #[test]
+    fn a_slot_that_is_needed_now_and_then_stays() {
+        let mut demand = Demand::default();
+        for commit in 0..10 * COMMITS_OBSERVED {
+            let free = if commit % (COMMITS_OBSERVED / 2) == 0 {
+                1
+            } else {
+                2
+            };
+            demand.observe(free);
+            assert_eq!(demand.excess, 0);
+        }
+    }
+
+    #[test]
+    fn a_reader_whose_slot_is_cut_off_reads_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state");
+        let mut file = StateFile::create(&path, &layout(), 100, &stored(0)).unwrap();
+        let kept = [1, 2, 3].map(|step| commit(&mut file, step));
+        let reader = StateReader::open(&path, &layout()).unwrap();
+        let sequence = file.sequence();
+        drop(kept);
+        commit(&mut file, 4);
+        let mut variables = Values::zeros(1500);
+        let cut_off = || {
+            file.demand.excess = 1;
+            file.give_back();
+            assert_eq!(file.slots.len(), 2);
+        };
+        let copied = reader.copy_variables(sequence, stored(3).digest, &mut variables, cut_off);
+        assert_eq!(copied.unwrap(), Copied::Overtaken);
+    }
+
+    #[test]
+    fn where_a_file_system_cannot_allocate_zeros_are_written() {
+        for lack in [Errno::OPNOTSUPP, Errno::NOSYS, Errno::INVAL] {
+            let mut file = tempfile::tempfile().unwrap();
+            file.write_all(&[7; 100]).unwrap();
+            take_room(&file, 100..200_000, |_, _, _| Err(lack)).unwrap();
+            let metadata = file.metadata().unwrap();
+            assert_eq!(metadata.len(), 200_000, "{lack}");
+            assert!(metadata.blocks() * 512 >= 196_608, "it has no holes");
+        }
+        let file = tempfile::tempfile().unwrap();
+        let full = take_room(&file, 0..100, |_, _, _| Err(Errno::NOSPC)).unwrap_err();
+        assert_eq!(full.kind(), ErrorKind::StorageFull);
+        assert_eq!(file.metadata().unwrap().len(), 0);
     }
 
     #[test]
