@@ -1,4 +1,4 @@
-//! A full disk.
+//! Disks that are full, and file systems that lack something.
 
 use std::path::Path;
 use std::process::Command;
@@ -6,26 +6,34 @@ use std::process::Command;
 use cifar_cli::exit::Exit;
 use tempfile::TempDir;
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, undisturbed};
 use crate::files::names_in;
-use crate::program::skip;
+use crate::program::{Program, SERVER, command, skip};
 
 /// Room for the state file of 17.2 MB and one checkpoint of 8.5 MB, not for two.
-const SIZE: &str = "size=30m";
+const SMALL: [&str; 4] = ["-t", "tmpfs", "-o", "size=30m"];
+/// Room for nothing of that size.
+const TINY: [&str; 4] = ["-t", "tmpfs", "-o", "size=14m"];
+/// Has no `fallocate`, as ext3, 9p and many file systems in user space.
+const UNABLE_TO_ALLOCATE: [&str; 2] = ["-t", "ramfs"];
 
-/// A small file system in memory. Dropped, it is gone.
-struct SmallDisk(TempDir);
+/// A file system in memory. Dropped, it is gone.
+struct Disk(TempDir);
 
-impl SmallDisk {
+impl Disk {
     /// `None` where this user may not mount file systems.
-    fn mount() -> Option<Self> {
+    fn mount(kind: &[&str]) -> Option<Self> {
         let folder = tempfile::tempdir().expect("there is room for a temporary folder");
         let mounted = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", SIZE, "tmpfs"])
+            .args(kind)
+            .arg("none")
             .arg(folder.path())
             .output()
             .is_ok_and(|output| output.status.success());
-        mounted.then_some(SmallDisk(folder))
+        if !mounted {
+            skip("DISK", "this user may not mount a file system");
+        }
+        mounted.then_some(Disk(folder))
     }
 
     fn path(&self) -> &Path {
@@ -33,7 +41,7 @@ impl SmallDisk {
     }
 }
 
-impl Drop for SmallDisk {
+impl Drop for Disk {
     fn drop(&mut self) {
         // Even while a file is open; what fails here shows as a mount that stays.
         let _ = Command::new("umount").arg("-l").arg(self.path()).status();
@@ -42,8 +50,7 @@ impl Drop for SmallDisk {
 
 #[test]
 fn a_full_disk_ends_the_server_and_spares_the_checkpoint_before() {
-    let Some(disk) = SmallDisk::mount() else {
-        skip("DISK", "this user may not mount a small file system");
+    let Some(disk) = Disk::mount(&SMALL) else {
         return;
     };
     let train_dir = disk.path().join("run");
@@ -60,4 +67,29 @@ fn a_full_disk_ends_the_server_and_spares_the_checkpoint_before() {
         [".lock", "ledger", "model.ckpt-0.safetensors", "state"]
     );
     cluster.load(0);
+}
+
+#[test]
+fn a_file_system_that_cannot_allocate_holds_a_run() {
+    let Some(disk) = Disk::mount(&UNABLE_TO_ALLOCATE) else {
+        return;
+    };
+    let mut cluster = Cluster::builder().train_dir(disk.path()).start();
+    assert_eq!(cluster.finish(), undisturbed());
+}
+
+#[test]
+fn a_server_that_cannot_open_its_run_does_not_say_that_it_listens() {
+    let Some(disk) = Disk::mount(&TINY) else {
+        return;
+    };
+    let mut server = Program::start(
+        command(SERVER)
+            .args(["--listen", "127.0.0.1:0", "--train-dir"])
+            .arg(disk.path()),
+    );
+    assert_eq!(server.wait(), Exit::Disk);
+    server.assert_said("state: No space left on device");
+    assert_eq!(server.stdout(), "");
+    assert!(!disk.path().join("server").exists());
 }

@@ -222,6 +222,7 @@ async fn train(
     calendar: Calendar,
 ) -> Result<Exit, Failure> {
     let leave = signals::asked_to_leave()?;
+    let (state_file, ledger, calendar) = open_files(&train_dir, &layout, &start, calendar)?;
     let bound = listeners.workers.local_addr().context(NO_ADDRESS)?;
     let for_clients = address_for_clients(&args.listen, bound);
     let server_file = ServerFile::write(train_dir.path(), &for_clients)
@@ -250,7 +251,6 @@ async fn train(
         audit_fraction: args.audit_fraction,
         summary_steps: args.summary_steps,
     };
-    let (state_file, ledger, calendar) = open_files(&train_dir, &layout, &start, calendar)?;
     let summary_writer = || {
         let (layout, global_step) = (Arc::clone(&layout), start.state.global_step);
         SummaryWriter::start(train_dir.path(), layout, calendar, global_step)
