@@ -1,6 +1,5 @@
 //! What happens to a run that is worth telling people, or worth keeping in its ledger.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cifar_ledger::record::Dropped;
@@ -8,7 +7,6 @@ use cifar_sequence::{GlobalStep, TowerStep};
 use cifar_wire::messages::{TowerSummary, WorkerId};
 
 use crate::summaries::UpdateSummary;
-use crate::training::Snapshot;
 
 /// A worker, for people.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -105,8 +103,6 @@ pub enum Event {
         /// Mean time of the last steps.
         step_time: Duration,
     },
-    /// The state should be saved.
-    CheckpointDue(Arc<Snapshot>),
     /// This update should be summarised for people to look at.
     SummaryDue(Box<UpdateSummary>),
     /// The worker of a tower step said what it alone knows.
@@ -126,4 +122,84 @@ pub enum Event {
         /// Its total loss.
         loss: f32,
     },
+}
+
+impl Event {
+    /// Whether it holds gradients, images or a state.
+    fn is_large(&self) -> bool {
+        matches!(self, Event::SummaryDue(_) | Event::TowerSummarised { .. })
+    }
+}
+
+/// Events that wait to be told of.
+const MAX_WAITING: usize = 1024;
+
+/// Of these, those that are large.
+const MAX_LARGE: usize = 2;
+
+/// Events on their way to people. Telling may stand still, where nobody reads a log: the queue has an end,
+/// and what finds no room in it stands in the ledger, where it belongs into one.
+#[derive(Debug, Default)]
+pub struct EventQueue {
+    waiting: Vec<Event>,
+    left_out: u64,
+}
+
+impl EventQueue {
+    /// Adds an event, if there is room for it.
+    pub fn push(&mut self, event: Event) {
+        let num_large = || self.waiting.iter().filter(|event| event.is_large()).count();
+        let has_room =
+            self.waiting.len() < MAX_WAITING && (!event.is_large() || num_large() < MAX_LARGE);
+        if has_room {
+            self.waiting.push(event);
+        } else {
+            self.left_out += 1;
+        }
+    }
+
+    /// What waits, and how many events found no room since the last call.
+    pub fn take(&mut self) -> (Vec<Event>, u64) {
+        let EventQueue { waiting, left_out } = std::mem::take(self);
+        (waiting, left_out)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use cifar_events::Histogram;
+    use cifar_wire::messages::Activations;
+
+    use super::*;
+    use crate::training::fixtures::some_time;
+
+    #[test]
+    fn events_that_nobody_takes_do_not_pile_up() {
+        let summary = TowerSummary {
+            summary_step: GlobalStep(0),
+            activations: [(); 5].map(|()| Activations {
+                histogram: Histogram::of(&[1.0]),
+                sparsity: 0.5,
+            }),
+            images: Vec::new(),
+        };
+        let mut queue = EventQueue::default();
+        for _ in 0..10 {
+            queue.push(Event::TowerSummarised {
+                at: some_time(),
+                summary: Box::new(summary.clone()),
+            });
+        }
+        let after = Duration::from_secs(1);
+        for _ in 0..2 * MAX_WAITING {
+            queue.push(Event::GoesOn { after });
+        }
+        let (waiting, left_out) = queue.take();
+        assert_eq!(waiting.len(), MAX_WAITING);
+        let large = waiting.iter().filter(|event| event.is_large());
+        assert_eq!(large.count(), MAX_LARGE);
+        assert_eq!(left_out as usize, 10 + MAX_WAITING);
+        let (waiting, left_out) = queue.take();
+        assert!(waiting.is_empty() && left_out == 0);
+    }
 }

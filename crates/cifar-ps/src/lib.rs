@@ -5,7 +5,7 @@
 //! [`pace`], [`patience`], [`scrutiny`], [`serials`] and [`aggregator`] know who works on what, how
 //! fast, what to believe and what has come in, and [`followers`] who looks on; [`loss_averages`] and
 //! [`summaries`] are what people look at; [`training`] puts them together, answers every request,
-//! tells of every [`event`] and makes each [`update`] of the [`gradient`]s. None of them reads a clock,
+//! tells of every [`event`], says what [`saves`] are to be made, and makes each [`update`] of the [`gradient`]s. None of them reads a clock,
 //! takes a lock or waits.
 //!
 //! Around them is a thin shell: [`service`] answers the wire and looks into [`shared_memory`] and
@@ -43,6 +43,8 @@ pub mod summaries;
 pub mod followers;
 
 pub mod event;
+
+pub mod saves;
 
 pub mod update;
 

@@ -257,7 +257,6 @@ async fn train(
     };
     let keeper = Keeper {
         interval: args.checkpoint_secs,
-        saved_step: start.saved_step,
         summary_writer: (args.summary_steps > 0).then(summary_writer).transpose()?,
         train_dir: Arc::clone(&train_dir),
         layout: Arc::clone(&layout),

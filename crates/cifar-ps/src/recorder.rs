@@ -191,7 +191,6 @@ fn record_of(event: &Event) -> Option<Record> {
         Event::GoesOn { .. }
         | Event::Stalled { .. }
         | Event::Committed { .. }
-        | Event::CheckpointDue(_)
         | Event::SummaryDue(_)
         | Event::TowerSummarised { .. }
         | Event::Diverged { .. } => return None,

@@ -1,5 +1,6 @@
 //! Runs the server until the run is over: answers, ticks, logs, saves.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use cifar_guard::admission::{PortTls, admit};
 use cifar_guard::door::Capacity;
 use cifar_guard::gate::Gate;
 use cifar_params::Layout;
+use cifar_params::checkpoint::CheckpointError;
 use cifar_sequence::GlobalStep;
 use cifar_wire::doorkeeper::Doorkeeper;
 use cifar_wire::messages::{Goodbye, Order};
@@ -16,7 +18,7 @@ use cifar_wire::traffic::{Traffic, counted};
 use cifar_wire::transport::server_builder;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinError, JoinHandle};
 use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic_health::ServingStatus;
@@ -28,13 +30,16 @@ use crate::service::{Commission, Service};
 use crate::step_log::StepLog;
 use crate::summary_writer::{Ended, Part, SummaryWriter};
 use crate::train_dir::TrainDir;
-use crate::training::{Phase, Snapshot};
+use crate::training::Phase;
 
 /// How often leases and intervals are looked at.
 const TICK: Duration = Duration::from_millis(250);
 
 /// How long the last answers may take to reach the workers once the run is over.
 const DRAIN: Duration = Duration::from_secs(5);
+
+/// Orders whose givers wait at a time; more wait to be taken.
+const MAX_ORDERS: usize = 16;
 
 /// Probes come by themselves, one by one.
 const HEALTH_CAPACITY: Capacity = Capacity {
@@ -52,8 +57,6 @@ pub struct Keeper {
     pub layout: Arc<Layout>,
     /// A checkpoint is written after this long without one.
     pub interval: Duration,
-    /// The step of the newest checkpoint, if there is one.
-    pub saved_step: Option<GlobalStep>,
     /// Writes what people look at; `None` if nobody wants to, or it cannot be written.
     pub summary_writer: Option<SummaryWriter>,
 }
@@ -97,9 +100,10 @@ pub async fn serve(
         service,
         keeper,
         step_log,
+        saving: None,
         saved_at: Instant::now(),
         health,
-        commissions: Vec::new(),
+        given: Vec::new(),
     };
     let result = supervisor.run(leave).await;
     let _ = drain.send(());
@@ -151,21 +155,41 @@ async fn answer(
     (reporter, answering)
 }
 
-/// Whether an order ends the server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum IsToLeave {
-    Yes,
-    No,
+/// A checkpoint that is being written, on a thread of its own.
+type Saving = JoinHandle<Result<Saved, CheckpointError>>;
+
+/// A checkpoint that was written.
+struct Saved {
+    global_step: GlobalStep,
+    path: PathBuf,
 }
 
+/// What becomes of `saving`; with nothing being saved, nothing ever.
+async fn saved(saving: &mut Option<Saving>) -> Result<Result<Saved, CheckpointError>, JoinError> {
+    match saving {
+        Some(saving) => saving.await,
+        None => std::future::pending().await,
+    }
+}
+
+/// An order that is carried out, and whose giver waits.
+struct Given {
+    commission: Commission,
+    /// The newest when it came: a checkpoint is answered with once this state, or a newer one, is saved.
+    global_step: GlobalStep,
+}
+
+/// Nothing in its loop waits for a disk, so that whatever happens is looked at as it happens.
 struct Supervisor {
     service: Arc<Service>,
     keeper: Keeper,
     step_log: StepLog,
+    saving: Option<Saving>,
+    /// When the last checkpoint was begun.
     saved_at: Instant,
     health: HealthReporter,
-    /// Orders to leave, whose givers wait for the last checkpoint.
-    commissions: Vec<Commission>,
+    /// Whose givers wait: for a checkpoint, or for the last one.
+    given: Vec<Given>,
 }
 
 impl Supervisor {
@@ -185,36 +209,42 @@ impl Supervisor {
                     self.say_that_it_leaves().await;
                     self.service.change(|training, _| training.stop());
                 }
-                Some(commission) = orders.recv() => {
+                Some(commission) = orders.recv(), if self.given.len() < MAX_ORDERS => {
                     info!(order = ?commission.order, "somebody gives an order");
-                    if self.carry_out(commission).await? == IsToLeave::Yes {
+                    if commission.order != Order::SaveCheckpoint {
                         asked_to_leave.get_or_insert(Exit::Terminated);
                     }
+                    self.carry_out(commission).await;
                 }
+                result = saved(&mut self.saving) => self.keep_saved(result)?,
                 _ = changes.recv() => {}
                 _ = ticks.tick() => self.service.change(|training, now| training.tick(now)),
             }
             if let Some(error) = self.service.take_failure() {
                 return Err(Failure::new(Exit::Disk, error));
             }
-            self.handle_events().await?;
-            self.save_after_interval().await?;
+            self.handle_events();
+            self.want_after_interval();
             match self.service.ask(|training, _| training.phase()) {
                 Phase::Training => {}
-                Phase::Closing(goodbye) => self.close(goodbye).await?,
+                Phase::Closing(goodbye) => self.close(goodbye)?,
                 Phase::Closed(goodbye) => {
-                    let told = self
-                        .service
-                        .ask(|training, now| training.everyone_told(now));
-                    if let Some(exit) = asked_to_leave.or_else(|| told.then(|| exit_of(goodbye))) {
+                    let (told, is_saving) = self.service.ask(|training, now| {
+                        (training.everyone_told(now), !training.saves().is_idle())
+                    });
+                    if !is_saving
+                        && let Some(exit) =
+                            asked_to_leave.or_else(|| told.then(|| exit_of(goodbye)))
+                    {
                         return Ok(exit);
                     }
                 }
             }
+            self.begin_save();
         }
     }
 
-    async fn handle_events(&mut self) -> Result<(), Failure> {
+    fn handle_events(&mut self) {
         for event in self.service.take_events() {
             match event {
                 Event::Joined {
@@ -294,7 +324,6 @@ impl Supervisor {
                 } => {
                     self.step_log.committed(global_step, loss, step_time);
                 }
-                Event::CheckpointDue(snapshot) => self.save(snapshot).await?,
                 Event::SummaryDue(update) => self.summarize(Part::Update(update)),
                 Event::TowerSummarised { at, summary } => {
                     self.summarize(Part::Tower(at, summary));
@@ -309,7 +338,6 @@ impl Supervisor {
                 }
             }
         }
-        Ok(())
     }
 
     fn summarize(&mut self, part: Part) {
@@ -322,50 +350,64 @@ impl Supervisor {
         }
     }
 
-    async fn save_after_interval(&mut self) -> Result<(), Failure> {
-        if self.saved_at.elapsed() < self.keeper.interval {
-            return Ok(());
+    fn want_after_interval(&mut self) {
+        if self.saved_at.elapsed() >= self.keeper.interval && self.saving.is_none() {
+            self.saved_at = Instant::now();
+            self.service.ask(|training, _| training.want_checkpoint());
         }
-        let snapshot = self.service.ask(|training, _| training.snapshot());
-        self.save(snapshot).await
     }
 
-    async fn close(&mut self, goodbye: Goodbye) -> Result<(), Failure> {
-        // A state from which training diverges would only take the place of a good one.
-        if goodbye != Goodbye::Diverged {
-            let snapshot = self.service.ask(|training, _| training.snapshot());
-            self.save(snapshot).await?;
-        }
-        self.service.end(goodbye).or_exit(Exit::Disk)?;
-        self.service.saved();
-        let global_step = self.saved_step();
-        for commission in self.commissions.drain(..) {
-            // Whoever gave the order may have gone.
-            let _ = commission.done.send(global_step);
+    /// Has the last state saved, and tells the workers once it is.
+    fn close(&mut self, goodbye: Goodbye) -> Result<(), Failure> {
+        let is_saved = self.service.ask(|training, _| {
+            // A state from which training diverges would only take the place of a good one.
+            if goodbye != Goodbye::Diverged {
+                training.want_checkpoint();
+            }
+            training.saves().is_idle()
+        });
+        if is_saved {
+            self.service.end(goodbye).or_exit(Exit::Disk)?;
+            self.service.saved();
+            self.answer_orders(|_| true);
         }
         Ok(())
     }
 
-    fn saved_step(&self) -> GlobalStep {
-        self.keeper.saved_step.unwrap_or(GlobalStep(0))
-    }
-
-    async fn carry_out(&mut self, commission: Commission) -> Result<IsToLeave, Failure> {
+    async fn carry_out(&mut self, commission: Commission) {
         if commission.order != Order::SaveCheckpoint {
             self.say_that_it_leaves().await;
         }
-        match commission.order {
-            Order::SaveCheckpoint => {
-                let snapshot = self.service.ask(|training, _| training.snapshot());
-                self.save(snapshot).await?;
-                let _ = commission.done.send(self.saved_step());
-                return Ok(IsToLeave::No);
+        let order = commission.order;
+        let global_step = self.service.change(|training, now| {
+            match order {
+                Order::SaveCheckpoint => training.want_checkpoint(),
+                Order::Drain => training.drain(now),
+                Order::Stop => training.stop(),
             }
-            Order::Drain => self.service.change(|training, now| training.drain(now)),
-            Order::Stop => self.service.change(|training, _| training.stop()),
+            training.snapshot().state.global_step
+        });
+        self.given.push(Given {
+            commission,
+            global_step,
+        });
+        self.answer_saved();
+    }
+
+    /// Answers the orders whose checkpoint is written.
+    fn answer_saved(&mut self) {
+        let saved = self.service.ask(|training, _| training.saves().saved());
+        self.answer_orders(|given| {
+            given.commission.order == Order::SaveCheckpoint && Some(given.global_step) <= saved
+        });
+    }
+
+    fn answer_orders(&mut self, is_done: impl Fn(&Given) -> bool) {
+        let saved = self.service.ask(|training, _| training.saves().saved());
+        for Given { commission, .. } in self.given.extract_if(.., |given| is_done(given)) {
+            // Whoever gave the order may have gone.
+            let _ = commission.done.send(saved.unwrap_or(GlobalStep(0)));
         }
-        self.commissions.push(commission);
-        Ok(IsToLeave::Yes)
     }
 
     /// Before the last checkpoint is written: whoever sends workers here is to send no more.
@@ -375,38 +417,48 @@ impl Supervisor {
             .await;
     }
 
-    async fn save(&mut self, snapshot: Arc<Snapshot>) -> Result<(), Failure> {
-        let global_step = snapshot.state.global_step;
-        self.saved_at = Instant::now();
-        // The newest may have been saved before those that were due meanwhile, as the run ended: a
-        // follower that hears of an older one would take the run for over without its last.
-        if self.keeper.saved_step >= Some(global_step) {
-            return Ok(());
+    /// Begins to write the checkpoint that comes next, if one does.
+    fn begin_save(&mut self) {
+        let next = self.service.ask(|training, _| {
+            let snapshot = training.saves().begin()?;
+            let left_out = training.saves().take_left_out();
+            Some((snapshot, left_out, training.run().clone()))
+        });
+        let Some((snapshot, left_out, run)) = next else {
+            return;
+        };
+        if left_out > 0 {
+            warn!(
+                left_out,
+                "checkpoints are due faster than the disk takes them: saves the newest, leaves out those before"
+            );
         }
-        let run = self.service.ask(|training, _| training.run().clone());
+        self.saved_at = Instant::now();
         let (train_dir, layout) = (
             Arc::clone(&self.keeper.train_dir),
             Arc::clone(&self.keeper.layout),
         );
-        let mut saving =
-            tokio::task::spawn_blocking(move || train_dir.save(&layout, &snapshot.state, &run));
-        let mut ticks = tokio::time::interval(TICK);
-        let saved = loop {
-            tokio::select! {
-                saved = &mut saving => break saved,
-                // However long the disk takes, leases and patience go on.
-                _ = ticks.tick() => self.service.change(|training, now| training.tick(now)),
-            }
-        };
-        let saved = saved.map_err(|error| anyhow!("saving a checkpoint failed: {error}"))?;
-        let path = saved
+        self.saving = Some(tokio::task::spawn_blocking(move || {
+            let path = train_dir.save(&layout, &snapshot.state, &run)?;
+            let global_step = snapshot.state.global_step;
+            Ok(Saved { global_step, path })
+        }));
+    }
+
+    fn keep_saved(
+        &mut self,
+        result: Result<Result<Saved, CheckpointError>, JoinError>,
+    ) -> Result<(), Failure> {
+        self.saving = None;
+        let saved = result.map_err(|error| anyhow!("saving a checkpoint failed: {error}"))?;
+        let Saved { global_step, path } = saved
             .context("cannot save a checkpoint, and goes no further")
             .or_exit(Exit::Disk)?;
         info!(global_step = global_step.0, path = %path.display(), "checkpoint is written");
         let kept = self.service.checkpoint_is_written(global_step);
         kept.or_exit(Exit::Disk)?;
-        self.keeper.saved_step = Some(global_step);
         self.service.checkpoint_saved(global_step);
+        self.answer_saved();
         Ok(())
     }
 }
@@ -432,7 +484,140 @@ fn reason_of_divergence(loss: f32) -> String {
 
 #[cfg(test)]
 mod tests {
+    use cifar_cli::logging::LogFormat;
+    use cifar_params::TrainingState;
+    use tempfile::TempDir;
+
     use super::*;
+    use crate::args::RunArgs;
+    use crate::commit_path::CommitPath;
+    use crate::follower_files::FollowerFiles;
+    use crate::recorder::{Calendar, Recorder};
+    use crate::start::{open_files, resume_or_begin};
+    use crate::training::fixtures::some_time;
+    use crate::training::{Limits, Snapshot, Training, initial_state};
+
+    fn limits() -> Limits {
+        Limits {
+            max_steps: GlobalStep(10),
+            checkpoint_steps: 100,
+            worker_lease: Duration::from_secs(10),
+            mixed: false,
+            min_workers: 1,
+            stall_timeout: Duration::from_secs(60),
+            audit_fraction: 0.0,
+            summary_steps: 0,
+        }
+    }
+
+    /// The supervisor of a new run, whose first checkpoint is written.
+    fn supervisor(folder: &TempDir) -> Supervisor {
+        let layout = Arc::new(Layout::cifar10());
+        let train_dir = TrainDir::open(folder.path(), 2, false).unwrap();
+        let start = resume_or_begin(&RunArgs::default(), &train_dir, &layout).unwrap();
+        let calendar = Calendar {
+            moment: some_time(),
+            since_1970: Duration::ZERO,
+        };
+        let (state_file, ledger, calendar) =
+            open_files(&train_dir, &layout, &start, calendar).unwrap();
+        let mut training = Training::new(
+            Instant::now().into_std(),
+            start.run.clone(),
+            limits(),
+            start.state,
+            start.applied,
+        );
+        training.checkpoint_saved(GlobalStep(0));
+        let service = Service::new(
+            training,
+            CommitPath::new(state_file, Recorder::new(ledger, calendar)),
+            &layout,
+            Box::new(|_, _| {}),
+            FollowerFiles::new(folder.path(), calendar),
+        );
+        Supervisor {
+            service: Arc::new(service),
+            keeper: Keeper {
+                train_dir: Arc::new(train_dir),
+                layout,
+                interval: Duration::from_secs(600),
+                summary_writer: None,
+            },
+            step_log: StepLog::new(1, LogFormat::Text, &start.run),
+            saving: None,
+            saved_at: Instant::now(),
+            health: tonic_health::server::health_reporter().0,
+            given: Vec::new(),
+        }
+    }
+
+    /// Has a checkpoint be written for as long as the receiver is not told that it is on the disk.
+    fn save_slowly(supervisor: &mut Supervisor) -> oneshot::Sender<()> {
+        let (written, is_written) = oneshot::channel();
+        let state = Snapshot::new(initial_state(&supervisor.keeper.layout, 1)).state;
+        let next = Snapshot::new(TrainingState {
+            global_step: GlobalStep(1),
+            ..state
+        });
+        supervisor.service.ask(|training, _| {
+            training.saves().want(Arc::new(next));
+            training.saves().begin()
+        });
+        supervisor.saving = Some(tokio::spawn(async {
+            let _ = is_written.await;
+            Ok(Saved {
+                global_step: GlobalStep(1),
+                path: PathBuf::new(),
+            })
+        }));
+        written
+    }
+
+    #[tokio::test]
+    async fn a_signal_is_heard_while_a_checkpoint_is_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut supervisor = supervisor(&folder);
+        let written = save_slowly(&mut supervisor);
+        let service = Arc::clone(&supervisor.service);
+        let heard = async {
+            let mut changes = service.changes();
+            while service.ask(|training, _| training.phase()) != Phase::Closing(Goodbye::Stopping) {
+                changes.recv().await.unwrap();
+            }
+            written.send(()).unwrap();
+        };
+        let run = supervisor.run(async { Exit::Terminated });
+        let both = async { tokio::join!(run, heard).0 };
+        let exit = tokio::time::timeout(Duration::from_secs(60), both).await;
+        assert_eq!(exit.unwrap().unwrap(), Exit::Terminated);
+    }
+
+    #[tokio::test]
+    async fn an_order_for_a_checkpoint_is_answered_by_the_first_of_its_step_or_a_later_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut supervisor = supervisor(&folder);
+        let written = save_slowly(&mut supervisor);
+        let mut answers = Vec::new();
+        for global_step in [0, 1, 2] {
+            let (done, answer) = oneshot::channel();
+            let order = Order::SaveCheckpoint;
+            supervisor.given.push(Given {
+                commission: Commission { order, done },
+                global_step: GlobalStep(global_step),
+            });
+            answers.push(answer);
+        }
+        supervisor.answer_saved();
+        assert_eq!(answers[0].try_recv(), Ok(GlobalStep(0)));
+        assert!(answers[1].try_recv().is_err());
+        written.send(()).unwrap();
+        let result = saved(&mut supervisor.saving).await;
+        supervisor.keep_saved(result).unwrap();
+        assert_eq!(answers[1].try_recv(), Ok(GlobalStep(1)));
+        assert!(answers[2].try_recv().is_err());
+        assert_eq!(supervisor.given.len(), 1);
+    }
 
     #[test]
     fn a_model_that_diverged_with_a_finite_loss_is_not_said_to_have_none() {

@@ -21,7 +21,7 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 use tracing::{debug, error, info, warn};
 
 use crate::commit_path::{AtPoint, CommitPart, CommitPath, CommitPoint, KeepError};
-use crate::event::Event;
+use crate::event::{Event, EventQueue};
 use crate::follower_files::{FollowerFiles, Kept};
 use crate::gradient::Gradient;
 use crate::shared_memory::SharedMemory;
@@ -66,7 +66,7 @@ struct Guarded {
     training: Training,
     commit_path: CommitPath,
     shared_memory: SharedMemory,
-    events: Vec<Event>,
+    events: EventQueue,
     failure: Option<KeepError>,
     /// Something could not be kept: nothing more is given out or taken.
     has_failed: bool,
@@ -86,7 +86,9 @@ impl Guarded {
         if let Err(error) = self.commit_path.happened(now(), &events) {
             self.fail(error);
         }
-        self.events.extend(events);
+        for event in events {
+            self.events.push(event);
+        }
     }
 
     fn fail(&mut self, error: KeepError) {
@@ -123,7 +125,7 @@ impl Service {
             training,
             commit_path,
             shared_memory: SharedMemory::new(layout.num_values()),
-            events: Vec::new(),
+            events: EventQueue::default(),
             failure: None,
             has_failed: false,
             answered: None,
@@ -153,7 +155,14 @@ impl Service {
 
     /// What happened since the last call.
     pub fn take_events(&self) -> Vec<Event> {
-        std::mem::take(&mut self.lock().events)
+        let (events, left_out) = self.lock().events.take();
+        if left_out > 0 {
+            warn!(
+                left_out,
+                "some of what happened is not told: it came faster than it could be"
+            );
+        }
+        events
     }
 
     /// Keeps in the ledger that a checkpoint was written.

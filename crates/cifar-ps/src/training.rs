@@ -33,6 +33,7 @@ use crate::loss_averages::LossAverages;
 use crate::membership::{Members, Worker};
 use crate::pace::Pace;
 use crate::patience::{Passed, Patience};
+use crate::saves::Saves;
 use crate::schedule::LearningRateSchedule;
 use crate::scrutiny::{Answer, Norms, Questions};
 use crate::serials::AppliedSerials;
@@ -138,8 +139,7 @@ pub struct Training {
     drain_until: Option<Instant>,
     members: Members,
     followers: Followers,
-    /// Step of the newest checkpoint, if there is one.
-    saved_step: Option<GlobalStep>,
+    saves: Saves,
     towers: Assignments,
     questions: Questions,
     norms: Norms,
@@ -198,7 +198,7 @@ impl Training {
             drain_until: None,
             members: Members::new(limits.worker_lease),
             followers: Followers::default(),
-            saved_step: None,
+            saves: Saves::default(),
             towers: Assignments::default(),
             questions: Questions::default(),
             norms: Norms::default(),
@@ -611,7 +611,7 @@ impl Training {
         if step >= self.limits.max_steps {
             self.phase = Phase::Closing(Goodbye::Complete);
         } else if step.0.is_multiple_of(self.limits.checkpoint_steps) {
-            self.events.push(Event::CheckpointDue(self.snapshot()));
+            self.saves.want(self.snapshot());
         }
         if self.phase == Phase::Training {
             self.drained_a_step();
@@ -675,7 +675,8 @@ impl Training {
         self.followers.seen(now, request.follower);
         // `None` is less than any step.
         if let Some(step) = self
-            .saved_step
+            .saves
+            .saved()
             .filter(|step| Some(*step) > request.newer_than)
         {
             return Some(ForFollower::Checkpoint(step));
@@ -689,7 +690,17 @@ impl Training {
 
     /// A checkpoint of this step is there for followers.
     pub fn checkpoint_saved(&mut self, step: GlobalStep) {
-        self.saved_step = Some(step);
+        self.saves.finished(step);
+    }
+
+    /// The newest state is to be saved, though no checkpoint may be due.
+    pub fn want_checkpoint(&mut self) {
+        self.saves.want(self.snapshot());
+    }
+
+    /// What is saved and to be saved.
+    pub fn saves(&mut self) -> &mut Saves {
+        &mut self.saves
     }
 
     /// Lets time pass: gives up the workers whose lease is over, says when the run stands still, and

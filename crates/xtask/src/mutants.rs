@@ -39,9 +39,10 @@ const AGGREGATOR: &str = "crates/cifar-ps/src/aggregator.rs";
 const ASSIGNMENT: &str = "crates/cifar-ps/src/assignment.rs";
 const UNREAD: &str = "crates/cifar-ps/src/training/unread.rs";
 const MEMBERSHIP: &str = "crates/cifar-ps/src/membership.rs";
+const SAVES: &str = "crates/cifar-ps/src/saves.rs";
 const COMMIT_PATH: &str = "crates/cifar-ps/src/commit_path.rs";
 
-static MUTANTS: [Mutant; 7] = [
+static MUTANTS: [Mutant; 9] = [
     Mutant {
         name: "counts_a_duplicate",
         fault: "a second gradient of the same tower step counts as one more",
@@ -132,6 +133,27 @@ static MUTANTS: [Mutant; 7] = [
 ",
             },
         ],
+    },
+    Mutant {
+        name: "saves_two_at_a_time",
+        fault: "a checkpoint is begun while the one before is still written",
+        edits: &[Edit {
+            file: SAVES,
+            find: "        if self.under_way.is_some() {
+            return None;
+        }
+",
+            replace: "",
+        }],
+    },
+    Mutant {
+        name: "saves_the_oldest",
+        fault: "of the states that are due during a save the first is saved next",
+        edits: &[Edit {
+            file: SAVES,
+            find: "self.wanted = Some(snapshot);",
+            replace: "self.wanted.get_or_insert(snapshot);",
+        }],
     },
     Mutant {
         name: "divides_by_the_wrong_number",

@@ -28,6 +28,7 @@ pub(crate) struct Totals {
     pub(crate) overdue: u64,
     pub(crate) doubts: u64,
     pub(crate) commits: u64,
+    pub(crate) checkpoints: u64,
     pub(crate) simulated: Duration,
 }
 
@@ -46,6 +47,7 @@ impl Totals {
         self.overdue += other.overdue;
         self.doubts += other.doubts;
         self.commits += other.commits;
+        self.checkpoints += other.checkpoints;
         self.simulated += other.simulated;
     }
 }

@@ -118,13 +118,14 @@ fn report(totals: &Totals, took: Duration) {
         overdue,
         doubts,
         commits,
+        checkpoints,
         simulated,
     } = totals;
     eprintln!(
         "simulation: {seeds} seeds, {server_kills} server kills ({kills_at_a_moment} in the middle \
          of an answer), {worker_kills} worker kills, {lost_leases} leases lost, {link_faults} \
          partitions and held links, {duplicates} duplicates and {impersonations} pushes under other numbers sent, {in_slots} gradients in slots, \
-         {stale} pushes found stale, {overdue} tower steps overdue, {doubts} gradients in doubt, {commits} commits, {} s \
+         {stale} pushes found stale, {overdue} tower steps overdue, {doubts} gradients in doubt, {commits} commits, {checkpoints} checkpoints, {} s \
          simulated, {:.1} s of wall time",
         simulated.as_secs(),
         took.as_secs_f64()

@@ -59,6 +59,8 @@ pub(crate) struct Plan {
     pub(crate) compute_millis: (u64, u64),
     pub(crate) max_latency: Duration,
     pub(crate) habits: Habits,
+    /// How long the disk takes for a checkpoint: often longer than it is until the next is due.
+    pub(crate) save_time: Duration,
     /// Share of the tower steps that two workers compute.
     pub(crate) audit_fraction: f64,
     /// By time.
@@ -93,6 +95,7 @@ impl Plan {
                 nonsense: *dice.pick(&[0, 0, 3]),
                 impersonate: *dice.pick(&[0, 20]),
             },
+            save_time: Duration::ZERO,
             audit_fraction: *dice.pick(&[0.0, 0.0, 0.3]),
             faults: Vec::new(),
             quiet_from: Duration::ZERO,
@@ -102,6 +105,8 @@ impl Plan {
         for _ in 0..*dice.pick(&[0, 2, 5, 8, 12]) {
             plan.break_something(&mut dice, window);
         }
+        let (quickest, slowest) = *dice.pick(&[(0, 0), (50, 500), (500, 5000)]);
+        plan.save_time = dice.millis(quickest, slowest);
         plan.faults.sort_by_key(|(time, _)| *time);
         let last_fault = plan.faults.last().map(|(time, _)| *time);
         plan.quiet_from = last_fault

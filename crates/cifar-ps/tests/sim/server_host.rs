@@ -15,10 +15,11 @@ use cifar_ps::recorder::{Calendar, Recorder};
 use cifar_ps::service::Service;
 use cifar_ps::start::{open_files, resume_or_begin};
 use cifar_ps::train_dir::TrainDir;
-use cifar_ps::training::{Limits, Phase, Training};
+use cifar_ps::training::{Limits, Phase, Snapshot, Training};
 use cifar_sequence::GlobalStep;
 use cifar_wire::messages::Goodbye;
 use cifar_wire::transport::server_builder;
+use tokio::time::Instant;
 
 use crate::death::Life;
 use crate::model::{layout, run_args};
@@ -114,9 +115,11 @@ fn limits(plan: &Plan) -> Limits {
 async fn supervise(shared: &Shared, service: &Service, train_dir: &TrainDir) -> turmoil::Result {
     let mut changes = service.changes();
     let mut ticks = tokio::time::interval(TICK);
+    let mut disk = SlowDisk::default();
     loop {
         tokio::select! {
             biased;
+            snapshot = disk.written() => save(service, train_dir, &snapshot)?,
             _ = changes.recv() => {}
             _ = ticks.tick() => service.change(|training, now| training.tick(now)),
         }
@@ -124,7 +127,7 @@ async fn supervise(shared: &Shared, service: &Service, train_dir: &TrainDir) -> 
             return Err(error.into());
         }
         for event in service.take_events() {
-            handle(shared, service, train_dir, event)?;
+            handle(shared, &mut disk, event);
         }
         match service.ask(|training, _| training.phase()) {
             Phase::Training => {}
@@ -133,9 +136,14 @@ async fn supervise(shared: &Shared, service: &Service, train_dir: &TrainDir) -> 
                     let what = format!("the server ends the run as {goodbye:?}");
                     shared.history.borrow_mut().violate(what);
                 }
-                save(service, train_dir)?;
-                service.end(goodbye)?;
-                service.saved();
+                let is_saved = service.ask(|training, _| {
+                    training.want_checkpoint();
+                    training.saves().is_idle()
+                });
+                if is_saved {
+                    service.end(goodbye)?;
+                    service.saved();
+                }
             }
             Phase::Closed(_) => {
                 if service.ask(|training, now| training.everyone_told(now)) {
@@ -144,18 +152,59 @@ async fn supervise(shared: &Shared, service: &Service, train_dir: &TrainDir) -> 
                 }
             }
         }
+        if let Some(snapshot) = service.ask(|training, _| training.saves().begin()) {
+            disk.write(shared, snapshot);
+        }
     }
 }
 
-fn handle(
-    shared: &Shared,
-    service: &Service,
-    train_dir: &TrainDir,
-    event: Event,
-) -> turmoil::Result {
+/// The disk takes its time for a checkpoint, and a death meanwhile leaves nothing of it.
+#[derive(Default)]
+struct SlowDisk {
+    writing: Option<(Instant, Arc<Snapshot>)>,
+    /// The step of the newest checkpoint that was due.
+    newest_due: GlobalStep,
+}
+
+impl SlowDisk {
+    fn write(&mut self, shared: &Shared, snapshot: Arc<Snapshot>) {
+        let step = snapshot.state.global_step;
+        shared.note(format_args!("the checkpoint of step {step} is begun"));
+        let until = Instant::now() + shared.plan.save_time;
+        let mut history = shared.history.borrow_mut();
+        if let Some((_, before)) = self.writing.replace((until, snapshot)) {
+            let before = before.state.global_step;
+            history.violate(format!(
+                "the checkpoint of step {step} is begun while that of step {before} is written"
+            ));
+        }
+        if step < self.newest_due {
+            history.violate(format!(
+                "the checkpoint of step {step} is begun when that of step {} is due",
+                self.newest_due
+            ));
+        }
+        history.totals.checkpoints += 1;
+    }
+
+    /// What is being written, once it is.
+    async fn written(&mut self) -> Arc<Snapshot> {
+        match &self.writing {
+            None => std::future::pending().await,
+            Some((until, _)) => tokio::time::sleep_until(*until).await,
+        }
+        let (_, snapshot) = self.writing.take().expect("it is being written");
+        snapshot
+    }
+}
+
+fn handle(shared: &Shared, disk: &mut SlowDisk, event: Event) {
     match event {
-        Event::CheckpointDue(_) => save(service, train_dir)?,
         Event::Committed { global_step, .. } => {
+            let next = global_step.next();
+            if next.0.is_multiple_of(shared.plan.checkpoint_steps) {
+                disk.newest_due = next;
+            }
             shared.note(format_args!("step {global_step} is committed"));
             shared.history.borrow_mut().totals.commits += 1;
         }
@@ -180,12 +229,13 @@ fn handle(
         }
         _ => {}
     }
-    Ok(())
 }
 
-fn save(service: &Service, train_dir: &TrainDir) -> turmoil::Result {
-    let (snapshot, run) = service.ask(|training, _| (training.snapshot(), training.run().clone()));
+fn save(service: &Service, train_dir: &TrainDir, snapshot: &Snapshot) -> turmoil::Result {
+    let run = service.ask(|training, _| training.run().clone());
     train_dir.save(&layout(), &snapshot.state, &run)?;
+    let step = snapshot.state.global_step;
+    service.checkpoint_saved(step);
     Ok(())
 }
 
