@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use cifar_events::{EventFile, EventFileError, Summary};
+use cifar_params::AboutPath;
 
 use crate::confusion_chart::confusion_chart;
 use crate::score_record::ScoreRecord;
@@ -68,6 +69,15 @@ pub enum EvalDirError {
         #[source]
         source: io::Error,
     },
+}
+
+impl AboutPath for EvalDirError {
+    fn path_mut(&mut self) -> &mut PathBuf {
+        match self {
+            EvalDirError::Write { path, .. } | EvalDirError::Read { path, .. } => path,
+            EvalDirError::Events(error) => &mut error.path,
+        }
+    }
 }
 
 impl EvalDir {

@@ -5,7 +5,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-use cifar_params::StateDigest;
+use cifar_params::{AboutPath, StateDigest};
 use cifar_sequence::GlobalStep;
 
 use crate::record::{Line, Record};
@@ -64,6 +64,18 @@ pub enum LedgerError {
     },
 }
 
+impl AboutPath for LedgerError {
+    fn path_mut(&mut self) -> &mut PathBuf {
+        match self {
+            LedgerError::Read { path, .. }
+            | LedgerError::Write { path, .. }
+            | LedgerError::Line { path, .. }
+            | LedgerError::Impossible { path, .. }
+            | LedgerError::Empty { path } => path,
+        }
+    }
+}
+
 /// The state that a ledger ends with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Head {
@@ -75,7 +87,7 @@ pub struct Head {
 
 impl Head {
     /// The state after a record, if the record tells of one.
-    fn after(record: &Record) -> Option<Head> {
+    pub(crate) fn after(record: &Record) -> Option<Head> {
         let (global_step, digest) = match record {
             Record::Start(start) => (start.global_step, start.digest),
             Record::Rewind(rewind) => (rewind.to, rewind.digest),
@@ -140,6 +152,12 @@ impl LedgerFile {
             text: Vec::new(),
         };
         Ok((ledger, end.head))
+    }
+
+    /// The same file, called `path` in errors.
+    #[must_use]
+    pub fn called(self, path: PathBuf) -> Self {
+        LedgerFile { path, ..self }
     }
 
     /// When its last line was written before it was opened, in microseconds since 1970; 0 if it had none.

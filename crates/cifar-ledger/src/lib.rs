@@ -15,6 +15,8 @@ pub mod record;
 
 pub mod ledger_file;
 
+pub mod witness;
+
 pub mod opening;
 
 pub mod tail;
@@ -71,6 +73,7 @@ pub use summary::Summary;
 pub use tail::{LedgerTail, News};
 pub use units::{count, duration, median};
 pub use verify::verify;
+pub use witness::Witness;
 
 /// Records for the tests of this crate.
 #[cfg(test)]

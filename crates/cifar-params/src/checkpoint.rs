@@ -23,6 +23,7 @@ use safetensors::tensor::{Dtype, SafeTensorError, SafeTensors, TensorView};
 use serde::{Deserialize, Serialize};
 use twox_hash::XxHash3_128;
 
+use crate::folder::AboutPath;
 use crate::layout::Layout;
 use crate::run::RunConfig;
 use crate::score::ScoredVariables;
@@ -204,6 +205,24 @@ pub enum CheckpointError {
         /// Digest in the metadata.
         expected: StateDigest,
     },
+}
+
+impl AboutPath for CheckpointError {
+    fn path_mut(&mut self) -> &mut PathBuf {
+        match self {
+            CheckpointError::Read { path, .. }
+            | CheckpointError::Write { path, .. }
+            | CheckpointError::Format { path, .. }
+            | CheckpointError::Missing { path, .. }
+            | CheckpointError::Shape { path, .. }
+            | CheckpointError::AveragesAlone { path }
+            | CheckpointError::NotFinite { path, .. }
+            | CheckpointError::Misnamed { path, .. }
+            | CheckpointError::Step { path, .. }
+            | CheckpointError::Metadata { path, .. }
+            | CheckpointError::Damaged { path, .. } => path,
+        }
+    }
 }
 
 /// The file name of the checkpoint of a step.

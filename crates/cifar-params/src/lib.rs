@@ -22,6 +22,8 @@ pub mod mode;
 
 pub mod run;
 
+pub mod folder;
+
 pub mod checkpoint;
 
 pub mod score;
@@ -31,6 +33,7 @@ pub mod shared_path;
 pub mod state_file;
 
 pub use checkpoint::{Checkpoint, CheckpointError};
+pub use folder::{AboutPath, Folder};
 pub use layout::{Initializer, Layout, VariableSpec};
 pub use mode::Mode;
 pub use run::{DecayBy, Kernels, Numerics, RunConfig};

@@ -38,6 +38,7 @@ use rustix::fs::FallocateFlags;
 use rustix::io::Errno;
 use twox_hash::XxHash3_64;
 
+use crate::folder::AboutPath;
 use crate::layout::Layout;
 use crate::lent_memory::Place;
 use crate::shared_path::shared_path;
@@ -93,13 +94,13 @@ pub enum StateFileError {
         #[source]
         source: io::Error,
     },
-    /// It is no state file of this version and layout.
-    #[error("{path} is no state file of this release and model")]
+    /// It is a state file of another version or layout.
+    #[error("{path} is a state file of another release or model")]
     Foreign {
         /// The file.
         path: PathBuf,
     },
-    /// No slot holds what was written: the machine went down while it was.
+    /// It is no whole state file, or no slot holds what was written: the machine went down while it was.
     #[error("{path} is damaged")]
     Damaged {
         /// The file.
@@ -220,6 +221,17 @@ impl Places {
     }
 }
 
+impl AboutPath for StateFileError {
+    fn path_mut(&mut self) -> &mut PathBuf {
+        match self {
+            StateFileError::Read { path, .. }
+            | StateFileError::Write { path, .. }
+            | StateFileError::Foreign { path }
+            | StateFileError::Damaged { path } => path,
+        }
+    }
+}
+
 impl StateFile {
     /// Makes a state file that holds `stored`, in the place of whatever `path` named before, with
     /// room for notes of `max_note_bytes`.
@@ -283,6 +295,12 @@ impl StateFile {
                 source,
             }
         })
+    }
+
+    /// The same file, called `path` in errors.
+    #[must_use]
+    pub fn called(self, path: PathBuf) -> Self {
+        StateFile { path, ..self }
     }
 
     /// The newest state that is whole in the state file at `path`; `None` if there is no such file.
@@ -672,33 +690,60 @@ fn open_to_read(path: &Path, layout: &Layout) -> Result<(File, Places), StateFil
         source,
     };
     let file = File::open(path).map_err(read_error)?;
-    let places = places_in(&file, layout).map_err(read_error)?;
-    let foreign = || StateFileError::Foreign {
-        path: path.to_owned(),
+    let places = match places_in(&file, layout).map_err(read_error)? {
+        Ok(places) => places,
+        Err(Unfit::Foreign) => {
+            return Err(StateFileError::Foreign {
+                path: path.to_owned(),
+            });
+        }
+        Err(Unfit::Damaged) => {
+            return Err(StateFileError::Damaged {
+                path: path.to_owned(),
+            });
+        }
     };
-    Ok((file, places.ok_or_else(foreign)?))
+    Ok((file, places))
 }
 
-/// Where the parts lie in a file of this release and `layout`; `None` if it is none.
-fn places_in(file: &File, layout: &Layout) -> io::Result<Option<Places>> {
-    let Some(header_pages) = header_pages(file, layout) else {
-        return Ok(None);
-    };
+/// Why no state of this release and layout is looked for in a file.
+enum Unfit {
+    /// It begins as a state file does, and is of another release or layout.
+    Foreign,
+    /// It does not begin as a state file does, or is too short for one.
+    Damaged,
+}
+
+/// Where the parts lie in a file of this release and `layout`.
+fn places_in(file: &File, layout: &Layout) -> io::Result<Result<Places, Unfit>> {
+    let expected = header(layout);
+    let mut found = vec![0; expected.len()];
+    if let Err(error) = file.read_exact_at(&mut found, 0) {
+        return match error.kind() {
+            ErrorKind::UnexpectedEof => Ok(Err(Unfit::Damaged)),
+            _ => Err(error),
+        };
+    }
+    if !found.starts_with(&MAGIC) {
+        return Ok(Err(Unfit::Damaged));
+    }
+    if found != expected {
+        return Ok(Err(Unfit::Foreign));
+    }
+    let bytes = file.metadata()?.len();
+    if bytes < PAGE as u64 {
+        return Ok(Err(Unfit::Damaged));
+    }
+    let header_pages = read_u64(file, HEADER_PAGES_OFFSET)?;
+    if !(1..=MAX_HEADER_PAGES).contains(&header_pages) {
+        return Ok(Err(Unfit::Damaged));
+    }
     let places = Places {
         num_values: layout.num_values(),
-        header_pages,
+        header_pages: header_pages as usize,
     };
-    let has_slots = places.num_slots(file.metadata()?.len()) >= MIN_SLOTS;
-    Ok(has_slots.then_some(places))
-}
-
-/// Pages of a slot's header in a file that begins as one of this release and `layout` does.
-fn header_pages(file: &File, layout: &Layout) -> Option<usize> {
-    let mut found = vec![0; header(layout).len()];
-    file.read_exact_at(&mut found, 0).ok()?;
-    let pages = read_u64(file, HEADER_PAGES_OFFSET).ok()?;
-    let is_ours = found == header(layout) && (1..=MAX_HEADER_PAGES).contains(&pages);
-    is_ours.then_some(pages as usize)
+    let has_slots = places.num_slots(bytes) >= MIN_SLOTS;
+    Ok(has_slots.then_some(places).ok_or(Unfit::Damaged))
 }
 
 fn read_u64(file: &File, offset: u64) -> io::Result<u64> {
@@ -959,17 +1004,24 @@ mod tests {
     }
 
     #[test]
-    fn a_file_of_another_model_or_none_at_all_is_refused() {
+    fn a_file_of_another_model_or_release_is_told_from_a_damaged_one() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("state");
         StateFile::create(&path, &layout(), 100, &stored(0)).unwrap();
         let other = StateFile::read(&path, &Layout::cifar10()).unwrap_err();
         assert!(matches!(other, StateFileError::Foreign { .. }));
-        fs::write(&path, "no state").unwrap();
-        assert!(matches!(
-            open(&path).unwrap_err(),
-            StateFileError::Foreign { .. }
-        ));
+        let whole = fs::read(&path).unwrap();
+        let mut of_next_version = whole.clone();
+        of_next_version[MAGIC.len()] += 1;
+        fs::write(&path, of_next_version).unwrap();
+        let other = open(&path).unwrap_err();
+        assert!(matches!(other, StateFileError::Foreign { .. }));
+        let zeros = vec![0; whole.len()];
+        for damaged in [&[], &b"no state"[..], &whole[..20], &whole[..5000], &zeros] {
+            fs::write(&path, damaged).unwrap();
+            let error = open(&path).unwrap_err();
+            assert!(matches!(error, StateFileError::Damaged { .. }), "{error}");
+        }
     }
 
     fn variables_of(step: u64) -> Values {

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use cifar_cli::host::host_name;
 use cifar_ledger::ledger_file::{LEDGER_FILE, number_of};
 use cifar_ledger::{EvalDir, EvalDirError, EvalWriter, ScoreRecord};
-use cifar_params::{Score, checkpoint};
+use cifar_params::{Folder, Score, checkpoint};
 use cifar_sequence::{DataSet, GlobalStep};
 use cifar_wire::messages::{LedgerPart, LedgerPosition};
 use cifar_wire::transport::PART_BYTES;
@@ -28,7 +28,7 @@ const MAX_SCORES_OF_CHECKPOINT: usize = 16;
 
 /// The files of a train dir that followers have to do with.
 pub struct FollowerFiles {
-    train_dir: PathBuf,
+    folder: Folder,
     calendar: Calendar,
     sending: Arc<Semaphore>,
     /// Checkpoints that there are, or were since this server started: what can be scored.
@@ -51,7 +51,7 @@ pub enum Kept {
 impl fmt::Debug for FollowerFiles {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("FollowerFiles")
-            .field("train_dir", &self.train_dir)
+            .field("folder", &self.folder)
             .finish_non_exhaustive()
     }
 }
@@ -86,14 +86,14 @@ pub enum NotSent {
 }
 
 impl FollowerFiles {
-    /// Those of `train_dir`. Dates of scores are taken from `calendar`.
+    /// Those of a train dir. Dates of scores are taken from `calendar`.
     #[must_use]
-    pub fn new(train_dir: &Path, calendar: Calendar) -> Self {
-        let eval_dir = EvalDir::of_train_dir(train_dir);
+    pub fn new(folder: &Folder, calendar: Calendar) -> Self {
+        let eval_dir = EvalDir::of_train_dir(folder.through());
         // A folder that cannot be listed holds none.
-        let checkpoints = checkpoint::list(train_dir).into_iter().flatten();
+        let checkpoints = checkpoint::list(folder.through()).into_iter().flatten();
         FollowerFiles {
-            train_dir: train_dir.to_owned(),
+            folder: folder.clone(),
             calendar,
             sending: Arc::new(Semaphore::new(MAX_SENDING)),
             checkpoints: Mutex::new(checkpoints.map(|(step, _)| step).collect()),
@@ -119,12 +119,15 @@ impl FollowerFiles {
     pub async fn checkpoint(&self, global_step: GlobalStep) -> Result<Bytes, NotSent> {
         let permit = Arc::clone(&self.sending).try_acquire_owned();
         let _permit = permit.map_err(|_| NotSent::TooMany)?;
-        let path = checkpoint::path_of(&self.train_dir, global_step);
-        let of_path = path.clone();
-        let read = tokio::task::spawn_blocking(move || fs::read(of_path)).await;
+        let path = checkpoint::path_of(self.folder.through(), global_step);
+        let shown = self.folder.shown(&path);
+        let read = tokio::task::spawn_blocking(move || fs::read(path)).await;
         match read.map_err(io::Error::other).flatten() {
             Ok(bytes) => Ok(Bytes::from_owner(Sending { bytes, _permit })),
-            Err(source) => Err(NotSent::Read { path, source }),
+            Err(source) => Err(NotSent::Read {
+                path: shown,
+                source,
+            }),
         }
     }
 
@@ -135,7 +138,7 @@ impl FollowerFiles {
     ///
     /// If it cannot be read.
     pub async fn ledger(&self, from: LedgerPosition) -> io::Result<LedgerPart> {
-        let path = self.train_dir.join(LEDGER_FILE);
+        let path = self.folder.join(LEDGER_FILE);
         let read = tokio::task::spawn_blocking(move || ledger_part(&path, from)).await;
         read.map_err(io::Error::other).flatten()
     }
@@ -172,7 +175,8 @@ impl FollowerFiles {
             })
         };
         let kept = tokio::task::spawn_blocking(keep).await;
-        kept.unwrap_or_else(|panicked| std::panic::resume_unwind(panicked.into_panic()))
+        let kept = kept.unwrap_or_else(|panicked| std::panic::resume_unwind(panicked.into_panic()));
+        kept.map_err(|error| self.folder.explain(error))
     }
 }
 
@@ -250,7 +254,7 @@ mod tests {
         }
 
         fn files(&self) -> FollowerFiles {
-            FollowerFiles::new(self.folder.path(), self.calendar)
+            FollowerFiles::new(&Folder::open(self.folder.path()).unwrap(), self.calendar)
         }
 
         /// Tells a score of so many examples; whether it is new.

@@ -225,7 +225,7 @@ async fn train(
     let (state_file, ledger, calendar) = open_files(&train_dir, &layout, &start, calendar)?;
     let bound = listeners.workers.local_addr().context(NO_ADDRESS)?;
     let for_clients = address_for_clients(&args.listen, bound);
-    let server_file = ServerFile::write(train_dir.path(), &for_clients)
+    let server_file = ServerFile::write(train_dir.folder(), &for_clients)
         .context("cannot keep the address of the server in the train dir")
         .or_exit(Exit::Disk)?;
     let address = listeners.announce()?;
@@ -253,7 +253,7 @@ async fn train(
     };
     let summary_writer = || {
         let (layout, global_step) = (Arc::clone(&layout), start.state.global_step);
-        SummaryWriter::start(train_dir.path(), layout, calendar, global_step)
+        SummaryWriter::start(train_dir.folder(), layout, calendar, global_step)
     };
     let keeper = Keeper {
         interval: args.checkpoint_secs,
@@ -275,7 +275,7 @@ async fn train(
     if !server_file.replaces_another() {
         training.expect_nobody();
     }
-    let files = FollowerFiles::new(&args.train_dir, calendar);
+    let files = FollowerFiles::new(train_dir.folder(), calendar);
     let at_point = abort_at(args.abort_at);
     let service = Service::new(training, commit_path, &layout, at_point, files);
     let service = Arc::new(service);

@@ -10,7 +10,6 @@ use cifar_guard::admission::{PortTls, admit};
 use cifar_guard::door::Capacity;
 use cifar_guard::gate::Gate;
 use cifar_params::Layout;
-use cifar_params::checkpoint::CheckpointError;
 use cifar_sequence::GlobalStep;
 use cifar_wire::doorkeeper::Doorkeeper;
 use cifar_wire::messages::{Goodbye, Order};
@@ -27,9 +26,10 @@ use tracing::{debug, error, info, warn};
 
 use crate::event::{Event, Who};
 use crate::service::{Commission, Service};
+use crate::start;
 use crate::step_log::StepLog;
 use crate::summary_writer::{Ended, Part, SummaryWriter};
-use crate::train_dir::TrainDir;
+use crate::train_dir::{TrainDir, TrainDirError};
 use crate::training::Phase;
 
 /// How often leases and intervals are looked at.
@@ -156,7 +156,7 @@ async fn answer(
 }
 
 /// A checkpoint that is being written, on a thread of its own.
-type Saving = JoinHandle<Result<Saved, CheckpointError>>;
+type Saving = JoinHandle<Result<Saved, TrainDirError>>;
 
 /// A checkpoint that was written.
 struct Saved {
@@ -165,7 +165,7 @@ struct Saved {
 }
 
 /// What becomes of `saving`; with nothing being saved, nothing ever.
-async fn saved(saving: &mut Option<Saving>) -> Result<Result<Saved, CheckpointError>, JoinError> {
+async fn saved(saving: &mut Option<Saving>) -> Result<Result<Saved, TrainDirError>, JoinError> {
     match saving {
         Some(saving) => saving.await,
         None => std::future::pending().await,
@@ -447,13 +447,18 @@ impl Supervisor {
 
     fn keep_saved(
         &mut self,
-        result: Result<Result<Saved, CheckpointError>, JoinError>,
+        result: Result<Result<Saved, TrainDirError>, JoinError>,
     ) -> Result<(), Failure> {
         self.saving = None;
         let saved = result.map_err(|error| anyhow!("saving a checkpoint failed: {error}"))?;
-        let Saved { global_step, path } = saved
-            .context("cannot save a checkpoint, and goes no further")
-            .or_exit(Exit::Disk)?;
+        let Saved { global_step, path } = saved.map_err(|error| {
+            let exit = start::exit_of(&error);
+            let error = anyhow::Error::new(error);
+            Failure::new(
+                exit,
+                error.context("cannot save a checkpoint, and goes no further"),
+            )
+        })?;
         info!(global_step = global_step.0, path = %path.display(), "checkpoint is written");
         let kept = self.service.checkpoint_is_written(global_step);
         kept.or_exit(Exit::Disk)?;
@@ -534,7 +539,7 @@ mod tests {
             CommitPath::new(state_file, Recorder::new(ledger, calendar)),
             &layout,
             Box::new(|_, _| {}),
-            FollowerFiles::new(folder.path(), calendar),
+            FollowerFiles::new(train_dir.folder(), calendar),
         );
         Supervisor {
             service: Arc::new(service),

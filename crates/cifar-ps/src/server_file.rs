@@ -10,6 +10,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use cifar_params::Folder;
 use cifar_params::checkpoint::TEMPORARY_PREFIX;
 
 /// Its name in a train dir.
@@ -18,7 +19,7 @@ pub const SERVER_FILE: &str = "server";
 /// The file of a server that runs; dropped, it is removed.
 #[derive(Debug)]
 pub struct ServerFile {
-    path: PathBuf,
+    folder: Folder,
     replaces_another: bool,
     /// Whether it is left where it is: there are workers that look for a server.
     stays: bool,
@@ -55,23 +56,23 @@ pub enum NoServer {
 }
 
 impl ServerFile {
-    /// Says that the server of `train_dir` listens at `address`; replaces what a killed one has said.
+    /// Says that the server of a train dir listens at `address`; replaces what a killed one has said.
     ///
     /// # Errors
     ///
     /// If the folder cannot be written or files there cannot be locked.
-    pub fn write(train_dir: &Path, address: &str) -> io::Result<Self> {
-        let path = train_dir.join(SERVER_FILE);
+    pub fn write(folder: &Folder, address: &str) -> io::Result<Self> {
+        let path = folder.join(SERVER_FILE);
         let mut file = tempfile::Builder::new()
             .prefix(TEMPORARY_PREFIX)
             .permissions(fs::Permissions::from_mode(0o666))
-            .tempfile_in(train_dir)?;
+            .tempfile_in(folder.through())?;
         file.as_file().try_lock()?;
         writeln!(file, "{address}")?;
         let replaces_another = path.exists();
         let _file = file.persist(&path)?;
         Ok(ServerFile {
-            path,
+            folder: folder.clone(),
             replaces_another,
             stays: replaces_another,
             _file,
@@ -95,7 +96,7 @@ impl Drop for ServerFile {
     fn drop(&mut self) {
         if !self.stays {
             // A file that stays is taken for that of a server that was killed.
-            let _ = fs::remove_file(&self.path);
+            let _ = fs::remove_file(self.folder.join(SERVER_FILE));
         }
     }
 }
@@ -148,12 +149,32 @@ pub fn address_for_clients(listen: &str, bound: SocketAddr) -> String {
 mod tests {
     use super::*;
 
+    fn write(folder: &tempfile::TempDir, address: &str) -> io::Result<ServerFile> {
+        ServerFile::write(&Folder::open(folder.path())?, address)
+    }
+
+    /// The file of a run that took the name of the folder is not this server's to remove.
+    #[test]
+    fn a_server_whose_folder_was_moved_removes_its_own_file() {
+        let parent = tempfile::tempdir().unwrap();
+        let [a, b] = ["a", "b"].map(|name| parent.path().join(name));
+        fs::create_dir(&a).unwrap();
+        let folder = Folder::open(&a).unwrap();
+        let file = ServerFile::write(&folder, "127.0.0.1:1").unwrap();
+        fs::rename(&a, &b).unwrap();
+        fs::create_dir(&a).unwrap();
+        let _other = ServerFile::write(&Folder::open(&a).unwrap(), "127.0.0.1:2").unwrap();
+        drop(file);
+        assert_eq!(server_of(&a).unwrap(), "127.0.0.1:2");
+        assert!(!b.join(SERVER_FILE).exists());
+    }
+
     #[test]
     fn clients_find_the_address_while_the_server_runs() {
         let folder = tempfile::tempdir().unwrap();
         let none = server_of(folder.path()).unwrap_err().to_string();
         assert!(none.contains("there is no file"), "{none}");
-        let file = ServerFile::write(folder.path(), "127.0.0.1:1234").unwrap();
+        let file = write(&folder, "127.0.0.1:1234").unwrap();
         assert_eq!(server_of(folder.path()).unwrap(), "127.0.0.1:1234");
         drop(file);
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
@@ -168,7 +189,7 @@ mod tests {
             killed.ends_with("the last one, at 127.0.0.1:1, was killed"),
             "{killed}"
         );
-        let _file = ServerFile::write(folder.path(), "127.0.0.1:2").unwrap();
+        let _file = write(&folder, "127.0.0.1:2").unwrap();
         assert_eq!(server_of(folder.path()).unwrap(), "127.0.0.1:2");
     }
 
@@ -176,8 +197,8 @@ mod tests {
     fn a_server_that_does_not_come_to_serve_leaves_things_as_they_were() {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join(SERVER_FILE), "127.0.0.1:1\n").unwrap();
-        drop(ServerFile::write(folder.path(), "127.0.0.1:2").unwrap());
-        let file = ServerFile::write(folder.path(), "127.0.0.1:3").unwrap();
+        drop(write(&folder, "127.0.0.1:2").unwrap());
+        let file = write(&folder, "127.0.0.1:3").unwrap();
         assert!(file.replaces_another());
         file.end(true);
         assert!(!folder.path().join(SERVER_FILE).exists());

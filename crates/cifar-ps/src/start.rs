@@ -6,7 +6,9 @@ use std::path::Path;
 use anyhow::{Context, anyhow};
 use cifar_cli::exit::{Exit, Failure, OrExit};
 use cifar_ledger::{LedgerFile, Line, opening_lines};
-use cifar_params::{Checkpoint, Layout, RunConfig, StateFile, Stored, TrainingState, checkpoint};
+use cifar_params::{
+    Checkpoint, Layout, RunConfig, StateFile, StateFileError, Stored, TrainingState, checkpoint,
+};
 use cifar_sequence::GlobalStep;
 use tracing::{info, warn};
 
@@ -15,7 +17,7 @@ use crate::config::{self, ResumeError};
 use crate::note::Note;
 use crate::recorder::Calendar;
 use crate::serials::AppliedSerials;
-use crate::train_dir::{TrainDir, TrainDirError};
+use crate::train_dir::{Kept, TrainDir, TrainDirError};
 use crate::training::initial_state;
 
 /// With what the run goes on, or begins.
@@ -44,22 +46,40 @@ pub fn resume_or_begin(
     train_dir: &TrainDir,
     layout: &Layout,
 ) -> Result<Start, Failure> {
-    let (kept, saved) = (train_dir.kept_state(layout), train_dir.newest(layout));
+    let failure = |error: TrainDirError| Failure::new(exit_of(&error), error);
+    let ledger = train_dir.witness().map_err(|error| failure(error.into()))?;
+    // Nothing is replaced that cannot be used, but for a state that went down with its machine: that is what
+    // checkpoints are for.
+    let (kept, is_damaged) = match train_dir.kept_state(layout, ledger.as_ref()) {
+        Ok(kept) => (kept, false),
+        Err(TrainDirError::State(error @ StateFileError::Damaged { .. })) => {
+            warn!(%error, "passes over the state file");
+            (None, true)
+        }
+        Err(error) => return Err(failure(error)),
+    };
+    let saved = train_dir.newest(layout, ledger.as_ref());
+    if let (Some(kept), Ok(Some(saved))) = (&kept, &saved) {
+        train_dir.compare(kept, saved).map_err(failure)?;
+    }
     let saved_step = saved
         .iter()
         .flatten()
         .map(|checkpoint| checkpoint.state.global_step)
         .next();
     // A checkpoint can be newer only if the state file is an old copy, put back by hand.
-    let kept = kept.filter(|(state, _)| saved_step.is_none_or(|saved| saved <= state.global_step));
+    let kept = kept.filter(|kept| saved_step.is_none_or(|saved| saved <= kept.state.global_step));
     let (newest, note) = match (kept, saved) {
-        (Some((state, note)), _) => {
+        (Some(Kept { state, note, .. }), _) => {
             let run = Some(note.run.clone().into_owned());
             (Checkpoint { state, run }, Some(note))
         }
         (None, Ok(Some(saved))) => (saved, None),
+        (None, Ok(None)) if is_damaged || ledger.is_some() => {
+            return Err(failure(train_dir.nothing_left(is_damaged)));
+        }
         (None, Ok(None)) => return begin(args, train_dir, layout),
-        (None, Err(error)) => return Err(Failure::new(exit_of(&error), error)),
+        (None, Err(error)) => return Err(failure(error)),
     };
     let before = newest.run.ok_or_else(|| {
         anyhow!(
@@ -113,7 +133,8 @@ fn begin(args: &RunArgs, train_dir: &TrainDir, layout: &Layout) -> Result<Start,
     };
     let run = config::new_run(args, state.digest()).or_exit(Exit::Usage)?;
     // From here on the train dir knows which run it holds, even if no step is ever done.
-    train_dir.save(layout, &state, &run).or_exit(Exit::Disk)?;
+    let saved = train_dir.save(layout, &state, &run);
+    saved.map_err(|error| Failure::new(exit_of(&error), error))?;
     info!(global_step = state.global_step.0, "begins a new run");
     let saved_step = Some(state.global_step);
     Ok(Start {
@@ -181,20 +202,218 @@ pub fn open_files(
 #[must_use]
 pub fn exit_of(error: &TrainDirError) -> Exit {
     match error {
-        TrainDirError::Io { .. } | TrainDirError::InTheWay { .. } => Exit::Disk,
+        TrainDirError::Io { .. }
+        | TrainDirError::InTheWay { .. }
+        | TrainDirError::Checkpoint(_)
+        | TrainDirError::Ledger(_)
+        | TrainDirError::State(_) => Exit::Disk,
         TrainDirError::InUse { .. } => Exit::TryAgain,
-        TrainDirError::NothingGood { .. } => Exit::Permanent,
+        TrainDirError::NothingGood { .. }
+        | TrainDirError::NothingLeft { .. }
+        | TrainDirError::OfAnotherRelease { .. }
+        | TrainDirError::Stranger(_) => Exit::Permanent,
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+    use std::fs;
+    use std::path::PathBuf;
     use std::time::Duration;
 
     use cifar_ledger::Record;
+    use tempfile::TempDir;
 
     use super::*;
     use crate::training::fixtures::some_time;
+
+    fn at(secs: u64) -> Calendar {
+        Calendar {
+            moment: some_time(),
+            since_1970: Duration::from_secs(secs),
+        }
+    }
+
+    fn args(seed: u64) -> RunArgs {
+        RunArgs {
+            seed: Some(seed),
+            ..RunArgs::default()
+        }
+    }
+
+    /// Has a server start, and end at once.
+    fn serve(folder: &Path, args: &RunArgs) -> Result<GlobalStep, Failure> {
+        let layout = Layout::cifar10();
+        let train_dir = TrainDir::open(folder, 2, false).unwrap();
+        let start = resume_or_begin(args, &train_dir, &layout)?;
+        open_files(&train_dir, &layout, &start, at(100))?;
+        Ok(start.state.global_step)
+    }
+
+    /// The train dir of a run that has begun.
+    fn run(seed: u64) -> TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        serve(folder.path(), &args(seed)).unwrap();
+        folder
+    }
+
+    /// Moves the run of a folder on, as commits do, by one step that the ledger does not know.
+    fn state_goes_on(folder: &Path) {
+        let layout = Layout::cifar10();
+        let train_dir = TrainDir::open(folder, 2, false).unwrap();
+        let kept = train_dir.kept_state(&layout, None).unwrap().unwrap();
+        let state = TrainingState {
+            global_step: kept.state.global_step.next(),
+            ..kept.state
+        };
+        let stored = Stored {
+            digest: state.digest(),
+            state,
+            note: kept.note.to_bytes(),
+        };
+        train_dir.state_file(&layout, 1, &stored).unwrap();
+    }
+
+    fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+        let entries = fs::read_dir(folder).unwrap();
+        let paths = entries.map(|entry| entry.unwrap().path());
+        paths
+            .map(|path| (path.clone(), fs::read(path).unwrap()))
+            .collect()
+    }
+
+    /// A server refuses the run, says so with these words, and changes nothing.
+    #[track_caller]
+    fn assert_refused(folder: &Path, words: &[&str]) {
+        let before = files(folder);
+        let refused = serve(folder, &RunArgs::default()).unwrap_err();
+        let text = refused.to_string();
+        for words in words {
+            assert!(text.contains(words), "{text}");
+        }
+        assert_eq!(refused.exit(), Exit::Permanent, "{text}");
+        assert!(files(folder) == before, "nothing is changed");
+    }
+
+    #[test]
+    fn a_run_of_which_nothing_is_left_to_go_on_from_is_not_begun_anew() {
+        let folder = run(1);
+        let path = |name| folder.path().join(name);
+        fs::remove_file(path("model.ckpt-0.safetensors")).unwrap();
+        fs::write(path("state"), "torn").unwrap();
+        assert_refused(folder.path(), &["state is of a run", "--fresh"]);
+        fs::remove_file(path("state")).unwrap();
+        assert_refused(folder.path(), &["ledger is of a run", "--fresh"]);
+        fs::write(path("ledger"), "notes\n").unwrap();
+        assert_refused(folder.path(), &["ledger is of a run", "--fresh"]);
+        fs::remove_file(path("ledger")).unwrap();
+        assert_eq!(serve(folder.path(), &args(1)).unwrap(), GlobalStep(0));
+    }
+
+    #[test]
+    fn a_state_of_another_release_is_not_replaced_though_there_is_a_checkpoint() {
+        let folder = run(1);
+        let path = folder.path().join("state");
+        let mut bytes = fs::read(&path).unwrap();
+        bytes[8] += 1;
+        fs::write(&path, bytes).unwrap();
+        assert_refused(
+            folder.path(),
+            &["state is a state of another release", "--fresh"],
+        );
+        fs::remove_file(&path).unwrap();
+        assert_eq!(serve(folder.path(), &args(1)).unwrap(), GlobalStep(0));
+    }
+
+    #[test]
+    fn a_damaged_state_sends_the_run_back_to_its_checkpoint() {
+        let folder = run(1);
+        state_goes_on(folder.path());
+        fs::write(folder.path().join("state"), "torn").unwrap();
+        assert_eq!(serve(folder.path(), &args(1)).unwrap(), GlobalStep(0));
+    }
+
+    #[test]
+    fn a_state_of_another_run_is_refused_whatever_its_step() {
+        let (folder, other) = (run(1), run(2));
+        let copy = |name: &str| {
+            fs::copy(other.path().join(name), folder.path().join(name)).unwrap();
+        };
+        copy("state");
+        let words = [
+            "state does not belong to the run of",
+            "ledger (--seed: 1 -> 2",
+        ];
+        assert_refused(folder.path(), &words);
+        state_goes_on(other.path());
+        copy("state");
+        assert_refused(folder.path(), &words);
+        fs::remove_file(folder.path().join("ledger")).unwrap();
+        assert_refused(
+            folder.path(),
+            &[
+                "state does not belong to the run of",
+                "model.ckpt-0.safetensors (--seed",
+            ],
+        );
+    }
+
+    /// Two runs of the same settings take different ways where gradients are applied as they come.
+    #[test]
+    fn a_state_that_is_not_the_ledgers_is_refused() {
+        let folder = run(1);
+        let layout = Layout::cifar10();
+        let train_dir = TrainDir::open(folder.path(), 2, false).unwrap();
+        let Kept {
+            mut state, note, ..
+        } = train_dir.kept_state(&layout, None).unwrap().unwrap();
+        state.variables[0] += 1.0;
+        let stored = Stored {
+            digest: state.digest(),
+            state,
+            note: note.to_bytes(),
+        };
+        train_dir.state_file(&layout, 1, &stored).unwrap();
+        drop(train_dir);
+        assert_refused(folder.path(), &["(its state at step 0 is"]);
+    }
+
+    #[test]
+    fn a_checkpoint_of_another_run_is_passed_over() {
+        let (folder, other) = (run(1), run(2));
+        let layout = Layout::cifar10();
+        let name = |step| checkpoint::name_of(GlobalStep(step));
+        let of_other = TrainDir::open(other.path(), 2, false).unwrap();
+        let saved = of_other.newest(&layout, None).unwrap().unwrap();
+        let state = TrainingState {
+            global_step: GlobalStep(70),
+            ..saved.state
+        };
+        of_other.save(&layout, &state, &saved.run.unwrap()).unwrap();
+        fs::copy(other.path().join(name(70)), folder.path().join(name(70))).unwrap();
+        assert_eq!(serve(folder.path(), &args(1)).unwrap(), GlobalStep(0));
+        for lost in ["state", &name(0)] {
+            fs::remove_file(folder.path().join(lost)).unwrap();
+        }
+        assert_refused(folder.path(), &["does not belong to the run of", "--fresh"]);
+    }
+
+    #[test]
+    fn a_ledger_that_was_deleted_or_lost_its_end_is_gone_on_with() {
+        let folder = run(1);
+        state_goes_on(folder.path());
+        assert_eq!(serve(folder.path(), &args(1)).unwrap(), GlobalStep(1));
+        state_goes_on(folder.path());
+        state_goes_on(folder.path());
+        assert_eq!(serve(folder.path(), &args(1)).unwrap(), GlobalStep(3));
+        let ledger = folder.path().join("ledger");
+        let text = fs::read(&ledger).unwrap();
+        fs::write(&ledger, &text[..text.len() / 3]).unwrap();
+        assert_eq!(serve(folder.path(), &args(1)).unwrap(), GlobalStep(3));
+        fs::remove_file(&ledger).unwrap();
+        assert_eq!(serve(folder.path(), &args(1)).unwrap(), GlobalStep(3));
+    }
 
     #[test]
     fn the_calendar_of_a_run_goes_on_though_the_clock_was_set_back() {
@@ -202,10 +421,6 @@ mod tests {
         let layout = Layout::cifar10();
         let train_dir = TrainDir::open(folder.path(), 2, false).unwrap();
         let start = resume_or_begin(&RunArgs::default(), &train_dir, &layout).unwrap();
-        let at = |secs| Calendar {
-            moment: some_time(),
-            since_1970: Duration::from_secs(secs),
-        };
         let open = |secs| open_files(&train_dir, &layout, &start, at(secs)).unwrap();
         let (_, mut ledger, _) = open(100);
         let left = Line {

@@ -5,7 +5,7 @@
 //! that is said once, and no more summaries are made until the server is started again.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, SyncSender, TrySendError};
 use std::thread;
@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use cifar_cli::host::host_name;
 use cifar_cli::priority::give_way;
-use cifar_events::{EventFile, Image};
-use cifar_params::Layout;
+use cifar_events::{EventFile, EventFileError, Image};
+use cifar_params::{Folder, Layout};
 use cifar_sequence::GlobalStep;
 use cifar_wire::messages::TowerSummary;
 use tokio::sync::oneshot;
@@ -51,24 +51,24 @@ pub struct SummaryWriter {
 pub struct Ended;
 
 impl SummaryWriter {
-    /// Starts the thread, which begins an event file in `train_dir` for a run that begins or goes on at
+    /// Starts the thread, which begins an event file in a train dir for a run that begins or goes on at
     /// `global_step`.
     ///
     /// # Errors
     ///
     /// If the system gives no thread.
     pub fn start(
-        train_dir: &Path,
+        folder: &Folder,
         layout: Arc<Layout>,
         calendar: Calendar,
         global_step: GlobalStep,
     ) -> anyhow::Result<Self> {
         let (parts, received) = mpsc::sync_channel(MAX_WAITING);
         let (ended, finished) = oneshot::channel();
-        let train_dir = train_dir.to_owned();
+        let folder = folder.clone();
         let write = move || {
             give_way();
-            if let Err(error) = write_all(&train_dir, &layout, calendar, global_step, &received) {
+            if let Err(error) = write_all(&folder, &layout, calendar, global_step, &received) {
                 error!(
                     "no more summaries for TensorBoard are written, training goes on: {error:#}"
                 );
@@ -110,14 +110,20 @@ impl SummaryWriter {
 }
 
 fn write_all(
-    train_dir: &Path,
+    folder: &Folder,
     layout: &Layout,
     calendar: Calendar,
     global_step: GlobalStep,
     parts: &Receiver<Part>,
 ) -> anyhow::Result<()> {
-    let mut events = EventFile::create(train_dir, calendar.since_1970, &host_name())?;
-    events.start_session(calendar.since_1970, global_step.0)?;
+    let explain = |EventFileError { path, source }| EventFileError {
+        path: folder.shown(&path),
+        source,
+    };
+    let events = EventFile::create(folder.through(), calendar.since_1970, &host_name());
+    let mut events = events.map_err(explain)?;
+    let began = events.start_session(calendar.since_1970, global_step.0);
+    began.map_err(explain)?;
     for part in parts {
         let (at, step, values) = match part {
             Part::Update(update) => {
@@ -126,19 +132,20 @@ fn write_all(
             }
             Part::Tower(at, summary) => {
                 let images = images(&summary);
-                keep_images(&train_dir.join(IMAGES_FOLDER), &images)?;
+                keep_images(folder, &images)?;
                 (at, summary.summary_step, tower_values(&summary, &images))
             }
         };
         let at = Duration::from_micros(calendar.micros(at));
-        events.write(at, step.0, values)?;
+        events.write(at, step.0, values).map_err(explain)?;
         debug!(global_step = step.0, "summary is written");
     }
     Ok(())
 }
 
 /// Puts the images in the place of those before, each written beside its name and renamed.
-fn keep_images(folder: &Path, images: &[Image]) -> anyhow::Result<()> {
+fn keep_images(train_dir: &Folder, images: &[Image]) -> anyhow::Result<()> {
+    let folder = &train_dir.join(IMAGES_FOLDER);
     let keep = |path: PathBuf, unfinished: PathBuf, image: &Image| {
         fs::create_dir_all(folder)?;
         fs::write(&unfinished, image.png())?;
@@ -148,7 +155,7 @@ fn keep_images(folder: &Path, images: &[Image]) -> anyhow::Result<()> {
         let path = folder.join(format!("{number}.png"));
         let unfinished = folder.join(format!(".{number}.png"));
         keep(path.clone(), unfinished, image)
-            .with_context(|| format!("cannot write {}", path.display()))?;
+            .with_context(|| format!("cannot write {}", train_dir.shown(&path).display()))?;
     }
     Ok(())
 }
@@ -162,13 +169,13 @@ mod tests {
     use super::*;
     use crate::training::fixtures::some_time;
 
-    fn start(train_dir: &Path) -> SummaryWriter {
+    fn start(folder: &Folder) -> SummaryWriter {
         let calendar = Calendar {
             moment: some_time(),
             since_1970: Duration::from_secs(1_700_000_000),
         };
         let layout = Arc::new(Layout::cifar10());
-        SummaryWriter::start(train_dir, layout, calendar, GlobalStep(0)).unwrap()
+        SummaryWriter::start(folder, layout, calendar, GlobalStep(0)).unwrap()
     }
 
     fn part(color: u8) -> Part {
@@ -190,7 +197,7 @@ mod tests {
     #[tokio::test]
     async fn what_was_handed_over_is_written_when_the_writer_is_finished() {
         let folder = tempfile::tempdir().unwrap();
-        let writer = start(folder.path());
+        let writer = start(&Folder::open(folder.path()).unwrap());
         writer.write(part(1)).unwrap();
         writer.write(part(2)).unwrap();
         writer.finish(PATIENCE).await;
@@ -215,7 +222,11 @@ mod tests {
     #[tokio::test]
     async fn a_disk_that_cannot_be_written_ends_the_summaries_and_nothing_else() {
         let folder = tempfile::tempdir().unwrap();
-        let writer = start(&folder.path().join("gone"));
+        let gone = folder.path().join("gone");
+        fs::create_dir(&gone).unwrap();
+        let train_dir = Folder::open(&gone).unwrap();
+        fs::remove_dir(&gone).unwrap();
+        let writer = start(&train_dir);
         let SummaryWriter { parts, finished } = writer;
         tokio::time::timeout(PATIENCE, finished)
             .await

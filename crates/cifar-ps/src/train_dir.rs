@@ -1,20 +1,24 @@
 //! The train dir: where a run keeps its checkpoints, used by one server at a time.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::{self, File, TryLockError};
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use cifar_events::event_file;
 use cifar_ledger::eval_dir::EVAL_DIR;
 use cifar_ledger::ledger_file::LEDGER_FILE;
-use cifar_ledger::{Head, LedgerError, LedgerFile};
+use cifar_ledger::{Head, LedgerError, LedgerFile, Witness};
 use cifar_params::checkpoint::{self, CheckpointError};
+use cifar_params::folder::is_same;
 use cifar_params::{
-    Checkpoint, Layout, RunConfig, StateFile, StateFileError, Stored, TrainingState,
+    Checkpoint, Folder, Layout, RunConfig, StateDigest, StateFile, StateFileError, Stored,
+    TrainingState,
 };
+use cifar_sequence::GlobalStep;
 use tracing::warn;
 
 use crate::note::{Note, max_note_bytes};
@@ -45,15 +49,36 @@ fn is_of_run(name: &OsStr) -> bool {
         || checkpoint::step_of(Path::new(name)).is_some()
 }
 
-/// A train dir, locked for this process.
+/// A train dir, locked for this process. What is done there is done through the folder that was locked, not
+/// by its name, which may be another one's by now.
 #[derive(Debug)]
 pub struct TrainDir {
-    path: PathBuf,
+    folder: Folder,
     keep_checkpoints: usize,
-    /// Files that are named as checkpoints and are none.
-    damaged: Mutex<BTreeSet<PathBuf>>,
-    /// Held as long as the server runs; the kernel lets it go when the process ends, however it ends.
-    _lock: File,
+    /// Held as long as the server runs; the kernel lets it go when the process ends, however it ends. The
+    /// folder is locked too, where the file system locks folders: nobody removes that by cleaning up.
+    lock: Mutex<File>,
+    /// Checkpoints that were looked into, and whether each can be loaded.
+    looked_into: Mutex<BTreeMap<PathBuf, (Stamp, bool)>>,
+}
+
+/// Tells a file from what it was before, and from another one under its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Stamp {
+    inode: u64,
+    bytes: u64,
+    modified: (i64, i64),
+}
+
+impl Stamp {
+    fn of(path: &Path) -> io::Result<Self> {
+        let metadata = fs::metadata(path)?;
+        Ok(Stamp {
+            inode: metadata.ino(),
+            bytes: metadata.len(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+        })
+    }
 }
 
 /// A train dir that cannot be used.
@@ -86,7 +111,7 @@ pub enum TrainDirError {
         #[source]
         source: io::Error,
     },
-    /// Every checkpoint is damaged.
+    /// Every checkpoint is damaged, or of another run.
     #[error(
         "the train dir {path} holds no checkpoint that can be read, the newest because {newest}; \
          start anew with --fresh, which moves the old run aside"
@@ -95,8 +120,76 @@ pub enum TrainDirError {
         /// The folder.
         path: PathBuf,
         /// What is wrong with the newest.
-        newest: CheckpointError,
+        newest: PassedOver,
     },
+    /// A file is of another run than the one beside it.
+    #[error(transparent)]
+    Stranger(#[from] Stranger),
+    /// There was a run, and nothing is left to go on from.
+    #[error(
+        "{path} is of a run, and there is no state or checkpoint to go on from; put them back, or begin \
+         a new run with --fresh, which moves what is left of the old one aside"
+    )]
+    NothingLeft {
+        /// What is left of it.
+        path: PathBuf,
+    },
+    /// The state is of another release or model, and is not to be replaced.
+    #[error(
+        "{path} is a state of another release or model; start the one that wrote it, or move the file out \
+         of the train dir to go on from the newest checkpoint, or begin a new run with --fresh, which moves \
+         the old one aside"
+    )]
+    OfAnotherRelease {
+        /// The state file.
+        path: PathBuf,
+    },
+    /// The state file is damaged or cannot be read.
+    #[error(transparent)]
+    State(StateFileError),
+    /// A checkpoint cannot be written, or the folder not be listed.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// The ledger cannot be read.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+}
+
+/// A file that is of another run than the one beside it.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "{path} does not belong to the run of {other} ({difference}); move the one that does not belong out \
+     of the train dir"
+)]
+pub struct Stranger {
+    /// The file.
+    pub path: PathBuf,
+    /// The one beside it.
+    pub other: PathBuf,
+    /// What is different.
+    pub difference: String,
+}
+
+/// Why a checkpoint is passed over.
+#[derive(Debug, thiserror::Error)]
+pub enum PassedOver {
+    /// It cannot be loaded.
+    #[error(transparent)]
+    Damaged(CheckpointError),
+    /// It is of another run.
+    #[error(transparent)]
+    Stranger(Stranger),
+}
+
+/// The state that a state file holds, with what was kept with it.
+#[derive(Debug)]
+pub struct Kept {
+    /// The state.
+    pub state: TrainingState,
+    /// Its digest.
+    pub digest: StateDigest,
+    /// What was kept with it.
+    pub note: Note<'static>,
 }
 
 impl TrainDir {
@@ -114,81 +207,157 @@ impl TrainDir {
             source,
         };
         fs::create_dir_all(path).map_err(io_error)?;
-        let lock = File::create(path.join(LOCK_FILE)).map_err(io_error)?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                return Err(TrainDirError::InUse {
-                    path: path.to_owned(),
-                });
-            }
-            Err(TryLockError::Error(source)) => return Err(io_error(source)),
+        let folder = Folder::open(path).map_err(io_error)?;
+        // Some file systems cannot lock folders; the lock file is locked in any case.
+        if let Err(TryLockError::WouldBlock) = folder.file().try_lock() {
+            return Err(in_use(&folder));
         }
+        let lock = lock_file(&folder)?;
         remove_unfinished(path).map_err(io_error)?;
         if fresh {
             move_aside(path)?;
         }
         Ok(TrainDir {
-            path: path.to_owned(),
+            folder,
             keep_checkpoints,
-            damaged: Mutex::default(),
-            _lock: lock,
+            lock: Mutex::new(lock),
+            looked_into: Mutex::default(),
         })
     }
 
     /// The folder.
     #[must_use]
-    pub fn path(&self) -> &Path {
-        &self.path
+    pub fn folder(&self) -> &Folder {
+        &self.folder
     }
 
-    /// The newest checkpoint that is whole, if the dir holds a run. Damaged ones are named in the
-    /// log and passed over.
+    /// The newest checkpoint that is whole and of the run of the `ledger`, if the dir holds a run. Others are
+    /// named in the log and passed over.
     ///
     /// # Errors
     ///
-    /// [`TrainDirError::NothingGood`] if there are checkpoints but none is whole.
-    pub fn newest(&self, layout: &Layout) -> Result<Option<Checkpoint>, TrainDirError> {
-        let nothing_good = |newest| TrainDirError::NothingGood {
-            path: self.path.clone(),
-            newest,
-        };
+    /// [`TrainDirError::NothingGood`] if there are checkpoints but none is good.
+    pub fn newest(
+        &self,
+        layout: &Layout,
+        ledger: Option<&Witness>,
+    ) -> Result<Option<Checkpoint>, TrainDirError> {
         let mut first_error = None;
-        let passed_over = |path: &Path, error: CheckpointError| {
+        let mut pass_over = |error: PassedOver| {
             warn!(%error, "passes over a checkpoint");
-            self.damaged().insert(path.to_owned());
             first_error.get_or_insert(error);
         };
-        let load = |path: &Path| checkpoint::load(path, layout);
-        let newest = checkpoint::newest(&self.path, load, passed_over).map_err(nothing_good)?;
-        match (newest, first_error) {
-            (None, Some(error)) => Err(nothing_good(error)),
-            (newest, _) => Ok(newest),
+        for (_, path) in self.checkpoints()? {
+            let loaded = checkpoint::load(&path, layout);
+            match loaded.map_err(|error| self.folder.explain(error)) {
+                Ok(loaded) => match self.stranger_among_checkpoints(&path, &loaded, ledger)? {
+                    None => return Ok(Some(loaded)),
+                    Some(stranger) => pass_over(PassedOver::Stranger(stranger)),
+                },
+                Err(CheckpointError::Read { source, .. })
+                    if source.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => pass_over(PassedOver::Damaged(error)),
+            }
+        }
+        match first_error {
+            None => Ok(None),
+            Some(newest) => Err(TrainDirError::NothingGood {
+                path: self.folder.path().to_owned(),
+                newest,
+            }),
         }
     }
 
-    fn damaged(&self) -> MutexGuard<'_, BTreeSet<PathBuf>> {
-        self.damaged.lock().unwrap_or_else(PoisonError::into_inner)
+    fn stranger_among_checkpoints(
+        &self,
+        path: &Path,
+        checkpoint: &Checkpoint,
+        ledger: Option<&Witness>,
+    ) -> Result<Option<Stranger>, LedgerError> {
+        let (Some(ledger), Some(run)) = (ledger, &checkpoint.run) else {
+            return Ok(None);
+        };
+        let step = checkpoint.state.global_step;
+        let digest = || checkpoint.state.digest();
+        let difference = difference_from(ledger, run, step, digest);
+        let difference = difference.map_err(|error| self.folder.explain(error))?;
+        Ok(difference.map(|difference| self.stranger(path, LEDGER_FILE, difference)))
     }
 
-    /// The newest state that the state file holds whole, with what was kept with it. A file
-    /// that holds none is named in the log and passed over: the checkpoints are there for that.
-    #[must_use]
-    pub fn kept_state(&self, layout: &Layout) -> Option<(TrainingState, Note<'static>)> {
-        let path = self.path.join(STATE_FILE);
-        match StateFile::read(&path, layout) {
-            Ok(None) => None,
-            Ok(Some(stored)) => match serde_json::from_slice(&stored.note) {
-                Ok(note) => Some((stored.state, note)),
-                Err(error) => {
-                    warn!(path = %path.display(), %error, "passes over a state of another release");
-                    None
-                }
-            },
-            Err(error) => {
-                warn!(%error, "passes over the state file");
-                None
+    fn stranger(&self, path: &Path, other: &str, difference: String) -> Stranger {
+        Stranger {
+            path: self.folder.shown(path),
+            other: self.folder.path().join(other),
+            difference,
+        }
+    }
+
+    /// The newest state that the state file holds whole, if it is of the run of the `ledger`; `None` if there
+    /// is no such file.
+    ///
+    /// # Errors
+    ///
+    /// If there is one that cannot be used: [`TrainDirError::State`] if it is damaged or cannot be read,
+    /// [`TrainDirError::OfAnotherRelease`], or [`TrainDirError::Stranger`] if it is of another run.
+    pub fn kept_state(
+        &self,
+        layout: &Layout,
+        ledger: Option<&Witness>,
+    ) -> Result<Option<Kept>, TrainDirError> {
+        let path = self.folder.join(STATE_FILE);
+        let of_another_release = || TrainDirError::OfAnotherRelease {
+            path: self.folder.shown(&path),
+        };
+        let stored = match StateFile::read(&path, layout) {
+            Ok(None) => return Ok(None),
+            Ok(Some(stored)) => stored,
+            Err(StateFileError::Foreign { .. }) => return Err(of_another_release()),
+            Err(error) => return Err(TrainDirError::State(self.folder.explain(error))),
+        };
+        // It is whole, so another release wrote what this one does not understand.
+        let note = serde_json::from_slice(&stored.note).map_err(|_| of_another_release())?;
+        let kept = Kept {
+            state: stored.state,
+            digest: stored.digest,
+            note,
+        };
+        if let Some(ledger) = ledger {
+            let step = kept.state.global_step;
+            let difference = difference_from(ledger, &kept.note.run, step, || kept.digest);
+            let difference = difference.map_err(|error| self.folder.explain(error))?;
+            if let Some(difference) = difference {
+                return Err(self.stranger(&path, LEDGER_FILE, difference).into());
             }
+        }
+        Ok(Some(kept))
+    }
+
+    /// Sees that a state and a checkpoint are of one run.
+    ///
+    /// # Errors
+    ///
+    /// [`TrainDirError::Stranger`] if they are not.
+    pub fn compare(&self, kept: &Kept, saved: &Checkpoint) -> Result<(), TrainDirError> {
+        let Some(run) = &saved.run else {
+            return Ok(());
+        };
+        let differences = run.differences(&kept.note.run);
+        if differences.is_empty() {
+            return Ok(());
+        }
+        let of_checkpoint = checkpoint::name_of(saved.state.global_step);
+        let state = self.folder.join(STATE_FILE);
+        Err(self
+            .stranger(&state, &of_checkpoint, differences.join("; "))
+            .into())
+    }
+
+    /// Nothing is left of a run but a ledger, or a state that is damaged.
+    #[must_use]
+    pub fn nothing_left(&self, has_state: bool) -> TrainDirError {
+        let left = if has_state { STATE_FILE } else { LEDGER_FILE };
+        TrainDirError::NothingLeft {
+            path: self.folder.path().join(left),
         }
     }
 
@@ -203,8 +372,11 @@ impl TrainDir {
         num_towers: u32,
         stored: &Stored,
     ) -> Result<StateFile, StateFileError> {
-        let path = self.path.join(STATE_FILE);
-        StateFile::create(&path, layout, max_note_bytes(num_towers), stored)
+        let path = self.folder.join(STATE_FILE);
+        match StateFile::create(&path, layout, max_note_bytes(num_towers), stored) {
+            Ok(file) => Ok(file.called(self.folder.shown(&path))),
+            Err(error) => Err(self.folder.explain(error)),
+        }
     }
 
     /// The ledger, and the state that it ends with.
@@ -213,38 +385,157 @@ impl TrainDir {
     ///
     /// [`LedgerError`] if it cannot be read or written.
     pub fn ledger(&self) -> Result<(LedgerFile, Option<Head>), LedgerError> {
-        LedgerFile::open(&self.path.join(LEDGER_FILE))
+        let path = self.folder.join(LEDGER_FILE);
+        match LedgerFile::open(&path) {
+            Ok((file, head)) => Ok((file.called(self.folder.shown(&path)), head)),
+            Err(error) => Err(self.folder.explain(error)),
+        }
     }
 
-    /// Writes a checkpoint, in the place of a file of that name, and removes the oldest beyond the number
-    /// that is kept. Damaged files do not count for that number, nor do those of later steps, which are
-    /// written again when the run comes there.
+    /// What the ledger says, before anything is written to it; `None` if there is none.
     ///
     /// # Errors
     ///
-    /// [`CheckpointError::Write`] if the disk is full or cannot be written; the checkpoints that
-    /// were there remain.
+    /// [`LedgerError`] if it cannot be read.
+    pub fn witness(&self) -> Result<Option<Witness>, LedgerError> {
+        let witness = Witness::open(&self.folder.join(LEDGER_FILE));
+        witness.map_err(|error| self.folder.explain(error))
+    }
+
+    /// Writes a checkpoint, in the place of a file of that name, and removes the oldest beyond the number
+    /// that is kept. Only files that can be loaded and are of this run count for that number, and of later
+    /// steps none, which are written again when the run comes there.
+    ///
+    /// # Errors
+    ///
+    /// [`TrainDirError::Checkpoint`] if the disk is full or cannot be written; the checkpoints that
+    /// were there remain. [`TrainDirError::InUse`] if the lock file was removed, and another server has come.
     pub fn save(
         &self,
         layout: &Layout,
         state: &TrainingState,
         run: &RunConfig,
-    ) -> Result<PathBuf, CheckpointError> {
-        let path = checkpoint::save(&self.path, layout, state, run)?;
-        let mut damaged = self.damaged();
-        damaged.remove(&path);
-        let mut kept = 0;
-        for (step, old) in checkpoint::list(&self.path)? {
+    ) -> Result<PathBuf, TrainDirError> {
+        self.hold_lock()?;
+        let path = checkpoint::save(self.folder.through(), layout, state, run);
+        let path = path.map_err(|error| self.folder.explain(error))?;
+        self.note_good(&path);
+        let mut num_good = 0;
+        for (step, old) in self.checkpoints()? {
             if step > state.global_step {
                 continue;
             }
-            if kept < self.keep_checkpoints {
-                kept += usize::from(!damaged.contains(&old));
-            } else if let Err(error) = fs::remove_file(&old) {
-                warn!(path = %old.display(), %error, "cannot remove an old checkpoint");
+            if num_good < self.keep_checkpoints {
+                num_good += usize::from(self.is_good(&old, layout, run));
+            } else {
+                self.remove(&old);
             }
         }
-        Ok(path)
+        Ok(self.folder.shown(&path))
+    }
+
+    /// Files that are named as checkpoints, the newest first.
+    fn checkpoints(&self) -> Result<Vec<(GlobalStep, PathBuf)>, CheckpointError> {
+        let found = checkpoint::list(self.folder.through());
+        found.map_err(|error| self.folder.explain(error))
+    }
+
+    fn looked_into(&self) -> MutexGuard<'_, BTreeMap<PathBuf, (Stamp, bool)>> {
+        let looked_into = self.looked_into.lock();
+        looked_into.unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn remove(&self, path: &Path) {
+        self.looked_into().remove(path);
+        if let Err(error) = fs::remove_file(path) {
+            let path = self.folder.shown(path);
+            warn!(path = %path.display(), %error, "cannot remove an old checkpoint");
+        }
+    }
+
+    /// A file was just written, and is on the disk.
+    fn note_good(&self, path: &Path) {
+        if let Ok(stamp) = Stamp::of(path) {
+            self.looked_into().insert(path.to_owned(), (stamp, true));
+        }
+    }
+
+    /// Whether a file can be loaded and is of this run. It is looked into once, and again when it has changed.
+    fn is_good(&self, path: &Path, layout: &Layout, run: &RunConfig) -> bool {
+        let Ok(stamp) = Stamp::of(path) else {
+            return false;
+        };
+        let mut looked_into = self.looked_into();
+        if let Some((before, is_good)) = looked_into.get(path)
+            && *before == stamp
+        {
+            return *is_good;
+        }
+        let is_good = match checkpoint::load(path, layout) {
+            Ok(loaded) => loaded.run.is_some_and(|of| of.differences(run).is_empty()),
+            Err(error) => {
+                let error = self.folder.explain(error);
+                warn!(%error, "a checkpoint is damaged, and does not count as one that is kept");
+                false
+            }
+        };
+        looked_into.insert(path.to_owned(), (stamp, is_good));
+        is_good
+    }
+
+    /// Holds the lock file, which somebody may have removed or replaced.
+    fn hold_lock(&self) -> Result<(), TrainDirError> {
+        let mut lock = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
+        if !is_same(&lock, &self.folder.join(LOCK_FILE)) {
+            *lock = lock_file(&self.folder)?;
+        }
+        Ok(())
+    }
+}
+
+/// How a state at a step differs from the run of a ledger, if it does.
+fn difference_from(
+    ledger: &Witness,
+    run: &RunConfig,
+    step: GlobalStep,
+    digest: impl FnOnce() -> StateDigest,
+) -> Result<Option<String>, LedgerError> {
+    let settings = ledger.run().map(|of_ledger| of_ledger.differences(run));
+    if let Some(settings) = settings.filter(|settings| !settings.is_empty()) {
+        return Ok(Some(settings.join("; ")));
+    }
+    let Some(expected) = ledger.digest_at(step)? else {
+        return Ok(None);
+    };
+    let found = digest();
+    let is_another = found != expected;
+    Ok(is_another.then(|| format!("its state at step {step} is {found}, not {expected}")))
+}
+
+fn in_use(folder: &Folder) -> TrainDirError {
+    TrainDirError::InUse {
+        path: folder.path().to_owned(),
+    }
+}
+
+/// The lock file of a folder, made if it is not there, and locked.
+fn lock_file(folder: &Folder) -> Result<File, TrainDirError> {
+    let path = folder.join(LOCK_FILE);
+    let io_error = |source| TrainDirError::Io {
+        path: folder.shown(&path),
+        source,
+    };
+    loop {
+        let lock = File::create(&path).map_err(io_error)?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(in_use(folder)),
+            Err(TryLockError::Error(source)) => return Err(io_error(source)),
+        }
+        // It may have been removed or replaced just before it was locked.
+        if is_same(&lock, &path) {
+            return Ok(lock);
+        }
     }
 }
 
@@ -304,8 +595,6 @@ fn move_aside(dir: &Path) -> Result<(), TrainDirError> {
 
 #[cfg(test)]
 mod tests {
-    use cifar_sequence::GlobalStep;
-
     use super::*;
     use crate::training::{fixtures::run_config, initial_state};
 
@@ -323,7 +612,7 @@ mod tests {
     }
 
     fn newest_step(dir: &TrainDir) -> u64 {
-        dir.newest(&Layout::cifar10())
+        dir.newest(&Layout::cifar10(), None)
             .unwrap()
             .unwrap()
             .state
@@ -357,7 +646,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let dir = open(folder.path());
         fs::write(save(&dir, 5), "cut").unwrap();
-        let error = dir.newest(&Layout::cifar10()).unwrap_err().to_string();
+        let error = dir
+            .newest(&Layout::cifar10(), None)
+            .unwrap_err()
+            .to_string();
         assert!(
             error.contains("model.ckpt-5.safetensors") && error.contains("--fresh"),
             "{error}"
@@ -378,7 +670,7 @@ mod tests {
         for previous in ["previous-1", "previous-2"] {
             save(&open(folder.path()), 3);
             let dir = TrainDir::open(folder.path(), 2, true).unwrap();
-            assert!(dir.newest(&Layout::cifar10()).unwrap().is_none());
+            assert!(dir.newest(&Layout::cifar10(), None).unwrap().is_none());
             assert!(
                 folder
                     .path()
@@ -479,6 +771,103 @@ mod tests {
         let steps = checkpoint::list(folder.path()).unwrap();
         let steps: Vec<u64> = steps.iter().map(|(step, _)| step.0).collect();
         assert_eq!(steps, [1001, 1000, 11]);
+    }
+
+    fn steps_in(folder: &Path) -> Vec<u64> {
+        let steps = checkpoint::list(folder).unwrap();
+        steps.iter().map(|(step, _)| step.0).collect()
+    }
+
+    #[test]
+    fn a_checkpoint_that_is_damaged_while_the_server_runs_does_not_count() {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = open(folder.path());
+        save(&dir, 5);
+        fs::write(save(&dir, 6), "cut").unwrap();
+        save(&dir, 7);
+        assert_eq!(steps_in(folder.path()), [7, 6, 5]);
+        fs::write(save(&dir, 8), "cut").unwrap();
+        save(&dir, 9);
+        assert_eq!(steps_in(folder.path()), [9, 8, 7], "two can be loaded");
+    }
+
+    #[test]
+    fn a_damaged_checkpoint_below_the_newest_does_not_count() {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = TrainDir::open(folder.path(), 9, false).unwrap();
+        for step in [3, 4, 5] {
+            save(&dir, step);
+        }
+        drop(dir);
+        fs::write(checkpoint::path_of(folder.path(), GlobalStep(4)), "cut").unwrap();
+        let dir = TrainDir::open(folder.path(), 3, false).unwrap();
+        assert_eq!(newest_step(&dir), 5);
+        save(&dir, 6);
+        assert_eq!(steps_in(folder.path()), [6, 5, 4, 3]);
+        save(&dir, 7);
+        assert_eq!(steps_in(folder.path()), [7, 6, 5]);
+    }
+
+    #[test]
+    fn a_checkpoint_of_another_run_does_not_count() {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = open(folder.path());
+        save(&dir, 5);
+        let layout = Layout::cifar10();
+        let state = TrainingState {
+            global_step: GlobalStep(6),
+            ..initial_state(&layout, 2)
+        };
+        let other_run = RunConfig {
+            seed: 2,
+            ..run_config()
+        };
+        checkpoint::save(folder.path(), &layout, &state, &other_run).unwrap();
+        save(&dir, 7);
+        assert_eq!(steps_in(folder.path()), [7, 6, 5]);
+    }
+
+    #[test]
+    fn checkpoints_go_where_the_folder_goes() {
+        let parent = tempfile::tempdir().unwrap();
+        let [a, b] = ["a", "b"].map(|name| parent.path().join(name));
+        let dir = open(&a);
+        save(&dir, 5);
+        fs::rename(&a, &b).unwrap();
+        let other = open(&a);
+        save(&other, 1);
+        save(&dir, 6);
+        save(&dir, 7);
+        assert_eq!(steps_in(&a), [1]);
+        assert_eq!(steps_in(&b), [7, 6]);
+        assert_eq!(newest_step(&dir), 7);
+    }
+
+    #[test]
+    fn a_second_server_is_refused_though_the_lock_file_was_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = open(folder.path());
+        fs::remove_file(folder.path().join(LOCK_FILE)).unwrap();
+        let error = TrainDir::open(folder.path(), 2, false).unwrap_err();
+        assert!(matches!(error, TrainDirError::InUse { .. }), "{error}");
+        save(&first, 5);
+        assert!(folder.path().join(LOCK_FILE).exists(), "it is held again");
+    }
+
+    /// Where folders cannot be locked another server can come in; this one sees it before it writes.
+    #[test]
+    fn a_server_whose_lock_another_one_has_writes_nothing_more() {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = open(folder.path());
+        let path = folder.path().join(LOCK_FILE);
+        fs::remove_file(&path).unwrap();
+        let of_another = File::create(&path).unwrap();
+        of_another.lock().unwrap();
+        let layout = Layout::cifar10();
+        let error = dir.save(&layout, &initial_state(&layout, 1), &run_config());
+        let error = error.unwrap_err();
+        assert!(matches!(error, TrainDirError::InUse { .. }), "{error}");
+        assert_eq!(steps_in(folder.path()), [0; 0]);
     }
 
     #[test]

@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use cifar_params::{
-    Confusion, Copied, Initializer, ScoredVariables, StateFile, StateReader, Stored, TrainingState,
-    VariableSpec,
+    Confusion, Copied, Folder, Initializer, ScoredVariables, StateFile, StateReader, Stored,
+    TrainingState, VariableSpec,
 };
 use cifar_sequence::{ExamplesDigest, SampleSequence, TowerStep};
 use cifar_wire::gradient_slot::WorkerSlot;
@@ -53,7 +53,7 @@ impl Bench {
             state,
             AppliedSerials::default(),
         );
-        let files = FollowerFiles::new(folder.path(), calendar);
+        let files = FollowerFiles::new(&Folder::open(folder.path()).unwrap(), calendar);
         let service = Service::new(training, commit_path, &layout, Box::new(|_, _| {}), files);
         Bench {
             service,

@@ -89,7 +89,7 @@ fn open(shared: &Shared, life: Arc<Life>) -> turmoil::Result<(Service, TrainDir)
         start.applied,
     );
     let at_point: AtPoint = Box::new(move |_, _| life.moment());
-    let files = FollowerFiles::new(&shared.train_dir, calendar);
+    let files = FollowerFiles::new(train_dir.folder(), calendar);
     let service = Service::new(training, commit_path, &layout(), at_point, files);
     Ok((service, train_dir))
 }
@@ -243,12 +243,12 @@ fn save(service: &Service, train_dir: &TrainDir, snapshot: &Snapshot) -> turmoil
 /// checkpoint's.
 pub(crate) fn final_states(train_dir: &Path) -> turmoil::Result<[TrainingState; 2]> {
     let train_dir = TrainDir::open(train_dir, KEEP_CHECKPOINTS, false)?;
+    let ledger = train_dir.witness()?;
     let kept = train_dir
-        .kept_state(&layout())
-        .ok_or("the state file holds no state")?
-        .0;
+        .kept_state(&layout(), ledger.as_ref())?
+        .ok_or("there is no state file")?;
     let saved = train_dir
-        .newest(&layout())?
+        .newest(&layout(), ledger.as_ref())?
         .ok_or("there is no checkpoint")?;
-    Ok([kept, saved.state])
+    Ok([kept.state, saved.state])
 }
