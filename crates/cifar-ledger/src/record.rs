@@ -1,6 +1,9 @@
 //! The records of a ledger and their text form: JSON, one record a line.
+//!
+//! Text in a record is [`printable()`] when it has been read. What workers call themselves is cleaned where it comes
+//! in, but a ledger may be of an older release, or somebody else's.
 
-use cifar_params::{RunConfig, StateDigest};
+use cifar_params::{RunConfig, StateDigest, printable};
 use cifar_sequence::{ExamplesDigest, GlobalStep, Tower};
 use serde::{Deserialize, Serialize};
 
@@ -32,8 +35,10 @@ pub enum Record {
         /// Its number, counted from 0 at each start of the server.
         worker: u32,
         /// Its name: host and process.
+        #[serde(deserialize_with = "printable::deserialize")]
         name: String,
         /// What it computes with.
+        #[serde(deserialize_with = "printable::deserialize")]
         numerics: String,
     },
     /// A worker said that it leaves.
@@ -74,6 +79,7 @@ pub enum Record {
         /// Who had computed it.
         worker: u32,
         /// What was wrong with it, in words.
+        #[serde(deserialize_with = "printable::deserialize")]
         reason: String,
     },
     /// A tower step was computed twice, to compare.
@@ -91,6 +97,7 @@ pub enum Record {
         /// Its number.
         worker: u32,
         /// What it did, in words.
+        #[serde(deserialize_with = "printable::deserialize")]
         reason: String,
     },
     /// A checkpoint was written.
@@ -101,6 +108,7 @@ pub enum Record {
     /// No gradient came for some seconds.
     StoodStill {
         /// Who was missing, and since when, in words.
+        #[serde(deserialize_with = "printable::deserialize")]
         waits_for: String,
     },
     /// The server itself was suspended; leases were extended by this time.
@@ -132,6 +140,7 @@ pub struct Start {
     /// [`FORMAT_VERSION`] of the server.
     pub format_version: u32,
     /// Version and commit of the server's program.
+    #[serde(deserialize_with = "printable::deserialize")]
     pub version: String,
     /// The run's configuration.
     pub run: RunConfig,
@@ -243,7 +252,7 @@ pub enum Outcome {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fixtures::commit;
+    use crate::fixtures::{commit, start};
 
     #[test]
     fn a_line_survives_its_text_form() {
@@ -261,6 +270,45 @@ mod tests {
             !text.contains("staleness") && !text.contains('\n'),
             "{text}"
         );
+    }
+
+    #[test]
+    fn no_text_of_a_record_acts_on_a_terminal() {
+        let acts = "\u{1b}]0;title\u{7}\nstep 3".to_owned();
+        let of = Unit {
+            step: GlobalStep(3),
+            tower: Tower(1),
+        };
+        let worker = 2;
+        let mut start = start(0);
+        start.version.clone_from(&acts);
+        for record in [
+            Record::Start(start),
+            Record::Joined {
+                worker,
+                name: acts.clone(),
+                numerics: acts.clone(),
+            },
+            Record::InDoubt {
+                of,
+                worker,
+                reason: acts.clone(),
+            },
+            Record::Quarantined {
+                worker,
+                reason: acts.clone(),
+            },
+            Record::StoodStill { waits_for: acts },
+        ] {
+            let text = serde_json::to_string(&record).unwrap();
+            let read: Record = serde_json::from_str(&text).unwrap();
+            let again = serde_json::to_string(&read).unwrap();
+            assert!(
+                !again.contains("\\u00") && !again.contains("\\n"),
+                "{again}"
+            );
+            assert!(again.contains("\u{fffd}"), "{again}");
+        }
     }
 
     #[test]

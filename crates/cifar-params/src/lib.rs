@@ -28,6 +28,8 @@ pub mod checkpoint;
 
 pub mod score;
 
+pub mod printable;
+
 pub mod shared_path;
 
 pub mod state_file;
@@ -36,6 +38,7 @@ pub use checkpoint::{Checkpoint, CheckpointError};
 pub use folder::{AboutPath, Folder};
 pub use layout::{Initializer, Layout, VariableSpec};
 pub use mode::Mode;
+pub use printable::printable;
 pub use run::{DecayBy, Kernels, Numerics, RunConfig};
 pub use score::{Confusion, EvalData, Score, ScoredVariables};
 pub use shared_path::shared_path;

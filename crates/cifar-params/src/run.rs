@@ -12,6 +12,7 @@ use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::mode::Mode;
+use crate::printable;
 use crate::state::StateDigest;
 
 /// Most towers of a run: what is kept of a step is a few hundred bytes for each.
@@ -213,14 +214,17 @@ named_choices!(Kernels, "auto, torch, direct, winograd", {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Numerics {
     /// `cpu` or `cuda`.
+    #[serde(deserialize_with = "printable::deserialize")]
     pub device: String,
     /// The widest vector instructions used, such as `avx512`.
+    #[serde(deserialize_with = "printable::deserialize")]
     pub instruction_set: String,
     /// The kernels used; never [`Kernels::Auto`].
     pub kernels: Kernels,
     /// Threads of one tower step.
     pub threads: u32,
     /// Version of libtorch.
+    #[serde(deserialize_with = "printable::deserialize")]
     pub libtorch: String,
 }
 

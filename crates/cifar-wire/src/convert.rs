@@ -8,7 +8,7 @@ use bytes::Bytes;
 use cifar_events::Histogram;
 use cifar_events::histogram::Moments;
 use cifar_params::run::{self, MAX_BATCH_SIZE, MAX_TOWERS};
-use cifar_params::{Mode, Numerics, RunConfig, StateDigest};
+use cifar_params::{Mode, Numerics, RunConfig, StateDigest, printable};
 use cifar_sequence::{GlobalStep, Tower, TowerStep};
 use prost::Message;
 
@@ -48,7 +48,9 @@ fn named<T: FromStr<Err: ToString>>(field: &'static str, name: &str) -> Result<T
     })
 }
 
-fn short(field: &'static str, name: String) -> Result<String, Malformed> {
+/// What a worker calls itself, as log, ledger, page and terminal can show it.
+fn short(field: &'static str, name: &str) -> Result<String, Malformed> {
+    let name = printable(name);
     if name.len() <= MAX_NAME_BYTES {
         return Ok(name);
     }
@@ -119,11 +121,11 @@ impl TryFrom<pb::Numerics> for Numerics {
         } = numerics;
         let kernels = named("numerics.kernels", &kernels)?;
         Ok(Numerics {
-            device: short("numerics.device", device)?,
-            instruction_set: short("numerics.instruction_set", instruction_set)?,
+            device: short("numerics.device", &device)?,
+            instruction_set: short("numerics.instruction_set", &instruction_set)?,
             kernels,
             threads,
-            libtorch: short("numerics.libtorch", libtorch)?,
+            libtorch: short("numerics.libtorch", &libtorch)?,
         })
     }
 }
@@ -221,7 +223,10 @@ impl TryFrom<pb::RegisterRequest> for Registration {
             layout_fingerprint: request.layout_fingerprint,
             data_digest: fixed("data_digest", &request.data_digest)?,
             numerics: present("numerics", request.numerics)?.try_into()?,
-            name: short("name", request.name)?,
+            name: match request.name.trim() {
+                "" => "unnamed".to_owned(),
+                name => short("name", name)?,
+            },
         })
     }
 }
@@ -734,7 +739,7 @@ impl From<pb::WorkerStatus> for WorkerStatus {
     fn from(status: pb::WorkerStatus) -> Self {
         WorkerStatus {
             worker: WorkerId(status.worker),
-            name: status.name,
+            name: printable(&status.name),
             tower: status.tower.map(Tower),
             tower_steps: status.tower_steps,
             compute_time: Duration::from_micros(status.compute_micros),
@@ -839,6 +844,34 @@ mod tests {
             let error = RunConfig::try_from(run).unwrap_err().to_string();
             assert!(error.starts_with(expected), "{error}");
         }
+    }
+
+    #[test]
+    fn a_name_that_acts_on_a_terminal_comes_in_as_text() {
+        let name_of = |name: &str| {
+            let numerics = pb::Numerics {
+                device: name.to_owned(),
+                kernels: "torch".to_owned(),
+                ..pb::Numerics::default()
+            };
+            let request = pb::RegisterRequest {
+                name: name.to_owned(),
+                numerics: Some(numerics),
+                data_digest: Bytes::from_static(&[0; 32]),
+                ..pb::RegisterRequest::default()
+            };
+            let registration = Registration::try_from(request)?;
+            assert!(!registration.numerics.device.contains(char::is_control));
+            Ok::<_, Malformed>(registration.name)
+        };
+        assert_eq!(name_of("host/12").unwrap(), "host/12");
+        assert_eq!(
+            name_of("\u{1b}[2J\nhost\u{202e}").unwrap(),
+            "\u{fffd}[2J\u{fffd}host\u{fffd}"
+        );
+        assert_eq!(name_of("").unwrap(), "unnamed");
+        assert_eq!(name_of(" \n").unwrap(), "unnamed");
+        assert!(name_of(&"x".repeat(MAX_NAME_BYTES + 1)).is_err());
     }
 
     fn tower_summary() -> pb::SummarizeRequest {
