@@ -37,7 +37,7 @@ use tonic::codegen::http::{Request, Response};
 
 use crate::authority::{Authority, Good, credentials, flags, words};
 use crate::cluster::Cluster;
-use crate::program::{DEADLINE, Program, SERVER, command};
+use crate::program::{DEADLINE, Program, SERVER, command, eventually};
 
 /// How much the server may grow: a few gradients, and buffers of connections.
 const MAX_GROWTH_BYTES: u64 = 256 << 20;
@@ -62,7 +62,9 @@ impl Enemy {
             given = self.authority.client_flags(name, role);
         }
         if let Some(token) = token {
-            let file = self.authority.secret("shown", token);
+            // A file of its own: who has another token open reads it again when it changes.
+            let file = format!("shown-{}", &token[..6]);
+            let file = self.authority.secret(&file, token);
             given.extend(flags(&[("--token-file", &file)]));
         }
         credentials(&given)
@@ -262,14 +264,22 @@ fn who_are_you(enemy: &mut Enemy, theirs: &Authority) {
         got,
         "does not accept the certificate",
     );
-    let [certificate, key] = enemy.authority.issue("late", "worker", Good::NoMore);
+    // A client of this project reads no certificate that is over, so this one ends after that.
+    let (begun, lasts) = (Instant::now(), Duration::from_secs(3));
+    let good = Good::For(lasts);
+    let [certificate, key] = enemy.authority.issue("late", "worker", good);
     let ca = enemy.authority.ca();
     let expired = flags(&[
         ("--tls-ca", &ca),
         ("--tls-cert", &certificate),
         ("--tls-key", &key),
     ]);
-    let got = enemy.refused(&credentials(&expired));
+    let expired = credentials(&expired);
+    let second = Duration::from_secs(1);
+    eventually("the end of a certificate", || {
+        (begun.elapsed() > lasts + second).then_some(())
+    });
+    let got = enemy.refused(&expired);
     enemy.note("an expired certificate", got, "CertificateExpired");
     let got = enemy.refused(&enemy.credentials(Some(["eve", "viewer"]), Some(&token)));
     enemy.note(

@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use cifar_guard::Credentials;
 use cifar_guard::args::CredentialArgs;
@@ -24,6 +25,8 @@ pub(crate) struct Authority {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Good {
     ForLong,
+    /// Until so long after now, which is told in whole seconds.
+    For(Duration),
     NoMore,
 }
 
@@ -69,8 +72,13 @@ impl Authority {
     pub(crate) fn pair(&self, name: &str, organization: &str, good: Good) -> (String, String) {
         let mut params = CertificateParams::new(self.addresses.clone()).unwrap();
         params.distinguished_name = subject(name, Some(organization));
-        if good == Good::NoMore {
-            params.not_after = date_time_ymd(2020, 1, 1);
+        match good {
+            Good::ForLong => {}
+            Good::For(span) => {
+                let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+                params.not_after = date_time_ymd(1970, 1, 1) + (now + span);
+            }
+            Good::NoMore => params.not_after = date_time_ymd(2020, 1, 1),
         }
         let key = KeyPair::generate().unwrap();
         let certificate = params.signed_by(&key, &self.issuer).unwrap();

@@ -24,7 +24,7 @@ use crate::browser::{Browser, Screen};
 use crate::cluster::{Cluster, NUM_STEPS};
 use crate::http;
 use crate::ledger::slow_down;
-use crate::program::{DEADLINE, EVAL, LAUNCHER, Program, SERVER, WORKER, command};
+use crate::program::{DEADLINE, EVAL, LAUNCHER, Program, SERVER, WORKER, command, eventually};
 
 const SCREEN: Screen = Screen {
     width: 1400,
@@ -669,6 +669,28 @@ fn what_is_sent_lets_nothing_from_elsewhere_in() {
         let answer = http::get(&format!("{url}images/{name}"));
         assert!(answer.starts_with("HTTP/1.1 404 "), "{name}: {answer}");
     }
+}
+
+#[test]
+fn a_page_of_a_damaged_ledger_works_and_counts_the_damage() {
+    let train_dir = tempfile::tempdir().unwrap();
+    write_crowded_ledger(train_dir.path(), 2);
+    let path = train_dir.path().join(LEDGER_FILE);
+    let mut ledger = fs::read(&path).unwrap();
+    let second = ledger.iter().position(|byte| *byte == b'\n').unwrap() + 1;
+    ledger[second..second + 8].fill(0);
+    fs::write(&path, ledger).unwrap();
+    let (_program, url) = view(train_dir.path());
+    let metrics = eventually("metrics of a damaged ledger", || {
+        let answer = http::get(&format!("{url}metrics"));
+        answer.starts_with("HTTP/1.1 200 ").then_some(answer)
+    });
+    assert!(metrics.contains("cifar_damaged_ledger_lines_total 1\n"));
+    assert!(http::get(&format!("{url}healthz")).ends_with("\r\n\r\nok\n"));
+    let run = http::get(&format!("{url}run.json"));
+    let damage =
+        format!("\"damage\":{{\"num_lines\":1,\"first\":[{{\"line\":2,\"offset\":{second},");
+    assert!(run.contains(&damage), "{run}");
 }
 
 /// Every kind of thing that a page answers with.

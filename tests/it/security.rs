@@ -134,7 +134,7 @@ fn who_may_not_is_told_why_and_does_not_try_again() {
             stranger,
             "does not accept the certificate of this program",
         ),
-        (WORKER, expired, "CertificateExpired"),
+        (WORKER, expired, "ended at Jan  1 00:00:00 2020"),
         (
             WORKER,
             misled,

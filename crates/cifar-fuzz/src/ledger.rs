@@ -18,7 +18,7 @@ const MAX_EXAMPLES: u64 = 1 << 16;
 
 /// The text of a ledger.
 ///
-/// A history is read of it or a line is named that cannot be; each line has a text form that says the same.
+/// A history is read of it, or no start of a server is in it; each line has a text form that says the same.
 /// Whatever the history, it can be proven or not, and told, and does not differ from itself.
 pub fn ledger(text: &[u8]) {
     lines_survive(text);
@@ -140,18 +140,18 @@ pub fn ledger_file(bytes: &[u8]) {
     assert_eq!(serde_json::from_slice::<Line>(&end).expect("a line"), line);
 }
 
-/// All lines up to the first that is none.
+/// All lines that can be read.
 fn lines_of(tail: &mut LedgerTail) -> Vec<Line> {
     let mut lines = Vec::new();
-    while let Ok(mut news) = tail.look() {
+    loop {
+        let mut news = tail.look().expect("it can be read");
         assert!(news.read_bytes.0 <= news.read_bytes.1);
         let has_more = news.has_more();
         lines.append(&mut news.lines);
         if !has_more {
-            break;
+            return lines;
         }
     }
-    lines
 }
 
 /// The text of a file of scores.

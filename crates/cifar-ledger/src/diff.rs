@@ -8,7 +8,7 @@ use cifar_params::StateDigest;
 use cifar_sequence::{GlobalStep, Tower};
 
 use crate::history::History;
-use crate::units::{steps, write_lines};
+use crate::units::{counted, steps, write_lines};
 
 /// How two runs, A and B, compare.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,6 +21,8 @@ pub struct Difference {
     pub parting: Option<Parting>,
     /// The step that each is at.
     pub reached: [GlobalStep; 2],
+    /// How many lines of each were skipped: steps that they told of are not compared.
+    pub damaged_lines: [u64; 2],
 }
 
 /// The first state that differs.
@@ -61,6 +63,7 @@ pub fn diff(a: &History, b: &History) -> Difference {
         equal,
         parting,
         reached: [a.reached, b.reached],
+        damaged_lines: [a, b].map(|history| history.damage.num_lines()),
     }
 }
 
@@ -195,9 +198,19 @@ impl fmt::Display for Difference {
             )?,
         }
         match &self.parting {
-            Some(parting) => parting.fmt(f),
-            None => self.tell_longer(f),
+            Some(parting) => parting.fmt(f)?,
+            None => self.tell_longer(f)?,
         }
+        for (run, number) in ["A", "B"].into_iter().zip(self.damaged_lines) {
+            if number > 0 {
+                let lines = counted(number, "damaged line");
+                writeln!(
+                    f,
+                    "the ledger of {run} has {lines}, and what stood there is not compared"
+                )?;
+            }
+        }
+        Ok(())
     }
 }
 

@@ -4,6 +4,7 @@ use std::fmt;
 
 use cifar_sequence::GlobalStep;
 
+use crate::damage::Damage;
 use crate::history::{History, Rewound, ServerStart};
 use crate::incidents::{Incidents, how};
 use crate::record::Record;
@@ -27,6 +28,8 @@ pub struct Explanation {
     pub rewinds: Vec<Rewound>,
     /// How many records contradict others.
     pub num_contradictions: usize,
+    /// The lines that were skipped.
+    pub damage: Damage,
     /// The commits; `None` if there are none.
     pub course: Option<Course>,
     /// What each worker did.
@@ -88,6 +91,7 @@ pub fn explain(history: &History) -> Explanation {
         starts: starts_of(history),
         rewinds: history.rewinds.clone(),
         num_contradictions: history.contradictions.len(),
+        damage: history.damage.clone(),
         course: course_of(history),
         stragglers: stragglers(&workers),
         workers,
@@ -154,6 +158,7 @@ impl fmt::Display for Explanation {
                 "The ledger contradicts itself in {places}: `cifar-ps verify` names them."
             )?;
         }
+        write!(f, "{}", self.damage)?;
         writeln!(f)?;
         if let Some(course) = &self.course {
             writeln!(f, "{}", course.step_time)?;

@@ -76,6 +76,14 @@ pub enum NoSuchStep {
         /// The last on record.
         last: GlobalStep,
     },
+    /// Others before and after it are: a damaged line held it.
+    #[error(
+        "step {step} is not on record, though later ones are: `cifar-ps verify` says what the ledger lacks"
+    )]
+    Gap {
+        /// The step asked for.
+        step: GlobalStep,
+    },
 }
 
 /// Tells of one step.
@@ -88,6 +96,7 @@ pub fn explain_step(history: &History, step: GlobalStep) -> Result<StepExplanati
         let mut steps = history.commits.keys();
         match (steps.next(), steps.next_back()) {
             (None, _) => NoSuchStep::NoneYet { step },
+            (Some(first), Some(last)) if (first..last).contains(&&step) => NoSuchStep::Gap { step },
             (Some(first), last) => NoSuchStep::Outside {
                 step,
                 first: *first,
@@ -281,5 +290,13 @@ mod tests {
         };
         assert_eq!(asked(3), "step 9 is not committed; give one from 0 to 2");
         assert_eq!(asked(0), "step 9 is not committed, nor is any other yet");
+
+        let mut records = undisturbed(2);
+        records.push(committed(4));
+        let gap = explain_step(&history(records), GlobalStep(2)).unwrap_err();
+        assert!(
+            gap.to_string().starts_with("step 2 is not on record"),
+            "{gap}"
+        );
     }
 }

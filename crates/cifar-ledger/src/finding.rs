@@ -5,6 +5,7 @@ use std::fmt;
 use cifar_params::Mode;
 use cifar_sequence::{GlobalStep, TowerStep};
 
+use crate::damage::Damage;
 use crate::history::{Contradiction, Worker};
 use crate::record::Unit;
 use crate::units::{count, counted, times, write_lines};
@@ -64,6 +65,8 @@ pub enum Finding {
         /// Uses of examples that had been used before.
         repeated: u64,
     },
+    /// Lines of the ledger were skipped: what speaks against the proof may come from that.
+    Damage(Damage),
 }
 
 impl fmt::Display for Findings {
@@ -87,6 +90,7 @@ impl fmt::Display for Finding {
             }
             Finding::Gap { first, last } => write!(f, "steps {first} to {last} are not on record"),
             Finding::Contradiction(contradiction) => contradiction.fmt(f),
+            Finding::Damage(damage) => f.write_str(damage.to_string().trim_end()),
             Finding::TowerMissing { tower_step } => write!(
                 f,
                 "step {} was applied without its tower {}",

@@ -6,6 +6,7 @@ use std::fmt;
 use cifar_params::{RunConfig, StateDigest};
 use cifar_sequence::GlobalStep;
 
+use crate::damage::Damage;
 use crate::record::{Commit, Record, Start, Unit};
 
 /// A run as its ledger tells it.
@@ -25,6 +26,8 @@ pub struct History {
     pub events: Vec<Event>,
     /// The step that the run is at, by the newest record that tells of a step.
     pub reached: GlobalStep,
+    /// The lines that were skipped: what they told is missing above.
+    pub damage: Damage,
 }
 
 /// A start of the server.
@@ -146,6 +149,12 @@ impl fmt::Display for Worker {
 }
 
 impl History {
+    /// Whether the ledger begins where the run does, with its initial state.
+    #[must_use]
+    pub fn has_beginning(&self) -> bool {
+        self.starts[0].start.digest == self.run.initial_digest
+    }
+
     /// The step that the ledger begins with.
     #[must_use]
     pub fn first_step(&self) -> GlobalStep {

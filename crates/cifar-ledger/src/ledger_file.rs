@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use cifar_params::{AboutPath, StateDigest};
 use cifar_sequence::GlobalStep;
 
+use crate::damage::Damage;
 use crate::record::{Line, Record};
 
 /// Name of the ledger in a train dir.
@@ -37,24 +38,13 @@ pub enum LedgerError {
         #[source]
         source: io::Error,
     },
-    /// A line is no record of this version.
-    #[error("line {line} of {path} is no record of a ledger")]
-    Line {
+    /// No line that can be read says how the run is configured.
+    #[error("{path} tells of no start of a server: {}", damage.in_short())]
+    NoStart {
         /// The file.
         path: PathBuf,
-        /// Counted from 1.
-        line: usize,
-        /// What is wrong with it.
-        #[source]
-        source: serde_json::Error,
-    },
-    /// A line is a record, but cannot stand where it does.
-    #[error("line {line} of {path} cannot come next in a run that this release knows")]
-    Impossible {
-        /// The file.
-        path: PathBuf,
-        /// Counted from 1.
-        line: usize,
+        /// The lines in it.
+        damage: Damage,
     },
     /// There is no record in it.
     #[error("{path} holds no record: no server has written to it yet")]
@@ -69,8 +59,7 @@ impl AboutPath for LedgerError {
         match self {
             LedgerError::Read { path, .. }
             | LedgerError::Write { path, .. }
-            | LedgerError::Line { path, .. }
-            | LedgerError::Impossible { path, .. }
+            | LedgerError::NoStart { path, .. }
             | LedgerError::Empty { path } => path,
         }
     }

@@ -1,8 +1,8 @@
 //! The ledger of a run: what was committed, by whom, when, and what came in between.
 //!
 //! [`record`] says what can stand in it, [`ledger_file`] is how the server writes it, and [`opening`]
-//! what it writes first. [`tail`] reads a ledger while it grows; [`history`] is a whole ledger read
-//! again. From a history [`verify()`] proves that every example was used exactly once, [`diff()`]
+//! what it writes first. [`line_reader`] reads its lines and skips those that are damaged ([`damage`]);
+//! [`tail`] reads a ledger while it grows; [`history`] is a whole ledger read again. From a history [`verify()`] proves that every example was used exactly once, [`diff()`]
 //! finds where two runs part, and [`explain()`] and [`explain_step()`] tell people where the time went
 //! and who did what, and a [`summary`] does so in a few lines.
 //!
@@ -18,6 +18,10 @@ pub mod ledger_file;
 pub mod witness;
 
 pub mod opening;
+
+pub mod damage;
+
+pub mod line_reader;
 
 pub mod tail;
 
@@ -58,6 +62,7 @@ pub mod eval_dir;
 mod units;
 
 pub use confusion_chart::confusion_chart;
+pub use damage::Damage;
 pub use diff::{Difference, diff};
 pub use eval_dir::{EvalDir, EvalDirError, EvalWriter, read_scores};
 pub use explain::{Explanation, explain};
@@ -65,6 +70,7 @@ pub use explain_step::{StepExplanation, explain_step};
 pub use finding::{Finding, Findings};
 pub use history::History;
 pub use ledger_file::{Head, LedgerError, LedgerFile};
+pub use line_reader::LineReader;
 pub use opening::opening_lines;
 pub use proof::Proof;
 pub use record::{Commit, Line, Record};

@@ -1,34 +1,40 @@
 //! How a history is made of the lines of a ledger.
 //!
 //! A ledger may be read while a server writes to it: it is read once, line by line, and a last
-//! line without an end is one that is being written.
+//! line without an end is one that is being written. A line that is damaged, or cannot come next in a run, is
+//! skipped.
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, BufRead, BufReader};
+use std::io::{self, Read};
 use std::path::Path;
 
 use cifar_params::{RunConfig, StateDigest};
 use cifar_sequence::GlobalStep;
 
+use crate::damage::Damage;
 use crate::history::{
     Committed, Contradiction, Event, History, Registered, Rewound, ServerStart, unit_of,
 };
 use crate::ledger_file::LedgerError;
+use crate::line_reader::LineReader;
 use crate::record::{Commit, FORMAT_VERSION, Line, Record, Rewind, Start};
+
+/// A ledger is read in pieces of this size.
+const PIECE_BYTES: u64 = 1024 * 1024;
 
 impl History {
     /// Reads the ledger at `path`.
     ///
     /// # Errors
     ///
-    /// [`LedgerError`] if it cannot be read, or holds something else than the history of a run.
+    /// [`LedgerError`] if it cannot be read, or no line in it tells of the start of a server.
     pub fn read(path: &Path) -> Result<Self, LedgerError> {
         let file = File::open(path).map_err(|source| LedgerError::Read {
             path: path.to_owned(),
             source,
         })?;
-        History::read_from(path, BufReader::new(file))
+        History::read_from(path, file)
     }
 
     /// Reads a ledger from `reader`, as [`read`](Self::read) does. `path` is what errors call it.
@@ -36,35 +42,37 @@ impl History {
     /// # Errors
     ///
     /// As [`read`](Self::read).
-    pub fn read_from(path: &Path, mut reader: impl BufRead) -> Result<Self, LedgerError> {
+    pub fn read_from(path: &Path, mut reader: impl Read) -> Result<Self, LedgerError> {
         let read_error = |source: io::Error| LedgerError::Read {
             path: path.to_owned(),
             source,
         };
         let mut history: Option<History> = None;
-        let mut text = Vec::new();
-        for number in 1.. {
-            text.clear();
-            reader.read_until(b'\n', &mut text).map_err(read_error)?;
-            if text.last() != Some(&b'\n') {
+        let (mut lines, mut damage) = (LineReader::default(), Damage::default());
+        let mut piece = Vec::new();
+        loop {
+            piece.clear();
+            let read = reader.by_ref().take(PIECE_BYTES).read_to_end(&mut piece);
+            if read.map_err(read_error)? == 0 {
                 break;
             }
-            let line: Line = serde_json::from_slice(&text).map_err(|source| LedgerError::Line {
-                path: path.to_owned(),
-                line: number,
-                source,
-            })?;
-            if !is_possible(&line.record, history.as_ref()) {
-                return Err(LedgerError::Impossible {
-                    path: path.to_owned(),
-                    line: number,
+            lines.read(&piece, |place, line| {
+                let line = line.and_then(|line| {
+                    check_next(&line.record, history.as_ref())?;
+                    Ok(line)
                 });
-            }
-            history = History::after(history, line);
+                match line {
+                    Ok(line) => history = History::after(history.take(), line),
+                    Err(reason) => damage.add(place, &reason),
+                }
+            });
         }
-        history.ok_or_else(|| LedgerError::Empty {
-            path: path.to_owned(),
-        })
+        let path = path.to_owned();
+        match history {
+            Some(history) => Ok(History { damage, ..history }),
+            None if damage.is_empty() => Err(LedgerError::Empty { path }),
+            None => Err(LedgerError::NoStart { path, damage }),
+        }
     }
 
     /// The history with one more line. What stands before the first start belongs to nothing.
@@ -96,6 +104,7 @@ impl History {
             contradictions: Vec::new(),
             events: Vec::new(),
             reached: start.global_step,
+            damage: Damage::default(),
         }
     }
 
@@ -192,17 +201,29 @@ impl History {
     }
 }
 
-/// Whether a record can be the next of a run: what stands in a file may be anything.
-fn is_possible(record: &Record, history: Option<&History>) -> bool {
-    match (record, history) {
-        (Record::Start(start), _) => {
-            start.format_version == FORMAT_VERSION && has_samples(&start.run, start.global_step)
+/// Whether a record can be the next of a run, or why not: what stands in a file may be anything.
+fn check_next(record: &Record, history: Option<&History>) -> Result<(), String> {
+    let run = match (record, history) {
+        (Record::Start(start), _) if start.format_version != FORMAT_VERSION => {
+            let version = start.format_version;
+            return Err(format!(
+                "its ledger has format {version}, and this program reads format {FORMAT_VERSION}"
+            ));
         }
-        (_, None) => false,
-        (Record::Commit(commit), Some(history)) => has_samples(&history.run, commit.global_step),
-        (Record::Rewind(rewind), Some(history)) => has_samples(&history.run, rewind.to),
-        (Record::End { global_step, .. }, Some(history)) => has_samples(&history.run, *global_step),
-        _ => true,
+        (Record::Start(start), _) => &start.run,
+        (_, Some(history)) => &history.run,
+        (_, None) => return Err("it stands before the first start of a server".to_owned()),
+    };
+    let step = match record {
+        Record::Start(start) => start.global_step,
+        Record::Commit(commit) => commit.global_step,
+        Record::Rewind(rewind) => rewind.to,
+        Record::End { global_step, .. } => *global_step,
+        _ => return Ok(()),
+    };
+    match has_samples(run, step) {
+        true => Ok(()),
+        false => Err(format!("no run can come to its step {step}")),
     }
 }
 
@@ -221,6 +242,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::damage::DamagedLine;
     use crate::fixtures::{
         commit, committed, digest_at, ended, history, joined, lines, rewound, started, undisturbed,
     };
@@ -260,31 +282,59 @@ mod tests {
         assert_eq!(steps(&read), [0, 1]);
     }
 
+    /// The lines that were skipped and why, of a history that can be read.
+    fn skipped(text: &str) -> Vec<(u64, String)> {
+        let damage = read(text).expect("a start can be read").damage;
+        let line = |line: &DamagedLine| (line.place.line, line.reason.clone());
+        damage.first().iter().map(line).collect()
+    }
+
     #[test]
-    fn a_ledger_that_is_none_says_which_line_is_wrong() {
-        let text = text_of(undisturbed(2));
+    fn a_damaged_line_is_named_and_the_others_are_the_history() {
+        let text = text_of(undisturbed(4));
         let wrong = text.replacen("\"record\":\"joined\"", "\"record\":\"sung\"", 1);
-        assert!(matches!(
-            read(&wrong),
-            Err(LedgerError::Line { line: 2, .. })
-        ));
+        let [(2, reason)] = &skipped(&wrong)[..] else {
+            panic!("{:?}", skipped(&wrong));
+        };
+        assert!(reason.starts_with("unknown variant `sung`"), "{reason}");
+        assert_eq!(steps(&read(&wrong).unwrap()), [0, 1, 2, 3]);
+
+        let without_step_1 = text.replace("\"global_step\":1,", "\"global_step\":,");
+        assert_eq!(skipped(&without_step_1)[0].0, 5);
+        assert_eq!(steps(&read(&without_step_1).unwrap()), [0, 2, 3]);
+
+        let far = text.replace("\"global_step\":1,", "\"global_step\":9000000000000000000,");
+        let reason = "no run can come to its step 9000000000000000000";
+        assert_eq!(skipped(&far), [(5, reason.to_owned())]);
+    }
+
+    #[test]
+    fn what_stands_before_the_first_start_that_can_be_read_is_skipped() {
+        let mut records = undisturbed(3);
+        records.extend([started(3), committed(3)]);
+        let text = text_of(records);
+        let headless = text.split_once('\n').unwrap().1;
+        assert_eq!(steps(&read(headless).unwrap()), [3]);
+        let skipped = skipped(headless);
+        assert_eq!(skipped.len(), 5);
+        assert_eq!(skipped[0].1, "it stands before the first start of a server");
+    }
+
+    #[test]
+    fn a_ledger_without_a_start_is_no_history() {
+        let text = text_of(undisturbed(2));
         let headless = text.split_once('\n').unwrap().1;
         let no_towers = text.replace("\"num_towers\":2", "\"num_towers\":0");
         let newer = text.replace("\"format_version\":1", "\"format_version\":2");
-        let error = read(&no_towers).unwrap_err();
-        assert!(matches!(error, LedgerError::Line { line: 1, .. }));
-        for text in [headless, &newer] {
+        for text in [headless, &no_towers, &newer, "no record\n"] {
             let error = read(text).unwrap_err();
+            assert!(matches!(error, LedgerError::NoStart { .. }), "{error}");
+            let error = error.to_string();
             assert!(
-                matches!(error, LedgerError::Impossible { line: 1, .. }),
+                error.contains("line 1, at byte 0: ") && !error.contains('\n'),
                 "{error}"
             );
         }
-        let far = text.replace("\"global_step\":1,", "\"global_step\":9000000000000000000,");
-        assert!(matches!(
-            read(&far),
-            Err(LedgerError::Impossible { line: 5, .. })
-        ));
         assert!(matches!(read(""), Err(LedgerError::Empty { .. })));
     }
 

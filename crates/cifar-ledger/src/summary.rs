@@ -8,7 +8,7 @@ use crate::explain::explain;
 use crate::history::History;
 use crate::step_time::StepTime;
 use crate::straggler::Straggler;
-use crate::units::{count, duration, millis, percent, steps};
+use crate::units::{count, counted, duration, millis, percent, steps};
 
 /// Parts of a step that take less than this share of it, in a hundred, are not told.
 const MIN_PERCENT: u64 = 3;
@@ -20,6 +20,8 @@ pub struct Summary {
     pub reached: GlobalStep,
     /// What its last server did, if that was anything.
     pub training: Option<Training>,
+    /// How many lines of the ledger were skipped.
+    pub damaged_lines: u64,
 }
 
 /// What a server did from its start to its end.
@@ -48,6 +50,7 @@ impl Summary {
         Summary {
             reached: history.reached,
             training: Training::of_last_start(history),
+            damaged_lines: history.damage.num_lines(),
         }
     }
 }
@@ -86,8 +89,16 @@ impl Training {
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.training {
-            None => writeln!(f, "The run is at step {}.", count(self.reached.0)),
-            Some(training) => training.fmt(f),
+            None => writeln!(f, "The run is at step {}.", count(self.reached.0))?,
+            Some(training) => training.fmt(f)?,
+        }
+        match self.damaged_lines {
+            0 => Ok(()),
+            number => writeln!(
+                f,
+                "The ledger has {}: see `cifar-ps verify`.",
+                counted(number, "damaged line")
+            ),
         }
     }
 }
@@ -120,12 +131,22 @@ impl fmt::Display for Training {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::damage::Place;
     use crate::fixtures::{committed, history, joined, started, undisturbed};
 
     #[test]
     fn a_run_that_did_nothing_only_tells_where_it_is() {
         let text = Summary::of(&history(undisturbed(0))).to_string();
         assert_eq!(text, "The run is at step 0.\n");
+    }
+
+    #[test]
+    fn damage_is_told() {
+        let mut history = history(undisturbed(0));
+        let place = Place { line: 7, offset: 1 };
+        history.damage.add(place, "it is empty");
+        let text = Summary::of(&history).to_string();
+        assert!(text.ends_with("The ledger has 1 damaged line: see `cifar-ps verify`.\n"));
     }
 
     #[test]

@@ -1,14 +1,16 @@
 //! Reads a ledger while a server writes to it: what is new since the last look.
 //!
 //! Nothing is locked and nothing is written. A line without an end is one that is being written, and
-//! is left for the next look.
+//! is left for the next look. A damaged line is skipped.
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use crate::damage::Damage;
 use crate::ledger_file::LedgerError;
+use crate::line_reader::LineReader;
 use crate::record::Line;
 
 /// A look reads no more than this at once, or one line if that is longer.
@@ -26,10 +28,8 @@ struct OpenFile {
     file: File,
     /// Device and number: another file may take this one's name.
     identity: (u64, u64),
-    /// Where the first line begins that was not read yet.
-    offset: u64,
-    /// Lines before that.
-    num_lines: usize,
+    /// At the first line that was not read yet.
+    lines: LineReader,
 }
 
 /// What a look found.
@@ -37,6 +37,8 @@ struct OpenFile {
 pub struct News {
     /// The lines that were not read before, in order.
     pub lines: Vec<Line>,
+    /// The lines among and after them that were skipped.
+    pub damage: Damage,
     /// Whether these are the first lines of another ledger than that of the last look.
     pub begins_anew: bool,
     /// Bytes that were read so far, and bytes that there are.
@@ -47,7 +49,8 @@ impl News {
     /// Whether there is more to be read at once.
     #[must_use]
     pub fn has_more(&self) -> bool {
-        !self.lines.is_empty() && self.read_bytes.0 < self.read_bytes.1
+        let has_read = !self.lines.is_empty() || !self.damage.is_empty();
+        has_read && self.read_bytes.0 < self.read_bytes.1
     }
 }
 
@@ -65,38 +68,23 @@ impl LedgerTail {
     ///
     /// # Errors
     ///
-    /// [`LedgerError::Read`] if it cannot be read, [`LedgerError::Line`] if a line is no record; the
-    /// next look comes to the same line again.
+    /// [`LedgerError::Read`] if it cannot be read.
     pub fn look(&mut self) -> Result<News, LedgerError> {
-        let begins_anew = self
-            .follow_name()
-            .map_err(|source| unread(&self.path, source))?;
-        let path = &self.path;
-        let Some(open) = &mut self.open else {
-            return Ok(News::default());
+        self.news().map_err(|source| LedgerError::Read {
+            path: self.path.clone(),
+            source,
+        })
+    }
+
+    fn news(&mut self) -> io::Result<News> {
+        let begins_anew = self.follow_name()?;
+        let news = match &mut self.open {
+            Some(open) => open.news()?,
+            None => News::default(),
         };
-        let (text, length) = open.whole_lines().map_err(|source| unread(path, source))?;
-        let mut lines: Vec<Line> = Vec::new();
-        for text in text.split_inclusive(|byte| *byte == b'\n') {
-            match serde_json::from_slice(text) {
-                Ok(line) => lines.push(line),
-                Err(source) if lines.is_empty() => {
-                    return Err(LedgerError::Line {
-                        path: path.clone(),
-                        line: open.num_lines + 1,
-                        source,
-                    });
-                }
-                // Those before it are good.
-                Err(_) => break,
-            }
-            open.num_lines += 1;
-            open.offset += text.len() as u64;
-        }
         Ok(News {
-            lines,
             begins_anew,
-            read_bytes: (open.offset, length),
+            ..news
         })
     }
 
@@ -109,47 +97,47 @@ impl LedgerTail {
             Err(error) => return Err(error),
         };
         let identity = (metadata.dev(), metadata.ino());
-        let is_same = |open: &OpenFile| open.identity == identity && open.offset <= metadata.len();
+        let is_same =
+            |open: &OpenFile| open.identity == identity && open.lines.offset() <= metadata.len();
         if self.open.as_ref().is_some_and(is_same) {
             return Ok(false);
         }
         let before = self.open.replace(OpenFile {
             file: File::open(&self.path)?,
             identity,
-            offset: 0,
-            num_lines: 0,
+            lines: LineReader::default(),
         });
         Ok(before.is_some())
     }
 }
 
-fn unread(path: &Path, source: io::Error) -> LedgerError {
-    LedgerError::Read {
-        path: path.to_owned(),
-        source,
-    }
-}
-
 impl OpenFile {
-    /// Whole lines that were not read yet, and the length of the file.
-    fn whole_lines(&mut self) -> io::Result<(Vec<u8>, u64)> {
+    /// Whole lines that were not read yet.
+    fn news(&mut self) -> io::Result<News> {
         let length = self.file.metadata()?.len();
-        let mut text = Vec::new();
-        if length <= self.offset {
-            return Ok((text, length));
-        }
-        self.file.seek(SeekFrom::Start(self.offset))?;
-        loop {
-            let found = (&self.file).take(PIECE_BYTES).read_to_end(&mut text)?;
-            let end = text.iter().rposition(|byte| *byte == b'\n');
-            if let Some(end) = end {
-                text.truncate(end + 1);
-                return Ok((text, length));
+        // A server that starts removes a last line without an end.
+        self.lines.restart_line();
+        let begin = self.lines.offset();
+        self.file.seek(SeekFrom::Start(begin))?;
+        let (mut lines, mut damage) = (Vec::new(), Damage::default());
+        let mut piece = Vec::new();
+        while self.lines.offset() == begin {
+            piece.clear();
+            if (&self.file).take(PIECE_BYTES).read_to_end(&mut piece)? == 0 {
+                break;
             }
-            if found == 0 {
-                return Ok((Vec::new(), length));
-            }
+            self.lines.read(&piece, |place, line| match line {
+                Ok(line) => lines.push(line),
+                Err(reason) => damage.add(place, &reason),
+            });
         }
+        let read = self.lines.offset();
+        Ok(News {
+            lines,
+            damage,
+            begins_anew: false,
+            read_bytes: (read, length.max(read)),
+        })
     }
 }
 
@@ -159,6 +147,7 @@ mod tests {
     use std::io::Write;
 
     use super::*;
+    use crate::damage::Place;
     use crate::fixtures::{commit, lines, undisturbed};
     use crate::ledger_file::{LEDGER_FILE, LedgerFile};
     use crate::record::Record;
@@ -238,20 +227,36 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_is_no_record_is_named() {
+    fn a_damaged_line_is_skipped_counted_and_named_once() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join(LEDGER_FILE);
         append(&path, undisturbed(0));
+        let offset = fs::metadata(&path).unwrap().len();
         let mut file = OpenOptions::new().append(true).open(&path).unwrap();
         file.write_all(b"no record\n").unwrap();
+        append(&path, vec![Record::Left { worker: 1 }]);
         let mut tail = LedgerTail::new(&path);
-        assert_eq!(tail.look().unwrap().lines.len(), 3);
-        for _ in 0..2 {
-            let error = tail.look().unwrap_err();
-            assert!(
-                matches!(error, LedgerError::Line { line: 4, .. }),
-                "{error}"
-            );
+        let news = tail.look().unwrap();
+        assert_eq!(news.lines.len(), 4);
+        assert_eq!(news.damage.num_lines(), 1);
+        assert_eq!(news.damage.first()[0].place, Place { line: 4, offset });
+        assert_eq!(tail.look().unwrap().damage, Damage::default());
+    }
+
+    #[test]
+    fn a_ledger_that_holds_nothing_else_is_read_to_its_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(LEDGER_FILE);
+        fs::write(&path, vec![b'\n'; 3 * PIECE_BYTES as usize]).unwrap();
+        let mut tail = LedgerTail::new(&path);
+        let mut damage = Damage::default();
+        loop {
+            let news = tail.look().unwrap();
+            damage.extend(&news.damage);
+            if !news.has_more() {
+                break;
+            }
         }
+        assert_eq!(damage.num_lines(), 3 * PIECE_BYTES);
     }
 }

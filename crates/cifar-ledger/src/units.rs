@@ -80,6 +80,23 @@ pub(crate) fn steps(first: GlobalStep, last: GlobalStep) -> String {
     }
 }
 
+/// The first of many stretches, and how many more there are: `step 7, steps 9 to 12 and 3 more stretches`.
+pub(crate) fn stretches<T>(stretches: &[T], text: impl Fn(&T) -> String) -> String {
+    let first: Vec<String> = stretches.iter().take(MAX_LINES).map(text).collect();
+    let more = stretches.len().saturating_sub(MAX_LINES);
+    match (first.split_last(), more) {
+        (Some((last, before)), 0) if !before.is_empty() => {
+            format!("{} and {last}", before.join(", "))
+        }
+        (_, 0) => first.concat(),
+        (_, more) => format!(
+            "{} and {} more stretches",
+            first.join(", "),
+            count(more as u64)
+        ),
+    }
+}
+
 /// Writes the first lines of a list, and how many more there are.
 pub(crate) fn write_lines<T: fmt::Display>(f: &mut fmt::Formatter<'_>, lines: &[T]) -> fmt::Result {
     for line in lines.iter().take(MAX_LINES) {

@@ -3,6 +3,10 @@
 //! Which examples a tower step has to use follows from the run's seed alone. The ledger says which
 //! tower steps were applied, and holds a digest of the examples that each of them used. Both are
 //! compared here, and the uses of every example counted, without the data.
+//!
+//! Where lines of the ledger are damaged or its beginning is missing, what is left is proven, and the rest named.
+
+use std::ops::Range;
 
 use cifar_params::{Mode, RunConfig};
 use cifar_sequence::{ExamplesDigest, GlobalStep, SampleSequence, Tower, TowerStep};
@@ -10,14 +14,15 @@ use cifar_sequence::{ExamplesDigest, GlobalStep, SampleSequence, Tower, TowerSte
 use crate::coverage::{Coverage, Used};
 use crate::finding::{Finding, Findings};
 use crate::history::{Committed, History, Worker};
-use crate::proof::{PartialEpoch, Proof};
+use crate::proof::{PartialEpoch, Partly, Proof};
 use crate::record::TowerRecord;
 
-/// Proves that a run used every example exactly once in every full epoch.
+/// Proves that a run used every example exactly once in every full epoch, as far as the lines of its ledger that
+/// can be read show it: [`Proof::is_whole`] says whether that is all of the run.
 ///
 /// # Errors
 ///
-/// [`Findings`], if that is not so or the ledger does not show it.
+/// [`Findings`], if that is not so, or a ledger without damage does not show it.
 pub fn verify(history: &History) -> Result<Proof, Findings> {
     if history.run.mode != Mode::Synchronous {
         return Err(Findings(vec![Finding::Mode(history.run.mode)]));
@@ -38,6 +43,9 @@ struct Check<'a> {
     coverage: Coverage,
     /// The step that has to come next.
     next: GlobalStep,
+    steps: Vec<Range<GlobalStep>>,
+    gaps: Vec<Range<GlobalStep>>,
+    full_epochs: Vec<Range<u64>>,
     partial_epochs: Vec<PartialEpoch>,
     findings: Vec<Finding>,
 }
@@ -58,6 +66,9 @@ impl<'a> Check<'a> {
             ),
             coverage: Coverage::new(num_examples),
             next: history.first_step(),
+            steps: Vec::new(),
+            gaps: Vec::new(),
+            full_epochs: Vec::new(),
             partial_epochs: Vec::new(),
             findings: contradictions.map(Finding::Contradiction).collect(),
         }
@@ -66,10 +77,7 @@ impl<'a> Check<'a> {
     /// The run got as far as `step`.
     fn add_gap(&mut self, step: GlobalStep) {
         if step > self.next {
-            self.findings.push(Finding::Gap {
-                first: self.next,
-                last: GlobalStep(step.0 - 1),
-            });
+            self.gaps.push(self.next..step);
             self.next = step;
         }
     }
@@ -101,6 +109,7 @@ impl<'a> Check<'a> {
             }
         }
         self.next = step.next();
+        append(&mut self.steps, step..self.next);
         let (epoch, _) = position(&self.history.run, self.next);
         for (epoch, used) in self.coverage.take_before(epoch) {
             self.end_epoch(epoch, used);
@@ -131,19 +140,23 @@ impl<'a> Check<'a> {
     /// The run is past an epoch.
     fn end_epoch(&mut self, epoch: u64, used: Used) {
         let num_examples = self.history.run.data.num_train_examples();
-        if self.has_begun_before(epoch) || used == Used::each_once(num_examples) {
-            self.add_part(epoch, used);
-        } else {
+        if used == Used::each_once(num_examples) {
+            append(&mut self.full_epochs, epoch..epoch + 1);
+        } else if self.has_begun_before(epoch) {
+            self.add_part(epoch, used, Partly::BegunBefore);
+        } else if self.history.damage.is_empty() {
             self.findings.push(Finding::Epoch {
                 epoch,
                 unused: num_examples - used.examples,
                 repeated: used.repeated,
             });
+        } else {
+            self.add_part(epoch, used, Partly::Gap);
         }
     }
 
-    /// A part of an epoch was used, or all of it.
-    fn add_part(&mut self, epoch: u64, used: Used) {
+    /// A part of an epoch was used.
+    fn add_part(&mut self, epoch: u64, used: Used, why: Partly) {
         if used.repeated > 0 {
             self.findings.push(Finding::Epoch {
                 epoch,
@@ -155,7 +168,7 @@ impl<'a> Check<'a> {
             self.partial_epochs.push(PartialEpoch {
                 epoch,
                 used: used.examples,
-                begun_before: self.has_begun_before(epoch),
+                why,
             });
         }
     }
@@ -168,22 +181,45 @@ impl<'a> Check<'a> {
 
     fn end(mut self) -> Result<Proof, Findings> {
         for (epoch, used) in self.coverage.take_before(u64::MAX) {
-            self.add_part(epoch, used);
+            let why = match self.has_begun_before(epoch) {
+                true => Partly::BegunBefore,
+                false => Partly::InProgress,
+            };
+            self.add_part(epoch, used, why);
+        }
+        let History { run, damage, .. } = self.history;
+        if damage.is_empty() || !self.findings.is_empty() {
+            let gap = |gap: &Range<GlobalStep>| Finding::Gap {
+                first: gap.start,
+                last: GlobalStep(gap.end.0 - 1),
+            };
+            self.findings.extend(self.gaps.iter().map(gap));
         }
         if !self.findings.is_empty() {
+            if !damage.is_empty() {
+                self.findings.push(Finding::Damage(damage.clone()));
+            }
             return Err(Findings(self.findings));
         }
-        let run = &self.history.run;
-        let first_step = self.history.first_step();
-        let (first_epoch, offset) = position(run, first_step);
-        let (epoch, _) = position(run, self.next);
+        let begins_late = !self.history.has_beginning();
         Ok(Proof {
-            steps: first_step..self.next,
+            steps: self.steps,
             num_towers: run.num_towers,
             num_examples: run.data.num_train_examples(),
-            full_epochs: first_epoch + u64::from(offset > 0)..epoch,
+            full_epochs: self.full_epochs,
             partial_epochs: self.partial_epochs,
+            gaps: self.gaps,
+            begins_late: begins_late.then(|| self.history.first_step()),
+            damage: damage.clone(),
         })
+    }
+}
+
+/// Makes the last stretch longer, or begins another one.
+fn append<T: PartialEq>(stretches: &mut Vec<Range<T>>, next: Range<T>) {
+    match stretches.last_mut() {
+        Some(last) if last.end == next.start => last.end = next.end,
+        _ => stretches.push(next),
     }
 }
 
@@ -199,7 +235,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::fixtures::{committed, ended, history, joined, rewound, started, undisturbed};
+    use crate::damage::Place;
+    use crate::fixtures::{
+        committed, ended, history, joined, rewound, start, started, undisturbed,
+    };
     use crate::record::{Commit, Record};
 
     /// What is found when the commit of step 3 of five is changed like this.
@@ -223,7 +262,8 @@ mod tests {
     fn a_run_is_proven_epoch_by_epoch() {
         // 8 examples a step and 20 an epoch.
         let proof = verify(&history(undisturbed(6))).unwrap();
-        assert_eq!(proof.full_epochs, 0..2);
+        assert_eq!(proof.full_epochs.first(), Some(&(0..2)));
+        assert!(proof.is_whole());
         assert_eq!(
             proof.to_string(),
             "proven: steps 0 to 5 took 2 tower steps each, of exactly the examples that were theirs\n\
@@ -255,16 +295,20 @@ mod tests {
 
     #[test]
     fn a_run_that_began_in_an_epoch_is_proven_from_the_next_one_on() {
-        let mut records = vec![started(3)];
+        let mut begun = start(3);
+        begun.digest = begun.run.initial_digest;
+        let mut records = vec![Record::Start(begun)];
         records.extend((3..9).map(committed));
         let proof = verify(&history(records)).unwrap();
-        assert_eq!(proof.full_epochs, 2..3);
+        assert!(proof.is_whole(), "{proof}");
+        assert_eq!(proof.full_epochs.first(), Some(&(2..3)));
         let parts: Vec<_> = proof
             .partial_epochs
             .iter()
-            .map(|part| (part.epoch, part.used, part.begun_before))
+            .map(|part| (part.epoch, part.used, part.why))
             .collect();
-        assert_eq!(parts, [(1, 16, true), (3, 12, false)]);
+        let expected = [(1, 16, Partly::BegunBefore), (3, 12, Partly::InProgress)];
+        assert_eq!(parts, expected);
     }
 
     #[test]
@@ -311,12 +355,80 @@ mod tests {
         let mut records = undisturbed(2);
         records.extend([committed(4), ended(7)]);
         let told = told(records);
+        let gaps = &told[told.len() - 2..];
         assert_eq!(
-            [&told[0], told.last().unwrap()],
+            gaps,
             [
                 "steps 2 to 3 are not on record",
                 "steps 5 to 6 are not on record"
             ]
+        );
+    }
+
+    /// The history of these records whose ledger has a damaged line besides.
+    fn damaged(records: Vec<Record>) -> History {
+        let mut history = history(records);
+        let (line, offset) = (7, 4711);
+        history.damage.add(Place { line, offset }, "it is empty");
+        history
+    }
+
+    #[test]
+    fn of_a_damaged_ledger_only_what_can_be_read_is_proven() {
+        // Steps 4 and 5 are of epochs 1 and 2.
+        let mut records = undisturbed(4);
+        records.extend((6..13).map(committed));
+        let proof = verify(&damaged(records)).unwrap();
+        assert!(!proof.is_whole());
+        assert_eq!(
+            proof.to_string(),
+            "proven in part: steps 0 to 3 and steps 6 to 12 took 2 tower steps each, of exactly the examples that were theirs\n\
+             epoch 0 used each of the 20 examples exactly once\n\
+             epochs 3 to 4 used each of the 20 examples exactly once: 2 full epochs\n\
+             epoch 1 is not proven: 12 of its 20 examples are on record, none twice\n\
+             epoch 2 is not proven: 12 of its 20 examples are on record, none twice\n\
+             epoch 5 is in progress: 4 of its 20 examples are on record, none twice\n\
+             not proven: the ledger lacks steps 4 to 5\n\
+             1 line of the ledger is damaged and was skipped:\n  line 7, at byte 4,711: it is empty\n"
+        );
+    }
+
+    #[test]
+    fn damage_is_told_where_no_step_is_missing() {
+        let proof = verify(&damaged(undisturbed(5))).unwrap();
+        assert!(!proof.is_whole() && proof.gaps.is_empty());
+        assert!(
+            proof
+                .to_string()
+                .contains("proven in part: steps 0 to 4 took ")
+        );
+    }
+
+    #[test]
+    fn what_contradicts_the_proof_is_found_in_a_damaged_ledger_too() {
+        let mut records = undisturbed(3);
+        records.extend([committed(1), committed(4)]);
+        let findings = verify(&damaged(records)).unwrap_err().to_string();
+        for told in [
+            "step 1 was committed twice",
+            "step 3 is not on record",
+            "line 7, at byte 4,711",
+        ] {
+            assert!(findings.contains(told), "{findings}");
+        }
+    }
+
+    #[test]
+    fn a_ledger_without_its_beginning_proves_only_what_is_left() {
+        let mut records = vec![started(5), joined(0, "host/10"), joined(1, "host/11")];
+        records.extend((5..10).map(committed));
+        let proof = verify(&history(records)).unwrap();
+        assert!(!proof.is_whole());
+        assert_eq!(
+            proof.to_string(),
+            "proven in part: steps 5 to 9 took 2 tower steps each, of exactly the examples that were theirs\n\
+             epochs 2 to 3 used each of the 20 examples exactly once: 2 full epochs\n\
+             not proven: what came before this ledger, which begins at step 5 of a run that had begun earlier\n"
         );
     }
 

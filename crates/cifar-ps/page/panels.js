@@ -84,8 +84,18 @@ function drawTitle({ view }) {
 function drawNotice(run) {
   const notice = byId("notice");
   const problem = run.message?.problem;
-  notice.hidden = !problem;
-  setText(notice, problem ? `The ledger cannot be read any further: ${problem}` : "");
+  const text = problem ? `The ledger cannot be read any further: ${problem}` : damageOf(run.message?.view?.damage);
+  notice.hidden = !text;
+  setText(notice, text);
+}
+
+/** What is missing on the page because lines of the ledger were skipped. */
+function damageOf(damage) {
+  if (!damage?.num_lines) return "";
+  const { line, offset, reason } = damage.first[0];
+  const lines = damage.num_lines === 1 ? "1 damaged line" : `${format.count(damage.num_lines)} damaged lines`;
+  const first = `line ${format.count(line)}, at byte ${format.count(offset)}: ${reason}`;
+  return `The ledger has ${lines}, and what stood there is missing here (${first}). Run cifar-ps verify to see what is proven.`;
 }
 
 /** How to see the run again, once nobody shows it here any more. */

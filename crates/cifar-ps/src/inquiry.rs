@@ -16,7 +16,8 @@ use crate::args::Question;
 
 /// Answers a question about a run on stdout.
 ///
-/// The exit is [`Exit::Unexpected`] where a run is not proven, or two runs differ.
+/// The exit is [`Exit::Unexpected`] where something speaks against the proof of a run, or two runs differ, and
+/// [`Exit::Permanent`] where only a part of a run can be proven.
 ///
 /// # Errors
 ///
@@ -41,7 +42,8 @@ fn text_and_exit(question: &Question) -> Result<(String, Exit), Failure> {
             (text, Exit::Complete)
         }
         Question::Verify { train_dir } => match verify(&history_of(train_dir)?) {
-            Ok(proof) => (proof.to_string(), Exit::Complete),
+            Ok(proof) if proof.is_whole() => (proof.to_string(), Exit::Complete),
+            Ok(proof) => (proof.to_string(), Exit::Permanent),
             Err(findings) => (findings.to_string(), Exit::Unexpected),
         },
         Question::Diff {
@@ -77,7 +79,7 @@ fn failure_of(train_dir: &Path, error: LedgerError) -> Failure {
         LedgerError::Empty { .. } => {
             format!("{train_dir} tells nothing yet; ask again when its server has started")
         }
-        LedgerError::Line { .. } | LedgerError::Impossible { .. } => format!(
+        LedgerError::NoStart { .. } => format!(
             "the ledger of {train_dir} is damaged or of another release; ask the one that wrote it"
         ),
     };
@@ -117,6 +119,15 @@ mod tests {
         dir
     }
 
+    /// Spoils a line, counted from 1, of the ledger in a train dir.
+    fn damage(train_dir: &Path, line: usize) {
+        let path = train_dir.join(LEDGER_FILE);
+        let text = fs::read_to_string(&path).expect("a ledger can be read");
+        let mut lines: Vec<&str> = text.lines().collect();
+        lines[line - 1] = "\0\0\0";
+        fs::write(&path, lines.join("\n") + "\n").expect("a ledger can be written");
+    }
+
     fn diff_of(a: &Path, b: &Path) -> Question {
         Question::Diff {
             train_dir_a: a.to_owned(),
@@ -142,6 +153,28 @@ mod tests {
         assert_eq!(exit(Question::Verify { train_dir }), Exit::Complete);
         let no_step = text_and_exit(&explain_of(one.path(), Some(3)));
         assert_eq!(no_step.unwrap_err().exit(), Exit::Usage);
+    }
+
+    #[test]
+    fn a_damaged_line_keeps_no_question_from_its_answer() {
+        let (dir, other) = (begun(1), begun(1));
+        let (mut ledger, _) = LedgerFile::open(&dir.path().join(LEDGER_FILE)).unwrap();
+        for worker in 0..3 {
+            let record = Record::Left { worker };
+            let at_micros = 2;
+            ledger.append(&Line { at_micros, record }).unwrap();
+        }
+        damage(dir.path(), 3);
+        let train_dir = dir.path().to_owned();
+        for (question, expected) in [
+            (Question::Verify { train_dir }, Exit::Permanent),
+            (explain_of(dir.path(), None), Exit::Complete),
+            (diff_of(dir.path(), other.path()), Exit::Complete),
+        ] {
+            let (text, exit) = text_and_exit(&question).unwrap();
+            assert!(text.contains("damaged"), "{text}");
+            assert_eq!(exit, expected, "{text}");
+        }
     }
 
     #[test]

@@ -2,16 +2,13 @@
 
 use std::time::Duration;
 
-use cifar_ledger::Line;
+use cifar_ledger::{Damage, Line, LineReader};
 use cifar_wire::client::{Client, ClientError};
 use cifar_wire::messages::{LedgerPart, LedgerPosition};
 use tokio::sync::mpsc;
 
 /// The pause before the server is looked for again.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
-
-/// A line that is longer is none: that of a step with 4,096 towers has a megabyte.
-const MAX_LINE_BYTES: usize = 16 << 20;
 
 /// What there is to be seen.
 #[derive(Clone, Debug, PartialEq)]
@@ -20,6 +17,8 @@ pub enum News {
     Lines {
         /// The lines.
         lines: Vec<Line>,
+        /// Lines among and after them that were skipped.
+        damage: Damage,
         /// Whether they are the first of another ledger.
         begins_anew: bool,
         /// Bytes that were read, of how many.
@@ -57,14 +56,6 @@ pub async fn follow(mut client: Client, news: mpsc::Sender<News>) {
 enum FeedError {
     #[error(transparent)]
     Client(#[from] ClientError),
-    #[error("line at byte {offset} of the ledger is no record of this release")]
-    Line {
-        offset: u64,
-        #[source]
-        source: serde_json::Error,
-    },
-    #[error("line at byte {offset} of the ledger has no end")]
-    TooLong { offset: u64 },
     #[error("nobody listens")]
     NobodyListens,
 }
@@ -76,8 +67,7 @@ async fn follow_once(
 ) -> Result<(), FeedError> {
     let mut parts = client.follow(lines.position()).await?;
     while let Some(part) = parts.next().await? {
-        let told = lines.add(&part)?;
-        if news.send(told).await.is_err() {
+        if news.send(lines.add(&part)).await.is_err() {
             return Err(FeedError::NobodyListens);
         }
     }
@@ -88,52 +78,39 @@ async fn follow_once(
 #[derive(Debug, Default)]
 struct Lines {
     ledger: Option<u64>,
-    /// Where the next line begins.
-    offset: u64,
-    /// What there is of it.
-    begun: Vec<u8>,
+    reader: LineReader,
 }
 
 impl Lines {
     /// Where to go on: at the beginning of a line, since the server may have been killed in it.
     fn position(&mut self) -> LedgerPosition {
-        self.begun.clear();
+        self.reader.restart_line();
         LedgerPosition {
             ledger: self.ledger,
-            offset: self.offset,
+            offset: self.reader.offset(),
         }
     }
 
-    fn add(&mut self, part: &LedgerPart) -> Result<News, FeedError> {
+    fn add(&mut self, part: &LedgerPart) -> News {
         let begins_anew = self.ledger.is_some_and(|ledger| ledger != part.ledger);
         if self.ledger != Some(part.ledger) {
             *self = Lines {
                 ledger: Some(part.ledger),
-                offset: part.offset,
-                begun: Vec::new(),
+                reader: LineReader::at(part.offset),
             };
         }
-        self.begun.extend_from_slice(&part.bytes);
-        let whole = self.begun.iter().rposition(|byte| *byte == b'\n');
-        let whole = whole.map_or(0, |end| end + 1);
-        let mut lines = Vec::new();
-        for text in self.begun[..whole].split_inclusive(|byte| *byte == b'\n') {
-            let offset = self.offset;
-            let line = serde_json::from_slice(text);
-            lines.push(line.map_err(|source| FeedError::Line { offset, source })?);
-            self.offset = self.offset.saturating_add(text.len() as u64);
-        }
-        self.begun.drain(..whole);
-        if self.begun.len() > MAX_LINE_BYTES {
-            return Err(FeedError::TooLong {
-                offset: self.offset,
-            });
-        }
-        Ok(News::Lines {
+        let (mut lines, mut damage) = (Vec::new(), Damage::default());
+        self.reader.read(&part.bytes, |place, line| match line {
+            Ok(line) => lines.push(line),
+            Err(reason) => damage.add(place, &reason),
+        });
+        let read = self.reader.offset();
+        News::Lines {
             lines,
+            damage,
             begins_anew,
-            read: (self.offset, part.size_bytes.max(self.offset)),
-        })
+            read: (read, part.size_bytes.max(read)),
+        }
     }
 }
 
@@ -180,9 +157,9 @@ mod tests {
         let all: String = [1, 2, 3].map(text).concat();
         for cut in 0..=all.len() {
             let mut lines = Lines::default();
-            let (mut found, _) = workers(lines.add(&part(7, 0, &all[..cut])).unwrap());
+            let (mut found, _) = workers(lines.add(&part(7, 0, &all[..cut])));
             let rest = part(7, cut as u64, &all[cut..]);
-            found.extend(workers(lines.add(&rest).unwrap()).0);
+            found.extend(workers(lines.add(&rest)).0);
             assert_eq!(found, [1, 2, 3]);
             assert_eq!(lines.position().offset, all.len() as u64);
         }
@@ -192,7 +169,7 @@ mod tests {
     fn a_place_beyond_all_numbers_is_the_last() {
         let mut lines = Lines::default();
         let far = part(7, u64::MAX, &text(1));
-        assert_eq!(workers(lines.add(&far).unwrap()).0, [1]);
+        assert_eq!(workers(lines.add(&far)).0, [1]);
         assert_eq!(lines.position().offset, u64::MAX);
     }
 
@@ -200,26 +177,30 @@ mod tests {
     fn a_line_that_was_begun_is_asked_for_again_and_another_ledger_begins_anew() {
         let mut lines = Lines::default();
         let begun = text(1) + &text(2)[..5];
-        assert_eq!(workers(lines.add(&part(7, 0, &begun)).unwrap()).0, [1]);
+        assert_eq!(workers(lines.add(&part(7, 0, &begun))).0, [1]);
         let position = lines.position();
         assert_eq!(
             (position.ledger, position.offset),
             (Some(7), text(1).len() as u64)
         );
         let again = part(7, position.offset, &text(3));
-        assert_eq!(workers(lines.add(&again).unwrap()), (vec![3], false));
+        assert_eq!(workers(lines.add(&again)), (vec![3], false));
         let other = part(8, 0, &text(4));
-        assert_eq!(workers(lines.add(&other).unwrap()), (vec![4], true));
+        assert_eq!(workers(lines.add(&other)), (vec![4], true));
     }
 
     #[test]
-    fn what_is_no_record_is_named_by_its_place() {
+    fn a_damaged_line_is_named_by_its_place_and_those_after_it_are_read() {
         let mut lines = Lines::default();
-        let wrong = text(1) + "no record\n";
-        let error = lines.add(&part(7, 0, &wrong)).unwrap_err().to_string();
-        assert!(
-            error.contains(&format!("byte {}", text(1).len())),
-            "{error}"
-        );
+        let wrong = text(1) + "no record\n" + &text(2);
+        let news = lines.add(&part(7, 0, &wrong));
+        let News::Lines { damage, .. } = &news else {
+            panic!("{news:?}");
+        };
+        let damaged = damage.first()[0].to_string();
+        let place = format!("line 2, at byte {}: ", text(1).len());
+        assert!(damaged.starts_with(&place), "{damaged}");
+        assert_eq!(workers(news).0, [1, 2]);
+        assert_eq!(lines.position().offset, wrong.len() as u64);
     }
 }

@@ -113,6 +113,7 @@ fn take_in(news: News, view: &mut RunView, around: &mut Surroundings) -> anyhow:
     match news {
         News::Lines {
             lines,
+            damage,
             begins_anew,
             read,
         } => {
@@ -120,6 +121,7 @@ fn take_in(news: News, view: &mut RunView, around: &mut Surroundings) -> anyhow:
                 *view = RunView::default();
             }
             lines.iter().for_each(|line| view.add(line));
+            view.add_damage(&damage);
             around.away = None;
             around.read = read;
         }

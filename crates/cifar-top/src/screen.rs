@@ -84,7 +84,8 @@ fn header<'a>(view: &RunView, around: &Surroundings) -> Paragraph<'a> {
         first.push(Span::raw(facts));
     }
     let second = Line::from(vec![state_of(view, around), Span::raw(figures_of(view))]);
-    let help = Line::from("q leaves").style(Style::default().fg(Color::DarkGray));
+    let dim = Style::default().fg(Color::DarkGray);
+    let help = Line::from(vec![Span::styled("q leaves", dim), damage_of(view)]);
     Paragraph::new(vec![Line::from(first), second, help])
 }
 
@@ -108,6 +109,18 @@ fn state_of(view: &RunView, around: &Surroundings) -> Span<'static> {
         (RunState::Running, None) => ("trains".to_owned(), Color::Green),
     };
     Span::styled(text, Style::default().fg(color))
+}
+
+fn damage_of(view: &RunView) -> Span<'static> {
+    let text = match view.damage().num_lines() {
+        0 => String::new(),
+        1 => "   1 line of the ledger is damaged: `cifar-ps verify` names it".to_owned(),
+        many => format!(
+            "   {} lines of the ledger are damaged: `cifar-ps verify` names them",
+            count(many)
+        ),
+    };
+    Span::styled(text, Style::default().fg(Color::Yellow))
 }
 
 fn figures_of(view: &RunView) -> String {

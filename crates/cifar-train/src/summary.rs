@@ -85,6 +85,7 @@ pub fn log(train_dir: &Path) {
     let Some(Summary {
         reached,
         training: Some(training),
+        ..
     }) = summary
     else {
         return;

@@ -1,5 +1,6 @@
 //! A run as its ledger tells it, folded line by line.
 
+use cifar_ledger::Damage;
 use cifar_ledger::history::Worker;
 use cifar_ledger::incidents::told;
 use cifar_ledger::record::{Commit, Line, Outcome, Record, Start};
@@ -51,6 +52,7 @@ pub struct RunView {
     counts: Counts,
     scores: Scores,
     checkpoint: Option<GlobalStep>,
+    damage: Damage,
 }
 
 /// What the last commit told.
@@ -97,6 +99,11 @@ impl RunView {
             _ => {}
         }
         self.tell(*at_micros, record, sentence);
+    }
+
+    /// Takes in that lines of the ledger were skipped.
+    pub fn add_damage(&mut self, damage: &Damage) {
+        self.damage.extend(damage);
     }
 
     /// A checkpoint was scored.
@@ -275,6 +282,12 @@ impl RunView {
     #[must_use]
     pub fn checkpoint(&self) -> Option<GlobalStep> {
         self.checkpoint
+    }
+
+    /// The lines of the ledger that were skipped: what they told is missing here.
+    #[must_use]
+    pub fn damage(&self) -> &Damage {
+        &self.damage
     }
 }
 

@@ -3,6 +3,7 @@
 //! The first update is the whole view. Later ones hold the points, tower steps and happenings that
 //! came since, and whatever else is small as a whole.
 
+use cifar_ledger::Damage;
 use cifar_params::RunConfig;
 use serde::{Serialize, Serializer};
 
@@ -62,6 +63,8 @@ pub struct Update<'a> {
     pub happenings: Vec<&'a Happening>,
     /// How often things happened.
     pub counts: Counts,
+    /// The lines of the ledger that were skipped.
+    pub damage: &'a Damage,
     /// All scores, if there is a new one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub scores: Option<&'a [Score]>,
@@ -183,6 +186,7 @@ impl RunView {
             median_step: self.times().median_step(),
             happenings: happenings.iter().filter(is_new).collect(),
             counts: self.counts(),
+            damage: self.damage(),
             scores: has_scores.then(|| self.scores().iter()),
         }
     }

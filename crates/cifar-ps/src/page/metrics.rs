@@ -84,6 +84,7 @@ pub fn text(watch: &Watch, traffic: Option<&Traffic>, now_micros: u64) -> String
         registry: Registry::with_prefix("cifar"),
     };
     scrape.progress(watch);
+    scrape.damage(watch);
     scrape.steps(watch.step_times());
     scrape.workers(watch);
     scrape.verdicts(watch);
@@ -156,6 +157,12 @@ impl Scrape {
             self.gauge("precision_at_1", "Precision of the newest score", precision);
             self.gauge("score_step", "Step of the newest score", step);
         }
+    }
+
+    fn damage(&mut self, watch: &Watch) {
+        let damaged = "Lines of the ledger that are damaged and were skipped";
+        let num_lines = watch.view().damage().num_lines();
+        self.counter("damaged_ledger_lines", damaged, num_lines);
     }
 
     fn steps(&mut self, times: &StepTimes) {

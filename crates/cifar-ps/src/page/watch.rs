@@ -141,8 +141,10 @@ impl Watch {
             self.view.add(line);
             self.step_times.add(&line.record);
         }
+        self.view.add_damage(&news.damage);
         let reading = news.has_more().then_some(news.read_bytes);
-        if !news.lines.is_empty() || self.reading != reading || self.problem.is_some() {
+        let is_new = !news.lines.is_empty() || !news.damage.is_empty();
+        if is_new || self.reading != reading || self.problem.is_some() {
             self.version += 1;
         }
         self.problem = None;
@@ -299,4 +301,50 @@ fn stamp_of(path: &Path) -> Stamp {
     let modified = metadata.modified().ok()?;
     let since_1970 = modified.duration_since(UNIX_EPOCH).unwrap_or_default();
     Some((micros(since_1970), metadata.len()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+    use crate::recorder::Calendar;
+    use crate::training::fixtures::some_time;
+
+    #[test]
+    fn a_damaged_line_is_told_and_the_lines_after_it_are_shown() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut ledger = fs::File::create(dir.path().join(LEDGER_FILE)).unwrap();
+        ledger
+            .write_all(b"{\"at_micros\":7,\"record\":\"checkpoint\",\"global_step\":1}\n\0\0\n")
+            .unwrap();
+        ledger
+            .write_all(b"{\"at_micros\":8,\"record\":\"checkpoint\",\"global_step\":2}\n")
+            .unwrap();
+        let source = Source {
+            train_dir: dir.path().to_owned(),
+            calendar: Calendar {
+                moment: some_time(),
+                since_1970: std::time::Duration::from_secs(1_700_000_000),
+            },
+            status: None,
+            traffic: None,
+        };
+        let mut watch = Watch::new(dir.path());
+        while watch.look(&source) == Watch::MORE {}
+        assert_eq!(watch.problem(), None);
+        assert_eq!(watch.view().checkpoint(), Some(GlobalStep(2)));
+        assert_eq!(watch.view().damage().num_lines(), 1);
+        assert!(watch.has_read_all());
+        let metrics = crate::page::metrics::text(&watch, None, 9);
+        assert!(
+            metrics.contains("cifar_damaged_ledger_lines_total 1\n"),
+            "{metrics}"
+        );
+        let version = watch.version();
+        ledger.write_all(b"no record\n").unwrap();
+        watch.look(&source);
+        assert!(watch.version() > version);
+        assert_eq!(watch.view().damage().num_lines(), 2);
+    }
 }
