@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use cifar_params::{StateFile, StateReader, Stored, TrainingState, Values};
+use cifar_params::{StateFile, StateReader, Stored, TrainingState, Values, shared_path};
 use cifar_sequence::GlobalStep;
 
 use crate::checkpoint::layout;
@@ -28,7 +28,8 @@ pub fn state_file(bytes: &[u8]) {
     change(&mut text, bytes);
     fs::write(&path, &text).expect("a file can be written");
 
-    if let Ok(reader) = StateReader::open(&path, &layout) {
+    let offered = fs::File::open(&path).expect("it is there");
+    if let Ok(reader) = StateReader::open(&shared_path(&offered), &layout) {
         let mut variables = Values::zeros(layout.num_values());
         for (sequence, stored) in [(1, stored(1)), (2, stored(2))] {
             // Any answer will do but a panic: the digest of what was read is its reader's to take.

@@ -41,7 +41,7 @@ pub use mode::Mode;
 pub use printable::printable;
 pub use run::{DecayBy, Kernels, Numerics, RunConfig};
 pub use score::{Confusion, EvalData, Score, ScoredVariables};
-pub use shared_path::shared_path;
+pub use shared_path::{open_shared, shared_path};
 pub use state::{StateDigest, TrainingState};
 pub use state_file::{Copied, NextState, StateFile, StateFileError, StateReader, Stored};
 pub use values::Values;

@@ -41,7 +41,7 @@ use twox_hash::XxHash3_64;
 use crate::folder::AboutPath;
 use crate::layout::Layout;
 use crate::lent_memory::Place;
-use crate::shared_path::shared_path;
+use crate::shared_path::{Access, open_shared, shared_path};
 use crate::state::{StateDigest, TrainingState};
 use crate::values::Values;
 
@@ -309,7 +309,7 @@ impl StateFile {
     ///
     /// [`StateFileError`] if it cannot be read, is another model's, or holds no whole state.
     pub fn read(path: &Path, layout: &Layout) -> Result<Option<Stored>, StateFileError> {
-        let (file, places) = match open_to_read(path, layout) {
+        let (file, places) = match check(File::open(path), path, layout) {
             Ok(opened) => opened,
             Err(StateFileError::Read { source, .. }) if source.kind() == ErrorKind::NotFound => {
                 return Ok(None);
@@ -584,13 +584,13 @@ pub enum Copied {
 }
 
 impl StateReader {
-    /// Opens the state file at `path` for reading.
+    /// Opens the state file that a server offers at its [`shared_path`](StateFile::shared_path).
     ///
     /// # Errors
     ///
-    /// [`StateFileError`] if it cannot be read or is another model's.
+    /// [`StateFileError`] if it is no such path, or the file cannot be read or is another model's.
     pub fn open(path: &Path, layout: &Layout) -> Result<Self, StateFileError> {
-        let (file, places) = open_to_read(path, layout)?;
+        let (file, places) = check(open_shared(path, Access::Read), path, layout)?;
         Ok(StateReader {
             file,
             path: path.to_owned(),
@@ -683,13 +683,17 @@ impl StateReader {
     }
 }
 
-/// Opens a state file of this release and `layout` for reading.
-fn open_to_read(path: &Path, layout: &Layout) -> Result<(File, Places), StateFileError> {
+/// A file that was opened at `path`, if it is one of this release and `layout`, and where its parts lie.
+fn check(
+    file: io::Result<File>,
+    path: &Path,
+    layout: &Layout,
+) -> Result<(File, Places), StateFileError> {
     let read_error = |source| StateFileError::Read {
         path: path.to_owned(),
         source,
     };
-    let file = File::open(path).map_err(read_error)?;
+    let file = file.map_err(read_error)?;
     let places = match places_in(&file, layout).map_err(read_error)? {
         Ok(places) => places,
         Err(Unfit::Foreign) => {
@@ -888,7 +892,7 @@ mod tests {
         // One of the three did not fit.
         assert_eq!(file.slots.len(), 3);
         drop(kept);
-        let reader = StateReader::open(&path, &layout()).unwrap();
+        let reader = StateReader::open(&file.shared_path(), &layout()).unwrap();
         for step in 4..10 {
             commit(&mut file, step);
             assert_eq!(open(&path).unwrap(), stored(step));
@@ -913,7 +917,7 @@ mod tests {
             commit(file, step)
         };
         let kept: Vec<_> = (0..20).map(|_| commit_next(&mut file)).collect();
-        let reader = StateReader::open(&path, &layout()).unwrap();
+        let reader = StateReader::open(&file.shared_path(), &layout()).unwrap();
         assert_eq!(file.slots.len(), 20);
         for _ in 0..2 * COMMITS_OBSERVED {
             commit_next(&mut file);
@@ -958,7 +962,7 @@ mod tests {
         let path = dir.path().join("state");
         let mut file = StateFile::create(&path, &layout(), 100, &stored(0)).unwrap();
         let kept = [1, 2, 3].map(|step| commit(&mut file, step));
-        let reader = StateReader::open(&path, &layout()).unwrap();
+        let reader = StateReader::open(&file.shared_path(), &layout()).unwrap();
         let sequence = file.sequence();
         drop(kept);
         commit(&mut file, 4);
@@ -1059,7 +1063,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("state");
         let mut file = StateFile::create(&path, &layout(), 100, &stored(0)).unwrap();
-        let reader = StateReader::open(&path, &layout()).unwrap();
+        let reader = StateReader::open(&file.shared_path(), &layout()).unwrap();
         let sequence = file.sequence();
         let copy = |file: &mut StateFile, commits: std::ops::Range<u64>| {
             let mut variables = Values::zeros(1500);
@@ -1090,7 +1094,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("state");
         let mut file = StateFile::create(&path, &layout(), 100, &stored(0)).unwrap();
-        let reader = StateReader::open(&path, &layout()).unwrap();
+        let reader = StateReader::open(&file.shared_path(), &layout()).unwrap();
         let sequence = file.sequence();
         commit(&mut file, 1);
         let next = begin(&mut file, 2);

@@ -27,7 +27,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 use cifar_params::lent_memory::Place;
-use cifar_params::{Values, shared_path};
+use cifar_params::shared_path::Access;
+use cifar_params::{Values, open_shared, shared_path};
 use memmap2::{MmapOptions, MmapRaw};
 use rustix::fs::{FallocateFlags, MemfdFlags, Mode, SealFlags};
 use rustix::rand::{GetRandomFlags, getrandom};
@@ -222,8 +223,7 @@ impl WorkerSlot {
             path: path.to_owned(),
             source,
         };
-        let file = File::options().read(true).write(true).open(path);
-        let file = file.map_err(open_error)?;
+        let file = open_shared(path, Access::ReadAndWrite).map_err(open_error)?;
         let nonce = nonce_in(&file, num_values).ok_or_else(|| SlotError::Foreign {
             path: path.to_owned(),
         })?;
@@ -440,7 +440,7 @@ mod tests {
         assert!(foreign(&server.path(), 6));
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), vec![0; file_bytes(5)]).unwrap();
-        assert!(foreign(file.path(), 5));
+        assert!(foreign(&shared_path(file.as_file()), 5));
         assert!(matches!(
             WorkerSlot::open(Path::new("/proc/0/fd/0"), 5),
             Err(SlotError::Open { .. })
