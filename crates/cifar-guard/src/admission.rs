@@ -15,7 +15,6 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Sleep;
 use tokio_rustls::TlsAcceptor;
-use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::server::TlsStream;
 use tokio_util::either::Either;
 use tracing::{debug, info};
@@ -24,10 +23,10 @@ use crate::door::{Capacity, Door, Knock, Standing, Ticket};
 use crate::identity::Identity;
 use crate::limits::{ENTRY_DEADLINE, MAX_PEERS, READS, REFUSAL_LINES, REQUESTS, SOCKET_KEEPALIVE};
 use crate::rate::{Allowance, SharedAllowances};
-use crate::watched::Watched;
+use crate::tls::{ServerTls, Speaks};
 
 /// TLS of a port, if it has any.
-pub type PortTls = Option<Watched<ServerConfig>>;
+pub type PortTls = Option<(ServerTls, Speaks)>;
 
 /// The pause after a connection that could not be accepted: the system is out of something.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -113,10 +112,10 @@ async fn shake_hands(stream: TcpStream, hall: &Hall) -> io::Result<(Stream, Opti
     stream.set_nodelay(true)?;
     rustix::net::sockopt::set_socket_keepalive(&stream, true)?;
     rustix::net::sockopt::set_tcp_keepidle(&stream, SOCKET_KEEPALIVE)?;
-    let Some(tls) = &hall.tls else {
+    let Some((tls, speaks)) = &hall.tls else {
         return Ok((Either::Left(stream), None));
     };
-    let accepted = TlsAcceptor::from(tls.newest())
+    let accepted = TlsAcceptor::from(tls.newest(*speaks))
         .accept(stream)
         .into_fallible()
         .await;

@@ -47,6 +47,29 @@ pub enum GuardError {
         /// Why not.
         source: rustls::Error,
     },
+    /// A program's own certificate is over.
+    #[error("the certificate {file} ended at {ended}, and now it is {now}: renew it")]
+    Expired {
+        /// The file.
+        file: FlagFile,
+        /// When it ended.
+        ended: String,
+        /// What the clock of this machine says.
+        now: String,
+    },
+    /// A program's own certificate is for later.
+    #[error(
+        "the certificate {file} begins at {begins}, and the clock of this machine says {now}: set the clock, or \
+         give a certificate that is valid"
+    )]
+    NotYetValid {
+        /// The file.
+        file: FlagFile,
+        /// When it begins.
+        begins: String,
+        /// What the clock of this machine says.
+        now: String,
+    },
     /// No authority can be made of a file.
     #[error("{file} is no authority for certificates: {reason}")]
     Authority {

@@ -10,14 +10,13 @@ use crate::error::GuardError;
 use crate::flag_file::FlagFile;
 use crate::gate::Gate;
 use crate::reach::{Cover, is_here, listen_on};
-use crate::tls::{self, PairFiles, Speaks};
+use crate::tls::{PairFiles, ServerTls, Speaks};
 use crate::token::{self, Tokens};
 
 /// The protection of a server.
 #[derive(Clone, Debug, Default)]
 pub struct Guard {
-    pair: Option<PairFiles>,
-    client_authority: Option<FlagFile>,
+    tls: Option<ServerTls>,
     is_insecure: bool,
     gate: Gate,
 }
@@ -33,15 +32,13 @@ impl Guard {
         let tokens = FlagFile::given("--token-file", args.token_file.as_ref());
         let tokens = tokens.map(|file| token::watched(file, Tokens::in_file));
         let tokens = tokens.transpose()?;
-        let guard = Guard {
+        let client_authority = FlagFile::given("--tls-client-ca", args.tls_client_ca.as_ref());
+        let tls = pair.map(|pair| ServerTls::new(pair, client_authority));
+        Ok(Guard {
             gate: Gate::new(tokens, args.tls_client_ca.is_some()),
-            pair,
-            client_authority: FlagFile::given("--tls-client-ca", args.tls_client_ca.as_ref()),
+            tls: tls.transpose()?,
             is_insecure: args.insecure,
-        };
-        // What is wrong with the files shows here.
-        guard.tls(Speaks::Http2)?;
-        Ok(guard)
+        })
     }
 
     /// The sockets of the address of a flag, if the server may listen there.
@@ -80,18 +77,13 @@ impl Guard {
     /// Whether its ports speak TLS.
     #[must_use]
     pub fn is_encrypted(&self) -> bool {
-        self.pair.is_some()
+        self.tls.is_some()
     }
 
     /// TLS of a port.
-    ///
-    /// # Errors
-    ///
-    /// [`GuardError`] if a file cannot be used.
-    pub fn tls(&self, speaks: Speaks) -> Result<PortTls, GuardError> {
-        let of_pair =
-            |pair: &PairFiles| tls::server(pair.clone(), self.client_authority.clone(), speaks);
-        self.pair.as_ref().map(of_pair).transpose()
+    #[must_use]
+    pub fn tls(&self, speaks: Speaks) -> PortTls {
+        Some((self.tls.clone()?, speaks))
     }
 
     /// Who may ask for what.

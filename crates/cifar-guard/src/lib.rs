@@ -27,7 +27,11 @@ pub mod flag_file;
 
 pub mod watched;
 
+mod secret_file;
+
 pub mod tls;
+
+mod validity;
 
 pub mod identity;
 

@@ -7,6 +7,9 @@ use std::time::Duration;
 
 use crate::rate::Rate;
 
+/// A certificate that ends sooner than this should have been renewed by now.
+pub const RENEW_BEFORE: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// A connection that has not asked for something that it may ask for by then is closed: its handshake
 /// takes milliseconds, and a client connects because it has a request.
 pub const ENTRY_DEADLINE: Duration = Duration::from_secs(10);

@@ -1,16 +1,20 @@
-//! TLS of both ends, out of PEM files.
+//! TLS of both ends, out of PEM files. A server's are read once for all of its ports.
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use tokio_rustls::rustls::crypto::{CryptoProvider, ring};
 use tokio_rustls::rustls::pki_types::pem::PemObject;
-use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use tokio_rustls::rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
+use tokio_rustls::rustls::time_provider::TimeProvider;
 use tokio_rustls::rustls::{ClientConfig, RootCertStore, ServerConfig};
 
 use crate::error::GuardError;
 use crate::flag_file::FlagFile;
+use crate::secret_file::read_secret;
+use crate::validity;
 use crate::watched::{Watched, read};
 
 /// What is spoken over a connection.
@@ -50,28 +54,54 @@ impl PairFiles {
 }
 
 /// TLS of a server, which follows its files.
-///
-/// # Errors
-///
-/// [`GuardError`] if they cannot be used.
-pub fn server(
-    pair: PairFiles,
-    client_authority: Option<FlagFile>,
-    speaks: Speaks,
-) -> Result<Watched<ServerConfig>, GuardError> {
-    let mut files = vec![pair.certificate.clone(), pair.key.clone()];
-    files.extend(client_authority.clone());
-    Watched::new(files, move || {
-        server_config(&pair, client_authority.as_ref(), speaks)
-    })
+#[derive(Clone, Debug)]
+pub struct ServerTls(Arc<Watched<Configs>>);
+
+/// What each kind of port takes.
+struct Configs {
+    http2: Arc<ServerConfig>,
+    http1: Arc<ServerConfig>,
+}
+
+impl ServerTls {
+    /// Reads the files.
+    ///
+    /// # Errors
+    ///
+    /// [`GuardError`] if they cannot be used.
+    pub fn new(pair: PairFiles, client_authority: Option<FlagFile>) -> Result<Self, GuardError> {
+        let mut files = vec![pair.certificate.clone(), pair.key.clone()];
+        files.extend(client_authority.clone());
+        let watched = Watched::new(files, move || {
+            let mut config = server_config(&pair, client_authority.as_ref())?;
+            let mut speaking = |speaks: Speaks| {
+                config.alpn_protocols = speaks.protocols();
+                Arc::new(config.clone())
+            };
+            Ok(Configs {
+                http2: speaking(Speaks::Http2),
+                http1: speaking(Speaks::Http1),
+            })
+        });
+        Ok(ServerTls(Arc::new(watched?)))
+    }
+
+    /// What the next connection to a port takes.
+    #[must_use]
+    pub fn newest(&self, speaks: Speaks) -> Arc<ServerConfig> {
+        let newest = self.0.newest();
+        Arc::clone(match speaks {
+            Speaks::Http2 => &newest.http2,
+            Speaks::Http1 => &newest.http1,
+        })
+    }
 }
 
 fn server_config(
     pair: &PairFiles,
     client_authority: Option<&FlagFile>,
-    speaks: Speaks,
 ) -> Result<ServerConfig, GuardError> {
-    let builder = ServerConfig::builder_with_provider(provider())
+    let builder = ServerConfig::builder_with_details(provider(), Arc::new(MachineClock))
         .with_safe_default_protocol_versions()
         .expect("ring has what these versions need");
     let builder = match client_authority {
@@ -90,7 +120,6 @@ fn server_config(
     let mut config = builder
         .with_single_cert(certificates, key)
         .map_err(|source| not_a_pair(pair, source))?;
-    config.alpn_protocols = speaks.protocols();
     // Who comes again is looked at again: its certificate may have expired meanwhile.
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
@@ -119,7 +148,7 @@ fn client_config(
     server_authority: &FlagFile,
     pair: Option<&PairFiles>,
 ) -> Result<ClientConfig, GuardError> {
-    let builder = ClientConfig::builder_with_provider(provider())
+    let builder = ClientConfig::builder_with_details(provider(), Arc::new(MachineClock))
         .with_safe_default_protocol_versions()
         .expect("ring has what these versions need")
         .with_root_certificates(authority(server_authority)?);
@@ -134,6 +163,18 @@ fn client_config(
     };
     config.alpn_protocols = Speaks::Http2.protocols();
     Ok(config)
+}
+
+/// The clock by which certificates of the other end are judged. Before 1970 it says nothing, and nobody is believed;
+/// that of rustls would panic.
+#[derive(Debug)]
+struct MachineClock;
+
+impl TimeProvider for MachineClock {
+    fn current_time(&self) -> Option<UnixTime> {
+        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).ok()?;
+        Some(UnixTime::since_unix_epoch(since_1970))
+    }
 }
 
 fn provider() -> Arc<CryptoProvider> {
@@ -151,7 +192,8 @@ fn read_pair(
     pair: &PairFiles,
 ) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), GuardError> {
     let certificates = certificates(&pair.certificate)?;
-    let bytes = read(&pair.key)?;
+    validity::check(&pair.certificate, &certificates)?;
+    let bytes = read_secret(&pair.key)?;
     let key = PrivateKeyDer::from_pem_slice(&bytes).map_err(|error| GuardError::Pem {
         file: pair.key.clone(),
         what: "private key",
@@ -186,4 +228,50 @@ fn authority(file: &FlagFile) -> Result<RootCertStore, GuardError> {
             })?;
     }
     Ok(roots)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    use rcgen::{CertificateParams, KeyPair, date_time_ymd};
+
+    use super::*;
+
+    /// Writes a certificate that is valid in these years, and its key.
+    fn write_pair(folder: &Path, years: [i32; 2]) -> PairFiles {
+        let mut params = CertificateParams::new(["localhost".to_owned()]).unwrap();
+        params.not_before = date_time_ymd(years[0], 1, 1);
+        params.not_after = date_time_ymd(years[1], 1, 1);
+        let key = KeyPair::generate().unwrap();
+        let (certificate_path, key_path) = (folder.join("ps.pem"), folder.join("ps.key"));
+        fs::write(&certificate_path, params.self_signed(&key).unwrap().pem()).unwrap();
+        fs::write(&key_path, key.serialize_pem()).unwrap();
+        PairFiles::given(Some(&certificate_path), Some(&key_path)).unwrap()
+    }
+
+    #[test]
+    fn a_certificate_that_is_not_valid_now_is_refused_by_server_and_client() {
+        let folder = tempfile::tempdir().unwrap();
+        for (years, expected) in [
+            (
+                [2000, 2001],
+                "ps.pem ended at Jan  1 00:00:00 2001 +00:00, and now it is ",
+            ),
+            (
+                [4000, 4001],
+                "ps.pem begins at Jan  1 00:00:00 4000 +00:00, and the clock",
+            ),
+        ] {
+            let pair = write_pair(folder.path(), years);
+            let authority = pair.certificate.clone();
+            let server = ServerTls::new(pair.clone(), None).unwrap_err().in_full();
+            assert!(server.contains(expected), "{server}");
+            let client = client(authority, Some(pair)).unwrap_err().in_full();
+            assert!(client.contains(expected), "{client}");
+        }
+        let pair = write_pair(folder.path(), [2000, 4000]);
+        assert!(ServerTls::new(pair, None).is_ok());
+    }
 }

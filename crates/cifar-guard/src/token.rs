@@ -4,19 +4,15 @@
 //! token.
 
 use std::fmt;
-use std::fs;
-use std::os::unix::fs::MetadataExt;
-use std::path::Path;
 
 use sha2::{Digest, Sha256};
 use subtle::{Choice, ConditionallySelectable, ConstantTimeEq};
 
-use tracing::warn;
-
 use crate::error::GuardError;
 use crate::flag_file::FlagFile;
 use crate::role::{Role, Roles};
-use crate::watched::{Watched, read};
+use crate::secret_file::read_secret;
+use crate::watched::Watched;
 
 /// A shorter token could be guessed.
 pub const MIN_TOKEN_CHARS: usize = 16;
@@ -163,23 +159,12 @@ pub(crate) fn watched<T: 'static>(
     parse: fn(&str) -> Result<T, TokenError>,
 ) -> Result<Watched<T>, GuardError> {
     Watched::new(vec![file.clone()], move || {
-        warn_if_shared(&file.path);
-        let bytes = read(&file)?;
+        let bytes = read_secret(&file)?;
         parse(&String::from_utf8_lossy(&bytes)).map_err(|source| GuardError::Tokens {
             file: file.clone(),
             source,
         })
     })
-}
-
-/// Says so if other users of this machine can read a secret.
-fn warn_if_shared(path: &Path) {
-    const READ_BY_OTHERS: u32 = 0o004;
-    let mode = fs::metadata(path).map_or(0, |found| found.mode());
-    if mode & READ_BY_OTHERS != 0 {
-        let path = path.display();
-        warn!(%path, "every user of this machine can read this file of secrets: chmod 600 would change that");
-    }
 }
 
 fn digest(token: &str) -> [u8; 32] {

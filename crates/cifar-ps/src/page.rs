@@ -85,14 +85,14 @@ impl Page {
     ///
     /// # Errors
     ///
-    /// If the thread cannot be started, or a file of the guard's cannot be used.
+    /// If the thread cannot be started.
     pub fn start(
         listener: std::net::TcpListener,
         address: &str,
         source: Source,
         guard: &Guard,
     ) -> anyhow::Result<Self> {
-        let (tls, gate) = (guard.tls(Speaks::Http1)?, guard.gate().clone());
+        let (tls, gate) = (guard.tls(Speaks::Http1), guard.gate().clone());
         let names = match guard.is_encrypted() || !gate.is_open() {
             true => Names::Any,
             false => Names::of_open_page(listener.local_addr()?, address),

@@ -234,7 +234,7 @@ async fn train(
     let listen = |listener| TcpListener::from_std(listener).context("cannot listen");
     let entrance = Entrance {
         listener: listen(listeners.workers)?,
-        tls: guard.tls(Speaks::Http2).or_exit(Exit::Permanent)?,
+        tls: guard.tls(Speaks::Http2),
         gate: guard.gate().clone(),
         health: listeners.health.map(listen).transpose()?,
         traffic: Arc::clone(&traffic),
