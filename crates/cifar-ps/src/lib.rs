@@ -82,6 +82,8 @@ pub mod args;
 
 pub mod config;
 
+mod date_header;
+
 pub mod page;
 
 pub mod inquiry;

@@ -24,6 +24,7 @@ use tokio::sync::{oneshot, watch as signal};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tracing::{error, warn};
 
+use crate::date_header;
 use crate::page::entry::{Connections, PagePeer};
 use crate::page::host::Names;
 use crate::page::routes::Site;
@@ -112,6 +113,7 @@ impl Page {
         thread::Builder::new()
             .name("page".to_owned())
             .spawn(move || {
+                date_header::make_first();
                 if let Err(error) = runtime.block_on(serve(entrance, source, asked_to_leave)) {
                     error!("the page is not shown any more: {error:#}");
                 }

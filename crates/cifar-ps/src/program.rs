@@ -27,7 +27,6 @@ use tracing::info;
 use crate::administration::give;
 use crate::args::{AbortAt, Args, ServerArgs, Verb};
 use crate::commit_path::{AtPoint, CommitPath};
-use crate::config;
 use crate::follower_files::FollowerFiles;
 use crate::inquiry::answer;
 use crate::page::{Page, Source};
@@ -40,6 +39,7 @@ use crate::step_log::StepLog;
 use crate::summary_writer::SummaryWriter;
 use crate::train_dir::TrainDir;
 use crate::training::{Limits, Phase, Training};
+use crate::{config, date_header};
 
 /// Threads that answer the wire: one can receive a push while the other commits.
 const RUNTIME_THREADS: usize = 2;
@@ -104,6 +104,7 @@ fn run(args: &Args) -> Result<Exit, Failure> {
     let start = resume_or_begin(&args.run, &train_dir, &layout)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(RUNTIME_THREADS)
+        .on_thread_start(date_header::make_first)
         .enable_all()
         .build()
         .context("cannot start the threads of the server")?;
