@@ -142,7 +142,7 @@ impl Cluster {
     pub(crate) fn add_worker(&mut self, flags: &[&str]) {
         let worker = Program::start(
             command(WORKER)
-                .args(["--server", &self.server.address])
+                .args(["--leave-with-parent", "--server", &self.server.address])
                 .args(&self.settings.worker_flags)
                 .args(flags),
         );
@@ -241,6 +241,8 @@ impl Server {
     fn start(settings: &Builder, train_dir: &Path, listen: &str) -> Self {
         let program = Program::start(
             command(SERVER)
+                // Tests that are killed leave nothing running.
+                .arg("--leave-with-parent")
                 .args(["--listen", listen, "--data", &settings.data])
                 .args(["--towers", &settings.towers.to_string()])
                 .args(["--batch-size", &settings.batch_size.to_string()])

@@ -375,17 +375,34 @@ fn a_launcher_that_is_killed_leaves_a_checkpoint_and_no_process() {
     let flags = ["--data", "synthetic:512", "--max-steps", "1000000"];
     let mut launcher = Program::start(&mut launcher(train_dir.path(), &flags));
     launcher.wait_until_said(SOON);
-    let server = child_of(&launcher, SERVER);
+    let server = child_of(&launcher, SERVER).unwrap();
     launcher.kill();
-    let process = format!("/proc/{}", server.as_raw_pid());
-    eventually("the end of the server", || {
-        (!Path::new(&process).exists()).then_some(())
-    });
+    wait_for_end_of(server);
     assert!(newest_step(train_dir.path()) >= 10);
 }
 
-/// The process that runs `program` for `parent`.
-fn child_of(parent: &Program, program: &str) -> Pid {
+/// The launcher dies before the program has come to its command line.
+#[test]
+fn a_launcher_that_is_killed_as_soon_as_it_has_started_a_program_leaves_no_process() {
+    for program in [SERVER, WORKER, EVAL] {
+        let train_dir = tempfile::tempdir().unwrap();
+        let flags = [&ENDLESS[..], &["--eval"]].concat();
+        let mut launcher = Program::start(&mut launcher(train_dir.path(), &flags));
+        let started = eventually("a program", || child_of(&launcher, program));
+        launcher.kill();
+        wait_for_end_of(started);
+    }
+}
+
+fn wait_for_end_of(process: Pid) {
+    let process = format!("/proc/{}", process.as_raw_pid());
+    eventually("the end of a process", || {
+        (!Path::new(&process).exists()).then_some(())
+    });
+}
+
+/// The process that runs `program` for `parent`, once there is one.
+fn child_of(parent: &Program, program: &str) -> Option<Pid> {
     let processes = fs::read_dir("/proc").unwrap().flatten();
     let ids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
     let parent = format!("PPid:\t{}\n", parent.id());
@@ -394,7 +411,7 @@ fn child_of(parent: &Program, program: &str) -> Pid {
         read("status").is_ok_and(|status| status.contains(&parent))
             && read("cmdline").is_ok_and(|command| command.starts_with(program))
     });
-    Pid::from_raw(child.unwrap()).unwrap()
+    Pid::from_raw(child?)
 }
 
 #[test]
@@ -403,7 +420,7 @@ fn a_server_that_is_killed_is_started_again_and_loses_no_step() {
     let flags = ["--data", "synthetic:512", "--max-steps", "40", "--no-eval"];
     let mut launcher = Program::start(&mut launcher(train_dir.path(), &flags));
     launcher.wait_until_said(SOON);
-    kill_process(child_of(&launcher, SERVER), Signal::KILL).unwrap();
+    kill_process(child_of(&launcher, SERVER).unwrap(), Signal::KILL).unwrap();
     assert_eq!(launcher.wait(), Exit::Complete);
     launcher.assert_said("server ended suddenly; is started again");
     let path = checkpoint::path_of(train_dir.path(), GlobalStep(40));

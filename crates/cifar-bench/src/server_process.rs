@@ -60,7 +60,8 @@ impl Process {
         let child = Command::new(program)
             .args(flags)
             .args(["--log-level", "warn", "--leave-with-parent"])
-            .stdin(Stdio::null())
+            // Its end, which comes with that of this process, is when a program leaves with its parent.
+            .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(log)
             .spawn()

@@ -2,7 +2,7 @@
 
 use std::{io, thread};
 
-use rustix::process::{Signal, set_parent_process_death_signal};
+use rustix::process::{Signal, getpid, kill_process};
 use signal_hook::low_level::exit;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -53,12 +53,25 @@ pub fn end_when_asked() -> io::Result<()> {
     Ok(())
 }
 
-/// Makes the kernel send SIGTERM to this process when the one that started it dies, however it
-/// dies: a launcher that is killed leaves nothing running.
+/// Has this process receive SIGTERM when its stdin ends.
+///
+/// That is a pipe of which only the process that started this one holds the other end. The kernel closes
+/// that end when the process dies, however it dies: a launcher that is killed leaves nothing running. One
+/// that died before this call has closed it already. A death signal (`PR_SET_PDEATHSIG`) would miss that,
+/// and it is sent when the thread ends that started this process, even if the launcher goes on.
 ///
 /// # Errors
 ///
-/// If the kernel refuses.
+/// If there is no thread to wait for it.
 pub fn leave_with_parent() -> io::Result<()> {
-    Ok(set_parent_process_death_signal(Some(Signal::TERM))?)
+    let wait = || {
+        // Nobody writes there, and an error is an end as well.
+        let _ = io::copy(&mut io::stdin(), &mut io::sink());
+        // A process may signal itself.
+        let _ = kill_process(getpid(), Signal::TERM);
+    };
+    thread::Builder::new()
+        .name("parent".to_owned())
+        .spawn(wait)?;
+    Ok(())
 }

@@ -110,7 +110,7 @@ pub struct Args {
     #[command(flatten)]
     pub log: LogArgs,
 
-    /// Leave when the process that started this one ends.
+    /// Leave when the process that started this one ends, and with it the pipe that is stdin.
     #[arg(long, hide = true)]
     pub leave_with_parent: bool,
 

@@ -13,7 +13,7 @@ use cifar_cli::console::{self, Reader};
 use cifar_cli::exit::{Exit, Failure, OrExit};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader, Lines};
-use tokio::process::{Child, ChildStdout, Command};
+use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::task::{JoinHandle, spawn_local};
 use tokio::time::timeout;
 
@@ -59,6 +59,8 @@ pub struct Plan {
 pub struct Program {
     name: String,
     child: Child,
+    /// Closed when this process ends, however it does: the program then leaves.
+    _lifeline: ChildStdin,
     last_words: Rc<RefCell<String>>,
     passing_on: JoinHandle<()>,
 }
@@ -120,7 +122,7 @@ impl Program {
         let mut child = Command::new(&plan.file)
             .args(plan.flags.words())
             .arg("--leave-with-parent")
-            .stdin(Stdio::null())
+            .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .process_group(0)
@@ -132,6 +134,8 @@ impl Program {
         let stderr = child.stderr.take().expect("it is piped");
         Ok(Program {
             name: plan.name.clone(),
+            // Out of the child, which would close it before it is waited for.
+            _lifeline: child.stdin.take().expect("it is piped"),
             child,
             passing_on: spawn_local(pass_on(stderr, Rc::clone(&last_words))),
             last_words,

@@ -39,7 +39,6 @@ pub fn main() -> ExitCode {
 
 fn run(args: &Args) -> Result<Exit, Failure> {
     logging::init(&args.launch.log).or_exit(Exit::Usage)?;
-    // One thread: the programs end when the thread that started them does.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
