@@ -1,12 +1,14 @@
 //! What programs write where: streams that cannot be written, and logs for machines.
 
 use std::fs::{self, File, OpenOptions};
+use std::io::{self, PipeReader, PipeWriter, Read, Write};
 use std::process::{Command, Stdio};
 
 use cifar_cli::exit::Exit;
 use cifar_ledger::EvalDir;
 use cifar_params::checkpoint;
-use rustix::process::Signal;
+use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::cluster::Cluster;
@@ -21,8 +23,8 @@ fn full_disk() -> File {
 }
 
 /// A pipe that nobody reads.
-fn closed_pipe() -> std::io::PipeWriter {
-    let (reader, writer) = std::io::pipe().unwrap();
+fn closed_pipe() -> PipeWriter {
+    let (reader, writer) = io::pipe().unwrap();
     drop(reader);
     writer
 }
@@ -44,6 +46,86 @@ fn a_run_goes_on_though_its_stderr_cannot_be_written() {
         assert_eq!(exit, Some(Exit::Complete));
         assert_eq!(checkpoint::list(train_dir.path()).unwrap()[0].0.0, 20);
     }
+}
+
+/// A pipe that takes no more until somebody reads what is in it.
+fn full_pipe() -> (PipeReader, PipeWriter) {
+    let (reader, mut writer) = io::pipe().unwrap();
+    let flags = fcntl_getfl(&writer).unwrap();
+    fcntl_setfl(&writer, flags | OFlags::NONBLOCK).unwrap();
+    while writer.write(&[b'\n'; 4096]).is_ok() {}
+    fcntl_setfl(&writer, flags).unwrap();
+    (reader, writer)
+}
+
+#[test]
+fn a_run_goes_on_to_its_end_though_nobody_reads_its_stderr() {
+    let train_dir = tempfile::tempdir().unwrap();
+    let (_reader, stderr) = full_pipe();
+    let mut launcher = launcher(train_dir.path(), &SHORT);
+    let exit = exit_of(launcher.stdout(Stdio::null()).stderr(stderr));
+    assert_eq!(exit, Some(Exit::Complete));
+    assert_eq!(checkpoint::list(train_dir.path()).unwrap()[0].0.0, 20);
+}
+
+/// The score of a launcher, whose result is on stdout.
+#[test]
+fn a_result_waits_for_its_reader_and_nothing_else_does() {
+    let train_dir = tempfile::tempdir().unwrap();
+    let (mut reader, stdout) = full_pipe();
+    let flags = ["--data", "synthetic:512", "--max-steps", "20"];
+    let mut launcher = launcher(train_dir.path(), &flags);
+    launcher.stdin(Stdio::null()).stdout(stdout);
+    let mut launcher_process = launcher.stderr(Stdio::null()).spawn().unwrap();
+    drop(launcher);
+    eventually("the score", || {
+        let scores = EvalDir::of_train_dir(train_dir.path()).scores().ok()?;
+        scores.into_iter().next()
+    });
+    let mut read = String::new();
+    reader.read_to_string(&mut read).unwrap();
+    assert!(read.contains("precision @ 1 = "), "{read}");
+    assert!(launcher_process.wait().unwrap().success());
+}
+
+/// How a server without workers ends when it is asked to, with these streams.
+#[track_caller]
+fn exit_of_asked_server(stdout: Stdio, stderr: Stdio) -> Option<Exit> {
+    let train_dir = tempfile::tempdir().unwrap();
+    let mut server = command(SERVER);
+    server
+        .args(["--listen", "127.0.0.1:0", "--data", "synthetic:512"])
+        .args(["--log-level", "trace", "--train-dir"])
+        .arg(train_dir.path());
+    server.stdin(Stdio::null()).stdout(stdout).stderr(stderr);
+    let mut child = server.spawn().unwrap();
+    let file = train_dir.path().join("server");
+    eventually("the server", || file.exists().then_some(()));
+    // It answers, so it is past all that it says at its start.
+    let mut stop = command(SERVER);
+    stop.args(["checkpoint", "--train-dir"])
+        .arg(train_dir.path());
+    assert_eq!(
+        exit_of(stop.stdout(Stdio::null()).stderr(Stdio::null())),
+        Some(Exit::Complete)
+    );
+    kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+    let status = eventually("the end of the server", || child.try_wait().unwrap());
+    status.code().and_then(Exit::from_code)
+}
+
+#[test]
+fn a_server_does_what_it_is_told_though_nobody_reads_its_log() {
+    let (_reader, stderr) = full_pipe();
+    let exit = exit_of_asked_server(Stdio::null(), Stdio::from(stderr));
+    assert_eq!(exit, Some(Exit::Terminated));
+}
+
+#[test]
+fn a_server_does_what_it_is_told_though_nobody_reads_where_it_listens() {
+    let (_reader, stdout) = full_pipe();
+    let exit = exit_of_asked_server(Stdio::from(stdout), Stdio::null());
+    assert_eq!(exit, Some(Exit::Terminated));
 }
 
 #[test]

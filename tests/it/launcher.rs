@@ -278,6 +278,18 @@ fn programs_that_may_not_write_to_the_terminal_do_not_hang_the_run() {
     }
 }
 
+#[test]
+fn a_run_ends_though_its_terminal_is_stopped() {
+    const CONTROL_S: &[u8] = b"\x13";
+    const CONTROL_Q: &[u8] = b"\x11";
+    let train_dir = tempfile::tempdir().unwrap();
+    let mut terminal = Terminal::start(&mut launcher(train_dir.path(), &SHORT), 80, 24);
+    terminal.press(CONTROL_S);
+    terminal.wait_until_ended();
+    terminal.press(CONTROL_Q);
+    assert_eq!(terminal.wait(), Exit::Complete);
+}
+
 /// A program that cannot be loaded, one of another processor, and one that a bug ends.
 #[test]
 fn a_program_that_cannot_start_is_not_started_again_and_its_last_words_are_told() {

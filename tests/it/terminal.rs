@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{Read, Write};
 use std::num::NonZero;
-use std::process::{Child, Command};
+use std::process::{Child, Command, ExitStatus};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
@@ -144,12 +144,18 @@ impl Terminal {
         kill_process(Pid::from_child(&self.child), signal).expect("a child can be sent a signal");
     }
 
+    /// Waits for the end of the program.
+    #[track_caller]
+    pub(crate) fn wait_until_ended(&mut self) -> ExitStatus {
+        eventually("the end of a program", || {
+            self.child.try_wait().expect("a child can be waited for")
+        })
+    }
+
     /// Waits for the end of the program, and until all that it wrote can be seen.
     #[track_caller]
     pub(crate) fn wait(&mut self) -> Exit {
-        let status = eventually("the end of a program", || {
-            self.child.try_wait().expect("a child can be waited for")
-        });
+        let status = self.wait_until_ended();
         // A terminal that was the program's session's own hangs up with it, and takes no more.
         let _ = self.line.write_all(&[END]);
         eventually("the end of what a program writes", || {

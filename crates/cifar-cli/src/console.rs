@@ -2,15 +2,19 @@
 //! lines at the end of a terminal that show how something goes.
 //!
 //! This is the only place that writes to either stream, logs included: so nothing is written across
-//! the lines that are drawn. A stream that cannot be written never ends a program: what was written to
+//! the lines that are drawn. A thread writes stderr (`stderr.rs`), so a reader that stops reading stops no
+//! program. A stream that cannot be written never ends a program: what was written to
 //! stderr is lost, and the caller decides what a closed stdout means. Under `--log-format json` every
 //! line on stderr is a JSON object.
 
+use std::backtrace::{Backtrace, BacktraceStatus};
 use std::ffi::OsString;
 use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::os::fd::AsFd;
-use std::sync::{Mutex, OnceLock, PoisonError};
-use std::{env, iter, panic};
+use std::panic::{self, PanicHookInfo};
+use std::sync::{OnceLock, mpsc};
+use std::time::Duration;
+use std::{env, iter, thread};
 
 use anyhow::Context;
 use rustix::termios::tcgetwinsize;
@@ -18,16 +22,15 @@ use serde_json::{Value, json};
 use unicode_width::UnicodeWidthChar;
 
 use crate::exit::{Exit, Failure, OrExit};
-use crate::logging::LogFormat;
+use crate::logging::{LogFormat, timestamp};
+
+mod stderr;
 
 /// The format of this process's stderr, once `--log-format` is known.
 static FORMAT: OnceLock<LogFormat> = OnceLock::new();
 
-/// The lines that stand at the end of the terminal. Code that writes to a stream holds this lock.
-static DRAWN: Mutex<Vec<String>> = Mutex::new(Vec::new());
-
-/// Clears the terminal from the beginning of the cursor's line on.
-const CLEAR: &str = "\r\x1b[J";
+/// How long a reader may take for lines that a program does not need to have read.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// The size of a terminal that does not tell it.
 const USUAL_SIZE: Size = Size {
@@ -54,21 +57,19 @@ pub enum Reader {
     Gone,
 }
 
-/// Writes results to stdout, all at once, and tells whether anybody reads on.
+/// Writes results to stdout, all at once, and tells whether anybody reads on. A reader may take its time.
 ///
 /// # Errors
 ///
 /// [`Exit::Disk`] if stdout cannot be written though it is open.
 pub fn print(text: &str) -> Result<Reader, Failure> {
-    let write = || {
-        let mut stdout = io::stdout().lock();
-        stdout.write_all(text.as_bytes())?;
-        stdout.flush()
-    };
-    // A reader of a pipe may take its time; nothing is drawn there that could be in the way.
     let written = match io::stdout().is_terminal() {
-        true => beside_drawn_lines(write),
-        false => write(),
+        true => stderr::write_now(text),
+        false => {
+            // What was said before comes before, where both streams lead to one file.
+            stderr::flush();
+            stderr::write_to_stdout(text)
+        }
     };
     match written {
         Ok(()) => Ok(Reader::Present),
@@ -76,6 +77,27 @@ pub fn print(text: &str) -> Result<Reader, Failure> {
         Err(error) => Err(error)
             .context("cannot write to stdout")
             .or_exit(Exit::Disk),
+    }
+}
+
+/// Writes lines for programs to stdout, such as `listening ADDR`, from a program that goes on whether or not
+/// they are read. A reader that does not read for a second finds them later.
+///
+/// # Errors
+///
+/// As [`print()`].
+pub fn announce(lines: &str) -> Result<(), Failure> {
+    let lines = lines.to_owned();
+    let (done, printed) = mpsc::channel();
+    thread::Builder::new()
+        .name("announce".to_owned())
+        .spawn(move || {
+            // The caller may have gone on.
+            let _ = done.send(print(&lines));
+        })?;
+    match printed.recv_timeout(PATIENCE) {
+        Ok(printed) => printed.map(|_| ()),
+        Err(_) => Ok(()),
     }
 }
 
@@ -95,7 +117,7 @@ pub fn print_for_people(text: &str) -> Result<Reader, Failure> {
 /// Tells people something on stderr. On a terminal, lines are broken between words, but for those that
 /// are indented: these are commands, or rows of a table.
 pub fn say(text: &str) {
-    write_stderr(&match format() {
+    stderr::write(&match format() {
         LogFormat::Text => match size() {
             Some(size) => wrapped(text, size.columns),
             None => format!("{text}\n"),
@@ -107,7 +129,7 @@ pub fn say(text: &str) {
 /// Writes a line of a program that this one started.
 pub fn pass_on(line: &str) {
     let is_json = || serde_json::from_str::<Value>(line).is_ok_and(|value| value.is_object());
-    write_stderr(&match format() {
+    stderr::write(&match format() {
         LogFormat::Json if !is_json() => json_line("INFO", line, iter::empty()),
         _ => format!("{line}\n"),
     });
@@ -115,7 +137,7 @@ pub fn pass_on(line: &str) {
 
 /// Tells why a program ends.
 pub(crate) fn say_failure(program: &str, failure: &Failure) {
-    write_stderr(&match format() {
+    stderr::write(&match format() {
         LogFormat::Text => format!("{program}: {failure}\n"),
         LogFormat::Json => {
             let exit_code = failure.exit() as i32;
@@ -128,15 +150,17 @@ pub(crate) fn say_failure(program: &str, failure: &Failure) {
 /// Ends this process because of its command line: with [`Exit::Usage`] where that is wrong, with 0
 /// where it asks for help.
 pub fn refuse(error: &clap::Error) -> ! {
-    if error.use_stderr() && asks_for_json(env::args_os()) {
-        write_stderr(&json_line(
-            "ERROR",
-            error.to_string().trim_end(),
-            iter::empty(),
-        ));
-        std::process::exit(Exit::Usage as i32)
+    if !error.use_stderr() {
+        error.exit()
     }
-    error.exit()
+    let told = error.render();
+    stderr::write(&match asks_for_json(env::args_os()) {
+        true => json_line("ERROR", told.to_string().trim_end(), iter::empty()),
+        false if has_colours() => told.ansi().to_string(),
+        false => told.to_string(),
+    });
+    finish();
+    std::process::exit(Exit::Usage as i32)
 }
 
 /// The size of the terminal that stderr is, if it is one.
@@ -169,29 +193,25 @@ pub fn can_move_cursor() -> bool {
     env::var_os("TERM").is_some_and(|term| !term.is_empty() && term != "dumb")
 }
 
+fn has_colours() -> bool {
+    let is_refused = env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    size().is_some() && can_move_cursor() && !is_refused
+}
+
 /// Draws lines at the end of the terminal, in the place of those that stand there; none clears them.
 ///
 /// Nothing happens where there is no [`canvas`]. A line that is too long for the terminal is cut.
 pub fn draw(lines: Vec<String>) {
-    if canvas().is_none() {
-        return;
+    if canvas().is_some() {
+        stderr::draw(lines);
     }
-    let mut drawn = lock_drawn();
-    if lines.is_empty() && drawn.is_empty() {
-        return;
-    }
-    *drawn = lines;
-    // At once, so that nothing flickers.
-    write_bytes(format!("{CLEAR}{}", frame(&drawn)).as_bytes());
 }
 
-/// Clears what is drawn, for a program that is about to end, whatever else it does meanwhile.
-pub fn clear() {
-    if let Ok(drawn) = DRAWN.try_lock()
-        && !drawn.is_empty()
-    {
-        write_bytes(CLEAR.as_bytes());
-    }
+/// Clears what is drawn, and gives the reader of stderr a moment for the last words. Every program calls this
+/// before it ends, from whichever thread.
+pub fn finish() {
+    stderr::draw(Vec::new());
+    stderr::flush();
 }
 
 /// The control sequences and text that draw lines.
@@ -236,40 +256,45 @@ fn wrapped(text: &str, columns: usize) -> String {
     text.split('\n').map(line).collect()
 }
 
-/// Writes while nothing is drawn, and draws again afterwards.
-fn beside_drawn_lines<T>(write: impl FnOnce() -> T) -> T {
-    let drawn = lock_drawn();
-    if drawn.is_empty() {
-        return write();
-    }
-    write_bytes(CLEAR.as_bytes());
-    let result = write();
-    write_bytes(frame(&drawn).as_bytes());
-    result
-}
-
-fn lock_drawn() -> std::sync::MutexGuard<'static, Vec<String>> {
-    // The lines are whole at any moment, so a panic elsewhere does no harm.
-    DRAWN.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 /// Has this process write its stderr in `format` from now on.
 pub(crate) fn set_format(format: LogFormat) {
-    let is_first = FORMAT.set(format).is_ok();
-    if is_first && format == LogFormat::Json {
+    if FORMAT.set(format).is_ok() {
         panic::set_hook(Box::new(|panic| {
-            write_stderr(&json_line("ERROR", &panic.to_string(), iter::empty()));
+            stderr::write(&told_of_panic(panic));
+            stderr::flush();
         }));
     }
 }
 
-/// stderr for the logs: what it does not take is lost.
+fn told_of_panic(panic: &PanicHookInfo<'_>) -> String {
+    if format() == LogFormat::Json {
+        return json_line("ERROR", &panic.to_string(), iter::empty());
+    }
+    let thread = thread::current();
+    let name = thread.name().unwrap_or("<unnamed>");
+    let backtrace = Backtrace::capture();
+    let how = match backtrace.status() {
+        BacktraceStatus::Captured => backtrace.to_string(),
+        _ => "note: RUST_BACKTRACE=1 shows the functions that led there".to_owned(),
+    };
+    format!("\nthread '{name}' {panic}\n{how}\n")
+}
+
+fn told_of_lost_lines(lines: usize) -> String {
+    const LOST: &str = "lines were not written because nobody read them";
+    match format() {
+        LogFormat::Text => format!("{}  WARN {LOST} lines={lines}\n", timestamp()),
+        LogFormat::Json => json_line("WARN", LOST, [("lines", json!(lines))].into_iter()),
+    }
+}
+
+/// stderr for the logs.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct LogWriter;
 
 impl Write for LogWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        beside_drawn_lines(|| write_bytes(bytes));
+        stderr::write(&String::from_utf8_lossy(bytes));
         Ok(bytes.len())
     }
 
@@ -280,15 +305,6 @@ impl Write for LogWriter {
 
 fn format() -> LogFormat {
     FORMAT.get().copied().unwrap_or_default()
-}
-
-fn write_stderr(text: &str) {
-    beside_drawn_lines(|| write_bytes(text.as_bytes()));
-}
-
-fn write_bytes(bytes: &[u8]) {
-    // There is nowhere else to tell of it.
-    let _ = io::stderr().write_all(bytes);
 }
 
 /// A line as the logs have them.

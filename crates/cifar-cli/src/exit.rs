@@ -110,11 +110,11 @@ impl<T, E: Into<anyhow::Error>> OrExit<T> for Result<T, E> {
 /// Ends a program: prints the failure, if any, as one line on stderr and gives its exit code.
 #[must_use]
 pub fn report(program: &str, result: Result<Exit, Failure>) -> ExitCode {
-    console::draw(Vec::new());
     let exit = result.unwrap_or_else(|failure| {
         console::say_failure(program, &failure);
         failure.exit
     });
+    console::finish();
     ExitCode::from(exit as u8).report()
 }
 

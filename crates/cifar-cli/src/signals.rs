@@ -46,7 +46,7 @@ pub fn end_when_asked() -> io::Result<()> {
     };
     let wait = move || {
         let code = runtime.block_on(asked) as i32;
-        console::clear();
+        console::finish();
         exit(code)
     };
     thread::Builder::new().spawn(wait)?;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, anyhow};
-use cifar_cli::console::{print, say};
+use cifar_cli::console;
 use cifar_cli::exit::{Exit, Failure, OrExit, report};
 use cifar_cli::{logging, signals};
 use cifar_guard::Guard;
@@ -134,7 +134,7 @@ impl Listeners {
         if let Some(health) = &self.health {
             lines.push_str(&format!("health {}\n", address_of(health)?));
         }
-        announce(&lines)?;
+        console::announce(&lines)?;
         Ok(address)
     }
 }
@@ -169,13 +169,13 @@ fn view(train_dir: &Path, address: &str, args: &GuardArgs) -> Result<Exit, Failu
             traffic: None,
         };
         let page = Page::start(listener, address, source, &guard)?;
-        announce(&format!("http {shown_at}\n"))?;
+        console::announce(&format!("http {shown_at}\n"))?;
         let train_dir = train_dir.display();
         let scheme = match guard.is_encrypted() {
             true => "https",
             false => "http",
         };
-        say(&format!(
+        console::say(&format!(
             "the page of {train_dir} is at {scheme}://{shown_at}/ until Ctrl-C"
         ));
         let exit = leave.await;
@@ -333,11 +333,6 @@ fn abort_at(abort_at: Option<AbortAt>) -> AtPoint {
             std::process::abort();
         }
     })
-}
-
-/// Writes lines that programs read to stdout. A server needs no reader.
-fn announce(lines: &str) -> Result<(), Failure> {
-    print(lines).map(|_| ())
 }
 
 /// The full configuration, so that a log says what it is of.

@@ -391,6 +391,7 @@ impl Service {
         self.guarded.lock().unwrap_or_else(|_| {
             // The panic has said what is wrong; the last commit is safe in its file.
             error!("a bug: the server panicked in the middle of a decision, and ends");
+            cifar_cli::console::finish();
             std::process::exit(BUG)
         })
     }

@@ -49,15 +49,16 @@ impl Evaluator {
         }
     }
 
-    /// Waits for its end after that of the run; whether it has scored the last checkpoint.
+    /// Waits for its end after that of the run, and then for the reader of its scores; whether it has scored
+    /// the last checkpoint.
     pub async fn finish(mut self) -> bool {
-        match timeout(FAREWELL, self.ended()).await {
-            Ok(Ok(())) => true,
-            Ok(Err(error)) => {
-                warn!(%error, "the evaluator beside the training did not come to the end");
-                false
-            }
-            Err(_) => false,
+        if timeout(FAREWELL, self.program.wait()).await.is_err() {
+            return false;
         }
+        let ended = self.ended().await;
+        if let Err(error) = &ended {
+            warn!(%error, "the evaluator beside the training did not come to the end");
+        }
+        ended.is_ok()
     }
 }

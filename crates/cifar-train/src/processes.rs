@@ -14,7 +14,7 @@ use cifar_cli::exit::{Exit, Failure, OrExit};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
-use tokio::task::{JoinHandle, spawn_local};
+use tokio::task::{JoinHandle, spawn_blocking, spawn_local};
 use tokio::time::timeout;
 
 use crate::args::Launch;
@@ -142,12 +142,14 @@ impl Program {
         })
     }
 
-    /// Passes on what it writes to stdout, as results of this program, until nobody reads them.
+    /// Passes on what it writes to stdout, as results of this program, until nobody reads them. A reader who
+    /// takes time for them holds up nothing else.
     pub fn print_results(&mut self) -> Option<JoinHandle<Result<(), Failure>>> {
         let mut lines = self.take_stdout()?;
         Some(spawn_local(async move {
             while let Ok(Some(line)) = lines.next_line().await {
-                if console::print_for_people(&line)? == Reader::Gone {
+                let print = move || console::print_for_people(&line);
+                if spawn_blocking(print).await?? == Reader::Gone {
                     break;
                 }
             }

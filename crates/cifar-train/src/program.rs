@@ -43,7 +43,10 @@ fn run(args: &Args) -> Result<Exit, Failure> {
         .enable_all()
         .build()
         .context("cannot start the launcher's event loop")?;
-    LocalSet::new().block_on(&runtime, launch(args))
+    let result = LocalSet::new().block_on(&runtime, launch(args));
+    // A result that its reader has not taken by now does not hold this program.
+    runtime.shutdown_background();
+    result
 }
 
 async fn launch(args: &Args) -> Result<Exit, Failure> {
@@ -90,7 +93,7 @@ async fn launch(args: &Args) -> Result<Exit, Failure> {
     };
     if let Some(page) = &listening.page {
         // The run goes on whether or not anybody reads where its page is.
-        if let Err(error) = console::print(&format!("http {page}\n")) {
+        if let Err(error) = console::announce(&format!("http {page}\n")) {
             warn!(%error, "the address of the page is not printed");
         }
         console::say(&format!("the page of the run is at http://{page}/"));
