@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs::{self, Permissions};
 use std::net::SocketAddr;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -350,6 +350,66 @@ fn a_program_that_cannot_start_is_not_started_again_and_its_last_words_are_told(
     }
 }
 
+/// Gives a server an order, with these flags of a client.
+fn order(verb: &str, flags: &[&str]) -> (Exit, Program) {
+    let mut program = Program::start(command(SERVER).arg(verb).args(flags));
+    (program.wait(), program)
+}
+
+#[test]
+fn who_cannot_read_the_token_in_the_train_dir_cannot_stop_the_run() {
+    let train_dir = tempfile::tempdir().unwrap();
+    let dir = train_dir.path().to_str().unwrap();
+    let token = train_dir.path().join("server.token");
+    let mut kept = None;
+    for fresh in [&[][..], &["--fresh"]] {
+        let flags = [&ENDLESS[..], fresh].concat();
+        let mut launcher = Program::start(&mut launcher(train_dir.path(), &flags));
+        launcher.wait_until_said(SOON);
+        assert_eq!(fs::metadata(&token).unwrap().mode() & 0o777, 0o600);
+        let held = fs::read_to_string(&token).unwrap();
+        assert_eq!(*kept.get_or_insert_with(|| held.clone()), held);
+
+        let address = fs::read_to_string(train_dir.path().join("server")).unwrap();
+        for verb in ["checkpoint", "drain", "stop"] {
+            let (exit, refused) = order(verb, &["--server", address.trim_end()]);
+            assert_eq!(exit, Exit::Permanent);
+            refused.assert_said("this server asks for a token");
+            refused.assert_said("server.token");
+        }
+        assert_eq!(order("checkpoint", &["--train-dir", dir]).0, Exit::Complete);
+        assert_eq!(order("stop", &["--train-dir", dir]).0, Exit::Complete);
+        assert_eq!(launcher.wait(), Exit::Terminated);
+        for program in [&launcher, &order("stop", &["--train-dir", dir]).1] {
+            assert!(!program.stderr().contains(held.trim_end()));
+        }
+    }
+}
+
+#[test]
+fn the_page_of_the_launcher_asks_for_the_token_that_somebody_named_and_no_other() {
+    let scratch = tempfile::tempdir().unwrap();
+    let token = scratch.path().join("token");
+    fs::write(&token, "viewer-token-0123456789").unwrap();
+    fs::set_permissions(&token, Permissions::from_mode(0o600)).unwrap();
+    let named = ["--token-file", token.to_str().unwrap()];
+    for (flags, status) in [(&[][..], "HTTP/1.1 200 "), (&named, "HTTP/1.1 401 ")] {
+        let flags = [&ENDLESS[..], &["--http", "127.0.0.1:0"], flags].concat();
+        let train_dir = scratch.path().join(flags.len().to_string());
+        let launcher = Program::start(&mut launcher(&train_dir, &flags));
+        let page = launcher.wait_for("the page", |program| {
+            let printed = program.stdout();
+            let address = printed.lines().next()?.strip_prefix("http ")?;
+            Some(address.to_owned())
+        });
+        let answer = http::get(&format!("http://{page}/run.json"));
+        assert!(answer.starts_with(status), "{answer}");
+        let rebound = http::get_as(&format!("http://{page}/run.json"), "site.example");
+        let is_open = status.contains("200");
+        assert_eq!(rebound.starts_with("HTTP/1.1 421 "), is_open, "{rebound}");
+    }
+}
+
 #[test]
 fn the_address_of_the_page_is_printed() {
     let train_dir = tempfile::tempdir().unwrap();
@@ -524,7 +584,11 @@ fn the_umask_says_who_may_read_what_the_programs_write() {
         let [files, folders] = modes(train_dir.path());
         assert!(files.len() > 8 && !folders.is_empty());
         for (path, mode) in files {
-            assert_eq!(mode, of_files, "{path} has {mode:o}");
+            let expected = match path.ends_with("/server.token") {
+                true => 0o600,
+                false => of_files,
+            };
+            assert_eq!(mode, expected, "{path} has {mode:o}");
         }
         for (path, mode) in folders {
             assert_eq!(mode, of_folders, "{path} has {mode:o}");

@@ -22,7 +22,8 @@ pub struct Gate {
 pub enum Denied {
     /// It shows no token.
     #[error(
-        "this server asks for a token, and the request has none: give the program --token-file"
+        "this server asks for a token, and the request has none: give the program --token-file (cifar-train keeps \
+         the token in its train dir, in server.token)"
     )]
     NoToken,
     /// It shows another one.
@@ -58,6 +59,15 @@ impl Gate {
         Gate {
             tokens: tokens.map(Arc::new),
             demands_certificate,
+        }
+    }
+
+    /// The same gate for a port that asks for no token.
+    #[must_use]
+    pub fn without_tokens(&self) -> Self {
+        Gate {
+            tokens: None,
+            ..self.clone()
         }
     }
 

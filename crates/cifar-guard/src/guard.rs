@@ -86,6 +86,15 @@ impl Guard {
         Some((self.tls.clone()?, speaks))
     }
 
+    /// The same for a port that asks for no token.
+    #[must_use]
+    pub fn without_tokens(&self) -> Self {
+        Guard {
+            gate: self.gate.without_tokens(),
+            ..self.clone()
+        }
+    }
+
     /// Who may ask for what.
     #[must_use]
     pub fn gate(&self) -> &Gate {

@@ -18,7 +18,7 @@ use crate::args::ServerArgs;
 /// [`Exit::Usage`] if its address is none.
 pub fn give(order: Order, args: &ServerArgs) -> Result<Exit, Failure> {
     let address = args.place.address().or_exit(Exit::TryAgain)?;
-    let credentials = Credentials::new(&args.credentials).or_exit(Exit::Permanent)?;
+    let credentials = Credentials::new(&args.credentials()).or_exit(Exit::Permanent)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

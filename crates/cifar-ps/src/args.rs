@@ -13,7 +13,7 @@ use cifar_sequence::{DataSet, GlobalStep, InputKind};
 use clap::{Parser, Subcommand};
 
 use crate::commit_path::{CommitPoint, UnknownPoint};
-use crate::server_file::{NoServer, server_of};
+use crate::server_file::{NoServer, server_of, token_file_of};
 
 const DEFAULT_TRAIN_DIR: &str = "runs/default";
 
@@ -110,6 +110,10 @@ pub struct Args {
     #[command(flatten)]
     pub log: LogArgs,
 
+    /// Ask for no token on the page, which changes nothing.
+    #[arg(long, hide = true)]
+    pub open_page: bool,
+
     /// Leave when the process that started this one ends, and with it the pipe that is stdin.
     #[arg(long, hide = true)]
     pub leave_with_parent: bool,
@@ -202,9 +206,21 @@ pub struct ServerPlace {
     #[arg(long, value_name = "ADDR", value_parser = to_connect_to)]
     pub server: Option<String>,
 
-    /// Train dir of the server, if it runs on this machine: its address is there
+    /// Train dir of the server, if it runs on this machine: its address is there, and cifar-train's token
     #[arg(long, value_name = "DIR")]
     pub train_dir: Option<PathBuf>,
+}
+
+impl ServerArgs {
+    /// How to show who asks. The token is the one that the launcher keeps in the train dir, where that says
+    /// which server is meant and no other token is named.
+    #[must_use]
+    pub fn credentials(&self) -> CredentialArgs {
+        let mut shown = self.credentials.clone();
+        let in_train_dir = || self.place.train_dir.as_deref().and_then(token_file_of);
+        shown.token_file = shown.token_file.or_else(in_train_dir);
+        shown
+    }
 }
 
 impl ServerPlace {

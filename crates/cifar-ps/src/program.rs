@@ -71,7 +71,7 @@ pub fn main() -> ExitCode {
 
 fn top(args: &ServerArgs) -> Result<Exit, Failure> {
     let address = args.place.address().or_exit(Exit::TryAgain)?;
-    cifar_top::run(&address, &args.credentials)
+    cifar_top::run(&address, &args.credentials())
 }
 
 fn run(args: &Args) -> Result<Exit, Failure> {
@@ -88,7 +88,7 @@ fn run(args: &Args) -> Result<Exit, Failure> {
         page: args
             .http
             .as_deref()
-            .map(|address| bind(&guard, "--http", address))
+            .map(|address| bind(&guard_of_page(args, &guard), "--http", address))
             .transpose()?,
         health: args.health.as_deref().map(bind_for_health).transpose()?,
     };
@@ -182,6 +182,13 @@ fn view(train_dir: &Path, address: &str, args: &GuardArgs) -> Result<Exit, Failu
         page.finish().await;
         Ok(exit)
     })
+}
+
+fn guard_of_page(args: &Args, guard: &Guard) -> Guard {
+    match args.open_page {
+        true => guard.without_tokens(),
+        false => guard.clone(),
+    }
 }
 
 /// Listens on the address of a flag, if that is safe.
@@ -287,7 +294,8 @@ async fn train(
         traffic: Some(traffic),
     };
     let page = listeners.page.zip(args.http.as_deref());
-    let page = page.map(|(listener, address)| Page::start(listener, address, source, guard));
+    let guard = guard_of_page(args, guard);
+    let page = page.map(|(listener, address)| Page::start(listener, address, source, &guard));
     let page = page.transpose()?;
     let result = serve(Arc::clone(&service), entrance, leave, keeper, step_log).await;
     let is_complete = |phase| phase == Phase::Closed(Goodbye::Complete);

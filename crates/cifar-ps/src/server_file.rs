@@ -2,7 +2,7 @@
 //!
 //! Its one line is the address, for clients on the same machine. The server holds a lock on the file that it
 //! has written, so a file that a killed server left behind is told from that of a live one, even if some
-//! other program listens at that address by now.
+//! other program listens at that address by now. Beside it may be the token that clients show to the server.
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Read, Write};
@@ -15,6 +15,12 @@ use cifar_params::checkpoint::TEMPORARY_PREFIX;
 
 /// Its name in a train dir.
 pub const SERVER_FILE: &str = "server";
+
+/// The file of the token that `cifar-train` gives its server, in a train dir.
+///
+/// It is the folder's and not the run's: `--fresh` leaves it where it is, as the programs of a launcher that
+/// begins a new run have been told of it.
+pub const TOKEN_FILE: &str = "server.token";
 
 /// The file of a server that runs; dropped, it is removed.
 #[derive(Debug)]
@@ -128,6 +134,13 @@ pub fn server_of(train_dir: &Path) -> Result<String, NoServer> {
         }
         Err(source) => Err(NoServer::Read { path, source }),
     }
+}
+
+/// The file of the token that the server of `train_dir` may ask for.
+#[must_use]
+pub fn token_file_of(train_dir: &Path) -> Option<PathBuf> {
+    let path = train_dir.join(TOKEN_FILE);
+    path.exists().then_some(path)
 }
 
 /// The address at which clients on this machine find a server that was told to `listen` somewhere and is

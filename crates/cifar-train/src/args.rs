@@ -63,7 +63,8 @@ pub struct Launch {
     pub eval_program: Option<PathBuf>,
 
     /// The token in this file, which holds nothing else, is asked for and shown by all these programs, and
-    /// by browsers (as the password)
+    /// by browsers (as the password) [default: server.token in the train dir, made for this user alone, and
+    /// not asked of browsers]
     #[arg(long, value_name = "FILE", help_heading = "Security")]
     pub token_file: Option<PathBuf>,
 
@@ -103,7 +104,7 @@ const HTTP: &str = "Show the run as it goes on a page at this address, HOST:PORT
                     takes a free one. The address is printed as `http ADDR`";
 
 /// Flags of the server that the launcher sets itself, or that are of no use where all is on one machine.
-const SET_BY_LAUNCHER: [&str; 9] = [
+const SET_BY_LAUNCHER: [&str; 10] = [
     "listen",
     "health",
     "tls_cert",
@@ -113,6 +114,7 @@ const SET_BY_LAUNCHER: [&str; 9] = [
     "default_towers",
     "default_data",
     "leave_with_parent",
+    "open_page",
 ];
 
 /// The launcher's command line: its own flags, then the server's.

@@ -2,13 +2,15 @@
 //! it, as `torchrun` starts a PyTorch job. It computes nothing itself.
 //!
 //! [`args`] is the command line, most of which is the server's; [`data_choice`] decides what is
-//! trained on; [`flags`] is what a program is told, [`processes`] starts and ends the programs; [`supervise`] watches them until the run
+//! trained on; [`token`] keeps other users out; [`flags`] is what a program is told, [`processes`] starts and ends the programs; [`supervise`] watches them until the run
 //! is over, and [`evaluator`] the one that scores meanwhile; [`progress`] shows the run on a terminal,
 //! [`summary`] tells how it went; [`program`] is `main`.
 
 pub mod args;
 
 pub mod data_choice;
+
+pub mod token;
 
 pub mod flags;
 

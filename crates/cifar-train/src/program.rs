@@ -1,6 +1,6 @@
 //! `main` of cifar-train.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::process::ExitCode;
 use std::thread;
@@ -27,6 +27,7 @@ use crate::processes::{Listening, Plan, Program, Programs};
 use crate::progress;
 use crate::summary;
 use crate::supervise::{Server, supervise};
+use crate::token::token_file_in;
 
 /// A free port of this machine, which the server names in its first line.
 const ANY_PORT: &str = "127.0.0.1:0";
@@ -52,12 +53,10 @@ fn run(args: &Args) -> Result<Exit, Failure> {
 async fn launch(args: &Args) -> Result<Exit, Failure> {
     let mut leave = pin!(signals::asked_to_leave()?);
     let programs = Programs::find(&args.launch)?;
-    // What is wrong with the token shows before anything is started.
-    let credentials = Credentials::new(&CredentialArgs {
-        token_file: args.launch.token_file.clone(),
-        ..CredentialArgs::default()
-    })
-    .or_exit(Exit::Permanent)?;
+    // What is wrong with a token that was given shows before anything is looked for.
+    if let Some(given) = &args.launch.token_file {
+        credentials(given)?;
+    }
     if let Some(step) = complete_run(args)? {
         console::say(&format!(
             "the run in {} is complete at step {step}; a higher --max-steps goes on with it, \
@@ -79,11 +78,13 @@ async fn launch(args: &Args) -> Result<Exit, Failure> {
         exit = &mut leave => return Ok(exit),
     };
 
+    let token_file = token_file(args)?;
+    let credentials = credentials(&token_file)?;
     let num_workers = number_of_workers(args);
     let plan = Plan {
         name: "cifar-ps".to_owned(),
         file: programs.server.clone(),
-        flags: server_flags(args, data, num_workers),
+        flags: server_flags(args, data, &token_file, num_workers),
     };
     let has_page = plan.flags.contains("http");
     let mut server = Program::start(&plan)?;
@@ -103,7 +104,7 @@ async fn launch(args: &Args) -> Result<Exit, Failure> {
     let worker = |number| Plan {
         name: format!("cifar-worker {number}"),
         file: programs.worker.clone(),
-        flags: worker_flags(args, &address, number),
+        flags: worker_flags(args, &address, &token_file, number),
     };
     let workers = (0..num_workers).map(worker).collect();
     let evaluator = args.launch.eval.then(|| {
@@ -111,7 +112,7 @@ async fn launch(args: &Args) -> Result<Exit, Failure> {
             name: "cifar-eval".to_owned(),
             file: programs.eval.clone(),
             // It leaves the workers the machine but for one thread.
-            flags: client_flags(args, &address).set("threads", "1"),
+            flags: client_flags(args, &address, &token_file).set("threads", "1"),
         })
     });
     let evaluator = evaluator.transpose()?;
@@ -232,11 +233,38 @@ fn number_of_workers(args: &Args) -> u32 {
         .unwrap_or_else(cores)
 }
 
-fn server_flags(args: &Args, data: Flags, num_workers: u32) -> Flags {
+/// The file of the token that all programs show: the one that was given, or the train dir's own.
+fn token_file(args: &Args) -> Result<PathBuf, Failure> {
+    match &args.launch.token_file {
+        Some(given) => Ok(given.clone()),
+        None => token_file_in(&args.train_dir)
+            .with_context(|| {
+                let train_dir = args.train_dir.display();
+                format!("cannot make the token of the programs in the train dir {train_dir}")
+            })
+            .or_exit(Exit::Disk),
+    }
+}
+
+fn credentials(token_file: &Path) -> Result<Credentials, Failure> {
+    let args = CredentialArgs {
+        token_file: Some(token_file.to_owned()),
+        ..CredentialArgs::default()
+    };
+    Credentials::new(&args).or_exit(Exit::Permanent)
+}
+
+fn server_flags(args: &Args, data: Flags, token_file: &Path, num_workers: u32) -> Flags {
     let flags = data
         .set("listen", ANY_PORT)
         .set("default-towers", num_workers.to_string())
+        .set("token-file", token_file)
         .with(&args.server_flags);
+    let flags = match &args.launch.token_file {
+        // Nobody has a token to type.
+        None => flags.switch("open-page"),
+        Some(_) => flags,
+    };
     match console::canvas() {
         // What is drawn takes the place of the server's lines.
         Some(_) => quiet(args, flags).set_default("log-frequency", "0"),
@@ -258,19 +286,17 @@ fn restart(mut plan: Plan, listening: &Listening) -> Plan {
 
 /// Flags of a program that looks for the server: where that is, how to show who asks, where the data
 /// are, and which logs to write.
-fn client_flags(args: &Args, address: &str) -> Flags {
+fn client_flags(args: &Args, address: &str, token_file: &Path) -> Flags {
     let flags = Flags::default()
         .set("server", address)
+        .set("token-file", token_file)
         .with(&args.helper_flags);
-    let flags = match &args.launch.token_file {
-        Some(token_file) => flags.set("token-file", token_file),
-        None => flags,
-    };
     quiet(args, flags)
 }
 
-fn worker_flags(args: &Args, address: &str, number: u32) -> Flags {
-    let flags = client_flags(args, address).set("data-plane", args.launch.data_plane.to_string());
+fn worker_flags(args: &Args, address: &str, token_file: &Path, number: u32) -> Flags {
+    let data_plane = args.launch.data_plane.to_string();
+    let flags = client_flags(args, address, token_file).set("data-plane", data_plane);
     match args.launch.gpus {
         Some(gpus) => flags.set("gpu", (number % gpus).to_string()),
         None => flags,
