@@ -2,7 +2,8 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, PipeReader, PipeWriter, Read, Write};
-use std::process::{Command, Stdio};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
 
 use cifar_cli::exit::Exit;
 use cifar_ledger::EvalDir;
@@ -12,7 +13,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::cluster::Cluster;
-use crate::launcher::launcher;
+use crate::launcher::{child_of, launcher};
 use crate::program::{DATA, EVAL, LAUNCHER, Program, SERVER, WORKER, command, eventually};
 
 /// A run of a few steps.
@@ -68,24 +69,43 @@ fn a_run_goes_on_to_its_end_though_nobody_reads_its_stderr() {
     assert_eq!(checkpoint::list(train_dir.path()).unwrap()[0].0.0, 20);
 }
 
-/// The score of a launcher, whose result is on stdout.
-#[test]
-fn a_result_waits_for_its_reader_and_nothing_else_does() {
-    let train_dir = tempfile::tempdir().unwrap();
-    let (mut reader, stdout) = full_pipe();
+/// A launcher that has a score to print, and the reader of its stdout, which is full.
+fn launcher_with_score(train_dir: &Path) -> (Child, PipeReader) {
+    let (reader, stdout) = full_pipe();
     let flags = ["--data", "synthetic:512", "--max-steps", "20"];
-    let mut launcher = launcher(train_dir.path(), &flags);
+    let mut launcher = launcher(train_dir, &flags);
     launcher.stdin(Stdio::null()).stdout(stdout);
-    let mut launcher_process = launcher.stderr(Stdio::null()).spawn().unwrap();
-    drop(launcher);
+    let process = launcher.stderr(Stdio::null()).spawn().unwrap();
     eventually("the score", || {
-        let scores = EvalDir::of_train_dir(train_dir.path()).scores().ok()?;
+        let scores = EvalDir::of_train_dir(train_dir).scores().ok()?;
         scores.into_iter().next()
     });
+    (process, reader)
+}
+
+#[test]
+fn a_result_waits_for_its_reader() {
+    let train_dir = tempfile::tempdir().unwrap();
+    let (mut launcher, mut reader) = launcher_with_score(train_dir.path());
     let mut read = String::new();
     reader.read_to_string(&mut read).unwrap();
     assert!(read.contains("precision @ 1 = "), "{read}");
-    assert!(launcher_process.wait().unwrap().success());
+    assert!(launcher.wait().unwrap().success());
+}
+
+#[test]
+fn a_launcher_leaves_when_it_is_told_to_though_nobody_reads_its_result() {
+    let train_dir = tempfile::tempdir().unwrap();
+    let (mut launcher, _reader) = launcher_with_score(train_dir.path());
+    eventually("the end of the evaluator", || {
+        child_of(launcher.id(), EVAL).is_none().then_some(())
+    });
+    kill_process(Pid::from_child(&launcher), Signal::TERM).unwrap();
+    let status = eventually("the end of a program", || launcher.try_wait().unwrap());
+    assert_eq!(
+        status.code().and_then(Exit::from_code),
+        Some(Exit::Terminated)
+    );
 }
 
 /// How a server without workers ends when it is asked to, with these streams.

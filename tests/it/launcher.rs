@@ -447,7 +447,7 @@ fn a_launcher_that_is_killed_leaves_a_checkpoint_and_no_process() {
     let flags = ["--data", "synthetic:512", "--max-steps", "1000000"];
     let mut launcher = Program::start(&mut launcher(train_dir.path(), &flags));
     launcher.wait_until_said(SOON);
-    let server = child_of(&launcher, SERVER).unwrap();
+    let server = child_of(launcher.id(), SERVER).unwrap();
     launcher.kill();
     wait_for_end_of(server);
     assert!(newest_step(train_dir.path()) >= 10);
@@ -460,7 +460,7 @@ fn a_launcher_that_is_killed_as_soon_as_it_has_started_a_program_leaves_no_proce
         let train_dir = tempfile::tempdir().unwrap();
         let flags = [&ENDLESS[..], &["--eval"]].concat();
         let mut launcher = Program::start(&mut launcher(train_dir.path(), &flags));
-        let started = eventually("a program", || child_of(&launcher, program));
+        let started = eventually("a program", || child_of(launcher.id(), program));
         launcher.kill();
         wait_for_end_of(started);
     }
@@ -474,10 +474,10 @@ fn wait_for_end_of(process: Pid) {
 }
 
 /// The process that runs `program` for `parent`, once there is one.
-fn child_of(parent: &Program, program: &str) -> Option<Pid> {
+pub(crate) fn child_of(parent: u32, program: &str) -> Option<Pid> {
     let processes = fs::read_dir("/proc").unwrap().flatten();
     let ids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
-    let parent = format!("PPid:\t{}\n", parent.id());
+    let parent = format!("PPid:\t{parent}\n");
     let child = ids.into_iter().find(|id| {
         let read = |file: &str| fs::read_to_string(format!("/proc/{id}/{file}"));
         read("status").is_ok_and(|status| status.contains(&parent))
@@ -492,7 +492,7 @@ fn a_server_that_is_killed_is_started_again_and_loses_no_step() {
     let flags = ["--data", "synthetic:512", "--max-steps", "40", "--no-eval"];
     let mut launcher = Program::start(&mut launcher(train_dir.path(), &flags));
     launcher.wait_until_said(SOON);
-    kill_process(child_of(&launcher, SERVER).unwrap(), Signal::KILL).unwrap();
+    kill_process(child_of(launcher.id(), SERVER).unwrap(), Signal::KILL).unwrap();
     assert_eq!(launcher.wait(), Exit::Complete);
     launcher.assert_said("server ended suddenly; is started again");
     let path = checkpoint::path_of(train_dir.path(), GlobalStep(40));
