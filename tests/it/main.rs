@@ -38,6 +38,7 @@ mod bad_data;
 mod console;
 mod disk;
 mod divergence;
+mod faulty_disk;
 mod modes;
 mod train_dir;
 mod usage;
