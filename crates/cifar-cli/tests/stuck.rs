@@ -4,7 +4,7 @@
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, PipeReader, PipeWriter, Read, Write, pipe, stdout};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use std::{env, process, thread};
 
@@ -18,6 +18,7 @@ use rustix::process::{Pid, Signal, kill_process};
 /// What the process is to do that a test starts.
 const DEED: &str = "CIFAR_TEST_DEED";
 
+/// A process that has not done it by then ends by itself, without an exit code.
 const DEADLINE: Duration = Duration::from_secs(60);
 
 /// What every deed says last.
@@ -41,6 +42,10 @@ fn deed() {
     let Some(deed) = env::var_os(DEED) else {
         return;
     };
+    thread::spawn(|| {
+        thread::sleep(DEADLINE);
+        process::abort()
+    });
     let args = LogArgs {
         log_format: LogFormat::Text,
         log_level: "info".to_owned(),
@@ -65,7 +70,7 @@ fn deed() {
             end_when_asked().unwrap();
             say(LAST_WORDS);
             announce_that_it_is_ready();
-            thread::sleep(2 * DEADLINE);
+            thread::park();
         }
         "says" => {
             say(LAST_WORDS);
@@ -77,7 +82,7 @@ fn deed() {
                 say(&format!("line {line}"));
             }
             announce_that_it_is_ready();
-            thread::sleep(2 * DEADLINE);
+            thread::park();
         }
         "prints" => {
             say("not read");
@@ -121,21 +126,6 @@ fn full_pipe() -> (PipeReader, PipeWriter) {
     (reader, writer)
 }
 
-#[track_caller]
-fn end_of(child: &mut Child) -> ExitStatus {
-    let began = Instant::now();
-    loop {
-        if let Some(status) = child.try_wait().unwrap() {
-            return status;
-        }
-        if began.elapsed() > DEADLINE {
-            child.kill().unwrap();
-            panic!("it did not end");
-        }
-        thread::sleep(Duration::from_millis(5));
-    }
-}
-
 /// Has a program end in a way, and gives its exit code.
 #[track_caller]
 fn code_of(deed: &str, stderr: impl Into<Stdio>) -> Option<i32> {
@@ -144,7 +134,7 @@ fn code_of(deed: &str, stderr: impl Into<Stdio>) -> Option<i32> {
         wait_until_ready(&mut child);
         kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
     }
-    end_of(&mut child).code()
+    child.wait().unwrap().code()
 }
 
 #[test]
@@ -211,7 +201,7 @@ fn what_was_said_before_a_result_comes_before_it_in_one_file() {
         .stderr(open())
         .spawn()
         .unwrap();
-    assert!(end_of(&mut child).success());
+    assert!(child.wait().unwrap().success());
     let written = std::fs::read_to_string(file.path()).unwrap();
     let (before, _) = written.split_once("a result").unwrap();
     assert!(before.contains("not read"), "{written}");
