@@ -24,7 +24,7 @@ use crate::recorder::Calendar;
 const MAX_SENDING: usize = 8;
 
 /// Scores of one checkpoint that are kept: of both splits, by variables and averages, several times over.
-const MAX_SCORES_OF_CHECKPOINT: usize = 16;
+pub const MAX_SCORES_OF_CHECKPOINT: usize = 16;
 
 /// The files of a train dir that followers have to do with.
 pub struct FollowerFiles {

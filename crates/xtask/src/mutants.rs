@@ -38,11 +38,12 @@ const JUDGEMENT: &str = "crates/cifar-ps/src/training/judgement.rs";
 const AGGREGATOR: &str = "crates/cifar-ps/src/aggregator.rs";
 const ASSIGNMENT: &str = "crates/cifar-ps/src/assignment.rs";
 const UNREAD: &str = "crates/cifar-ps/src/training/unread.rs";
+const FOLLOWER_FILES: &str = "crates/cifar-ps/src/follower_files.rs";
 const MEMBERSHIP: &str = "crates/cifar-ps/src/membership.rs";
 const SAVES: &str = "crates/cifar-ps/src/saves.rs";
 const COMMIT_PATH: &str = "crates/cifar-ps/src/commit_path.rs";
 
-static MUTANTS: [Mutant; 9] = [
+static MUTANTS: [Mutant; 10] = [
     Mutant {
         name: "counts_a_duplicate",
         fault: "a second gradient of the same tower step counts as one more",
@@ -106,6 +107,22 @@ static MUTANTS: [Mutant; 9] = [
                 file: MEMBERSHIP,
                 find: "worker.is_some_and(|worker| worker.secret == member.secret)",
                 replace: "worker.is_some()",
+            },
+        ],
+    },
+    Mutant {
+        name: "keeps_any_score",
+        fault: "scores are kept of any step, and as many as are told",
+        edits: &[
+            Edit {
+                file: FOLLOWER_FILES,
+                find: "if !self.checkpoints().contains(&score.global_step) {",
+                replace: "if false {",
+            },
+            Edit {
+                file: FOLLOWER_FILES,
+                find: "if scores.num_scores_of(&record.checkpoint)? >= MAX_SCORES_OF_CHECKPOINT {",
+                replace: "if false {",
             },
         ],
     },

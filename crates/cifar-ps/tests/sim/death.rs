@@ -77,8 +77,8 @@ impl Life {
         let Some(files) = self.lock().files.take() else {
             return Ok(());
         };
-        for entry in fs::read_dir(&self.train_dir)? {
-            fs::remove_file(entry?.path())?;
+        for path in files_in(&self.train_dir)? {
+            fs::remove_file(path)?;
         }
         files
             .iter()
@@ -91,11 +91,15 @@ impl Life {
 }
 
 fn read_all(dir: &Path) -> io::Result<Vec<(PathBuf, Vec<u8>)>> {
-    fs::read_dir(dir)?
-        .map(|entry| {
-            let path = entry?.path();
-            let bytes = fs::read(&path)?;
-            Ok((path, bytes))
-        })
+    let files = files_in(dir)?.into_iter();
+    files
+        .map(|path| fs::read(&path).map(|bytes| (path, bytes)))
         .collect()
+}
+
+/// The run's own. What is in folders, the scores, may be kept or not where a server dies.
+fn files_in(dir: &Path) -> io::Result<Vec<PathBuf>> {
+    let paths = fs::read_dir(dir)?.map(|entry| Ok(entry?.path()));
+    let paths: io::Result<Vec<PathBuf>> = paths.collect();
+    Ok(paths?.into_iter().filter(|path| path.is_file()).collect())
 }

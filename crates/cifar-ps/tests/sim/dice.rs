@@ -16,6 +16,8 @@ pub(crate) enum Purpose {
     Server = 3,
     /// The gradient of a tower step.
     Gradient = 4,
+    /// What a follower does.
+    Follower = 5,
 }
 
 /// A stream of draws.

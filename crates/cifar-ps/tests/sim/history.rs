@@ -22,6 +22,7 @@ pub(crate) struct Totals {
     pub(crate) link_faults: u64,
     pub(crate) duplicates: u64,
     pub(crate) impersonations: u64,
+    pub(crate) fetched: u64,
     pub(crate) in_slots: u64,
     pub(crate) stale: u64,
     pub(crate) lost_leases: u64,
@@ -41,6 +42,7 @@ impl Totals {
         self.link_faults += other.link_faults;
         self.duplicates += other.duplicates;
         self.impersonations += other.impersonations;
+        self.fetched += other.fetched;
         self.in_slots += other.in_slots;
         self.stale += other.stale;
         self.lost_leases += other.lost_leases;

@@ -17,6 +17,7 @@ mod dice;
 mod plan;
 
 mod death;
+mod fake_follower;
 mod fake_worker;
 mod history;
 mod server_host;
@@ -112,6 +113,7 @@ fn report(totals: &Totals, took: Duration) {
         link_faults,
         duplicates,
         impersonations,
+        fetched,
         in_slots,
         stale,
         lost_leases,
@@ -125,7 +127,7 @@ fn report(totals: &Totals, took: Duration) {
         "simulation: {seeds} seeds, {server_kills} server kills ({kills_at_a_moment} in the middle \
          of an answer), {worker_kills} worker kills, {lost_leases} leases lost, {link_faults} \
          partitions and held links, {duplicates} duplicates and {impersonations} pushes under other numbers sent, {in_slots} gradients in slots, \
-         {stale} pushes found stale, {overdue} tower steps overdue, {doubts} gradients in doubt, {commits} commits, {checkpoints} checkpoints, {} s \
+         {stale} pushes found stale, {overdue} tower steps overdue, {doubts} gradients in doubt, {commits} commits, {checkpoints} checkpoints, {fetched} fetched by followers, {} s \
          simulated, {:.1} s of wall time",
         simulated.as_secs(),
         took.as_secs_f64()

@@ -44,6 +44,8 @@ pub(crate) struct Habits {
     pub(crate) nonsense: u64,
     /// Pushes what is not finite under another worker's number.
     pub(crate) impersonate: u64,
+    /// Followers tell scores that nobody has seen.
+    pub(crate) make_up_scores: bool,
 }
 
 /// The plan of a seed.
@@ -53,6 +55,7 @@ pub(crate) struct Plan {
     pub(crate) num_steps: u64,
     pub(crate) num_towers: u32,
     pub(crate) num_workers: usize,
+    pub(crate) num_followers: u64,
     pub(crate) checkpoint_steps: u64,
     pub(crate) lease: Duration,
     /// Range of the time for a tower step, in milliseconds.
@@ -82,6 +85,7 @@ impl Plan {
             num_steps,
             num_towers,
             num_workers,
+            num_followers: *dice.pick(&[0, 0, 1, 2]),
             checkpoint_steps: dice.between(2, 12),
             lease: dice.millis(600, 2000),
             compute_millis: *dice.pick(&[(1, 10), (20, 60), (50, 200)]),
@@ -94,6 +98,7 @@ impl Plan {
                 leave: *dice.pick(&[0, 0, 3]),
                 nonsense: *dice.pick(&[0, 0, 3]),
                 impersonate: *dice.pick(&[0, 20]),
+                make_up_scores: dice.chance(30),
             },
             save_time: Duration::ZERO,
             audit_fraction: *dice.pick(&[0.0, 0.0, 0.3]),

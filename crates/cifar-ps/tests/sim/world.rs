@@ -7,12 +7,15 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use cifar_ledger::EvalDir;
 use cifar_ledger::ledger_file::LEDGER_FILE;
+use cifar_ps::follower_files::MAX_SCORES_OF_CHECKPOINT;
 use cifar_sequence::GlobalStep;
 use turmoil::Sim;
 
 use crate::death::Life;
 use crate::dice::{Dice, Purpose};
+use crate::fake_follower;
 use crate::fake_worker;
 use crate::history::{History, Totals};
 use crate::plan::{Fault, Plan};
@@ -146,6 +149,7 @@ fn check_final_states(shared: &Shared) -> turmoil::Result {
     if !proof.is_whole() || end != Some(GlobalStep(shared.plan.num_steps)) {
         return Err(format!("the ledger proves {:?} only", proof.steps).into());
     }
+    check_scores(shared)?;
     let history = shared.history.borrow();
     let last = history.reference().last_step();
     let expected = history
@@ -164,6 +168,16 @@ fn check_final_states(shared: &Shared) -> turmoil::Result {
         }
     }
     Ok(())
+}
+
+/// Whatever followers tell, what is kept of it is bounded by the checkpoints that there were.
+fn check_scores(shared: &Shared) -> turmoil::Result {
+    let scores = EvalDir::of_train_dir(&shared.train_dir).scores()?;
+    let num_checkpoints = shared.history.borrow().totals.checkpoints as usize + 1;
+    match scores.len() <= num_checkpoints * MAX_SCORES_OF_CHECKPOINT {
+        true => Ok(()),
+        false => Err(format!("{} scores are kept", scores.len()).into()),
+    }
 }
 
 /// The simulated hosts, and who of them is up.
@@ -198,6 +212,12 @@ impl World {
             let of_worker = Rc::clone(&shared);
             sim.host(name(number), move || {
                 fake_worker::work(Rc::clone(&of_worker), number)
+            });
+        }
+        for number in 0..plan.num_followers {
+            let of_follower = Rc::clone(&shared);
+            sim.client(format!("follower-{number}"), async move {
+                fake_follower::follow(of_follower, number).await
             });
         }
         World {
