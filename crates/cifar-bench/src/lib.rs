@@ -35,6 +35,7 @@ pub mod transport;
 
 pub mod fake_worker;
 pub mod load;
+pub mod readers;
 
 pub mod rows;
 

@@ -26,7 +26,7 @@ use crate::statistics::Line;
 use crate::table::{Table, cell};
 
 /// Threads of the workers: as many as the server has for the wire.
-const RUNTIME_THREADS: usize = 2;
+pub(crate) const RUNTIME_THREADS: usize = 2;
 
 /// Steps until buffers and connections have grown.
 const WARM_UP_STEPS: u64 = 3;
@@ -174,7 +174,7 @@ fn measure_one(runtime: &Runtime, args: &LoadArgs, workers: u32) -> anyhow::Resu
 }
 
 /// Workers at work.
-struct Crowd<'a> {
+pub(crate) struct Crowd<'a> {
     runtime: &'a Runtime,
     tasks: JoinSet<anyhow::Result<()>>,
     /// Tells the workers to stop.
@@ -184,7 +184,11 @@ struct Crowd<'a> {
 }
 
 impl<'a> Crowd<'a> {
-    fn start(runtime: &'a Runtime, server: &ServerProcess, workers: u32) -> anyhow::Result<Self> {
+    pub(crate) fn start(
+        runtime: &'a Runtime,
+        server: &ServerProcess,
+        workers: u32,
+    ) -> anyhow::Result<Self> {
         let layout = Layout::cifar10();
         let (stop, stopped) = watch::channel(false);
         let _context = runtime.enter();
@@ -207,7 +211,7 @@ impl<'a> Crowd<'a> {
     }
 
     /// Waits until the run has come to a step.
-    fn wait_for_step(&mut self, step: u64) -> anyhow::Result<()> {
+    pub(crate) fn wait_for_step(&mut self, step: u64) -> anyhow::Result<()> {
         let began = Instant::now();
         while began.elapsed() < PATIENCE {
             let status = self.runtime.block_on(self.client.status())?;
@@ -220,7 +224,7 @@ impl<'a> Crowd<'a> {
     }
 
     /// Lets the workers work for so long.
-    fn wait(&mut self, time: Duration) -> anyhow::Result<()> {
+    pub(crate) fn wait(&mut self, time: Duration) -> anyhow::Result<()> {
         let tasks = &mut self.tasks;
         self.runtime.block_on(async {
             tokio::select! {
@@ -230,7 +234,7 @@ impl<'a> Crowd<'a> {
         })
     }
 
-    fn stop(mut self) -> anyhow::Result<()> {
+    pub(crate) fn stop(mut self) -> anyhow::Result<()> {
         self.stop.send_replace(true);
         self.runtime.block_on(async {
             while let Some(ended) = self.tasks.join_next().await {

@@ -13,7 +13,7 @@ use crate::compare::{self, CompareArgs};
 use crate::lone_worker::{self, LoneArgs};
 use crate::training::{self, TrainingArgs};
 use crate::transport::{self, TransportArgs};
-use crate::{apply, load, machine, record};
+use crate::{apply, load, machine, readers, record};
 
 /// Measures this project and its peers on this machine. Results go to stdout, each one line of JSON.
 #[derive(Clone, Debug, Parser)]
@@ -31,6 +31,8 @@ pub enum Verb {
     Compare(CompareArgs),
     /// A server with 1, 2, 4 and so on workers that compute nothing (cargo xtask load)
     Load(load::LoadArgs),
+    /// The same while readers take all they can (cargo xtask load --readers)
+    Readers(readers::ReadersArgs),
     /// A server and its workers
     Training(TrainingArgs),
     /// A worker without a server
@@ -66,6 +68,11 @@ fn run(verb: &Verb) -> Result<Exit, Failure> {
             let loads = load::measure(args)?;
             say(loads.to_string().trim_end());
             serde_json::to_string(&loads)?
+        }
+        Verb::Readers(args) => {
+            let costs = readers::measure(args)?;
+            say(costs.to_string().trim_end());
+            serde_json::to_string(&costs)?
         }
         Verb::Training(args) => serde_json::to_string(&training::measure(args)?)?,
         Verb::Lone(args) => serde_json::to_string(&lone_worker::measure(args)?)?,

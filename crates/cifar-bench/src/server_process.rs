@@ -8,6 +8,7 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 
 use anyhow::{Context, bail};
 use cifar_ledger::History;
+use cifar_ledger::eval_dir::{EVAL_DIR, SCORES_FILE};
 use cifar_ledger::ledger_file::LEDGER_FILE;
 use clap::Args;
 use tempfile::TempDir;
@@ -195,6 +196,13 @@ impl ServerProcess {
     /// If one has ended.
     pub fn usage_of_workers(&self) -> anyhow::Result<Vec<ProcessUsage>> {
         self.workers.iter().map(Process::usage).collect()
+    }
+
+    /// Bytes of the scores that were told to it.
+    #[must_use]
+    pub fn scores_bytes(&self) -> u64 {
+        let path = train_dir(&self.folder).join(EVAL_DIR).join(SCORES_FILE);
+        path.metadata().map_or(0, |found| found.len())
     }
 
     /// What was committed so far.

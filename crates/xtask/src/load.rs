@@ -21,6 +21,10 @@ pub(crate) struct Args {
     /// For how long each
     #[arg(long, default_value_t = 8.0, value_name = "SECS")]
     seconds: f64,
+
+    /// Measure two workers instead, while 16 connections read all they can
+    #[arg(long, conflicts_with = "workers")]
+    readers: bool,
 }
 
 pub(crate) fn run(workspace: &Workspace, args: &Args) -> anyhow::Result<()> {
@@ -29,8 +33,12 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> anyhow::Result<()> {
     let bench = programs
         .get("cifar-bench")
         .context("cargo built no program cifar-bench")?;
-    let error = Command::new(bench)
-        .args(["load", "--workers", &args.workers.to_string()])
+    let mut command = Command::new(bench);
+    match args.readers {
+        true => command.arg("readers"),
+        false => command.args(["load", "--workers", &args.workers.to_string()]),
+    };
+    let error = command
         .args(["--seconds", &args.seconds.to_string()])
         .exec();
     Err(error).with_context(|| format!("cannot start {}", bench.display()))
