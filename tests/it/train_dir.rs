@@ -6,7 +6,7 @@ use std::path::Path;
 use cifar_cli::exit::Exit;
 use rustix::process::Signal;
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, NUM_STEPS, undisturbed};
 use crate::files::{names_in, write_foreign_checkpoint};
 use crate::program::{Program, SERVER, command};
 
@@ -83,6 +83,55 @@ fn a_train_dir_in_which_nothing_is_whole_is_left_as_it_is() {
     server.assert_said("holds no checkpoint that can be read");
     server.assert_said("model.ckpt-0.safetensors is no whole safetensors file");
     assert_eq!(fs::read(&path).unwrap(), b"cut");
+}
+
+#[test]
+fn a_damaged_state_without_a_checkpoint_is_not_begun_over() {
+    let mut cluster = Cluster::builder().workers(0).start();
+    cluster.stop_server();
+    let (_, checkpoint) = cluster.checkpoints().swap_remove(0);
+    fs::remove_file(checkpoint).unwrap();
+    let state = cluster.train_dir().join("state");
+    fs::write(&state, "torn").unwrap();
+
+    let mut server = refusing_server(cluster.train_dir(), &[]);
+    assert_eq!(server.wait(), Exit::Permanent);
+    server.assert_said("holds a damaged state, and no checkpoint to go on from");
+    server.assert_said("--fresh");
+    assert_eq!(server.stdout(), "");
+    assert_eq!(fs::read(&state).unwrap(), b"torn");
+}
+
+#[test]
+fn a_run_that_starts_under_the_name_of_a_moved_one_is_left_alone() {
+    let scratch = tempfile::tempdir().unwrap();
+    let [a, b] = ["a", "b"].map(|name| scratch.path().join(name));
+    let mut moved = Cluster::builder().train_dir(&a).start();
+    moved.wait_for_step(NUM_STEPS / 3);
+    fs::rename(&a, &b).unwrap();
+    let mut other = Cluster::builder()
+        .train_dir(&a)
+        .workers(0)
+        .server_flags(&["--seed", "2"])
+        .start();
+    assert_eq!(moved.server.program.wait(), Exit::Complete);
+    assert_eq!(other.checkpoints().len(), 1, "its own");
+    let mut saved = order("checkpoint", &a);
+    assert_eq!(saved.wait(), Exit::Complete);
+    assert_eq!(other.stop_server(), 0);
+
+    let mut again = Cluster::builder().train_dir(&b).workers(0).start();
+    assert_eq!(again.finish(), undisturbed());
+}
+
+#[test]
+fn a_second_server_is_refused_though_the_lock_file_was_removed() {
+    let mut cluster = Cluster::builder().workers(0).start();
+    fs::remove_file(cluster.train_dir().join(".lock")).unwrap();
+    let mut second = refusing_server(cluster.train_dir(), &[]);
+    assert_eq!(second.wait(), Exit::TryAgain);
+    second.assert_said("another server is using the train dir");
+    cluster.stop_server();
 }
 
 #[test]

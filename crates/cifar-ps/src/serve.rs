@@ -179,7 +179,7 @@ struct Given {
     global_step: GlobalStep,
 }
 
-/// Nothing in its loop waits for a disk, so that whatever happens is looked at as it happens.
+/// Its loop waits for no checkpoint, so that whatever happens meanwhile is looked at as it happens.
 struct Supervisor {
     service: Arc<Service>,
     keeper: Keeper,

@@ -302,11 +302,20 @@ mod tests {
         let path = |name| folder.path().join(name);
         fs::remove_file(path("model.ckpt-0.safetensors")).unwrap();
         fs::write(path("state"), "torn").unwrap();
-        assert_refused(folder.path(), &["state is of a run", "--fresh"]);
+        assert_refused(
+            folder.path(),
+            &["holds a damaged state, and no checkpoint", "--fresh"],
+        );
         fs::remove_file(path("state")).unwrap();
-        assert_refused(folder.path(), &["ledger is of a run", "--fresh"]);
+        assert_refused(
+            folder.path(),
+            &["holds a ledger and no state, and no checkpoint", "--fresh"],
+        );
         fs::write(path("ledger"), "notes\n").unwrap();
-        assert_refused(folder.path(), &["ledger is of a run", "--fresh"]);
+        assert_refused(
+            folder.path(),
+            &["holds a ledger and no state, and no checkpoint", "--fresh"],
+        );
         fs::remove_file(path("ledger")).unwrap();
         assert_eq!(serve(folder.path(), &args(1)).unwrap(), GlobalStep(0));
     }

@@ -127,12 +127,14 @@ pub enum TrainDirError {
     Stranger(#[from] Stranger),
     /// There was a run, and nothing is left to go on from.
     #[error(
-        "{path} is of a run, and there is no state or checkpoint to go on from; put them back, or begin \
-         a new run with --fresh, which moves what is left of the old one aside"
+        "the train dir {path} holds {left}, and no checkpoint to go on from; put one back, or begin a new \
+         run with --fresh, which moves what is left of the old one aside"
     )]
     NothingLeft {
-        /// What is left of it.
+        /// The folder.
         path: PathBuf,
+        /// What is left of the run.
+        left: &'static str,
     },
     /// The state is of another release or model, and is not to be replaced.
     #[error(
@@ -355,9 +357,12 @@ impl TrainDir {
     /// Nothing is left of a run but a ledger, or a state that is damaged.
     #[must_use]
     pub fn nothing_left(&self, has_state: bool) -> TrainDirError {
-        let left = if has_state { STATE_FILE } else { LEDGER_FILE };
         TrainDirError::NothingLeft {
-            path: self.folder.path().join(left),
+            path: self.folder.path().to_owned(),
+            left: match has_state {
+                true => "a damaged state",
+                false => "a ledger and no state",
+            },
         }
     }
 
