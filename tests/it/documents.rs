@@ -62,12 +62,13 @@ fn the_readmes_python_snippet_reads_a_checkpoint() {
 
 #[test]
 fn every_flag_in_the_documents_exists() {
-    const OF_OTHER_PROGRAMS: [&str; 6] = [
+    const OF_OTHER_PROGRAMS: [&str; 7] = [
         "--workspace",
         "--release",
         "--seeds",
         "--minutes",
         "--peers",
+        "--readers",
         "--logdir",
     ];
     let mut known: BTreeSet<String> = OF_OTHER_PROGRAMS.map(str::to_owned).into();
@@ -90,6 +91,44 @@ fn every_flag_in_the_documents_exists() {
             );
         }
     }
+}
+
+/// A row of the threat model says something that a test holds.
+#[test]
+fn every_sentence_of_the_threat_model_has_its_tests() {
+    let text = read("ARCHITECTURE.md");
+    let (_, section) = text.split_once("\n## Threat model\n").unwrap();
+    let (section, _) = section.split_once("\n## ").unwrap();
+    let rows = section.lines().filter(|line| line.starts_with("| "));
+    let sources = sources();
+    let mut num_rows = 0;
+    for row in rows.skip(1) {
+        let (_, tests) = row.trim_end_matches(" |").rsplit_once(" | ").unwrap();
+        for test in tests.split(", ") {
+            let name = test.trim_matches('`');
+            assert!(sources.contains(&format!("fn {name}()")), "{name}: {row}");
+        }
+        num_rows += 1;
+    }
+    assert!(num_rows > 10, "{num_rows} rows");
+}
+
+/// All of the project's own code.
+fn sources() -> String {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let mut folders = vec![root.join("crates"), root.join("tests")];
+    let mut text = String::new();
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                text += &fs::read_to_string(path).unwrap();
+            }
+        }
+    }
+    text
 }
 
 /// The flags of a command and of its verbs.
