@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom};
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -16,6 +17,7 @@ use cifar_params::{Folder, Score, checkpoint};
 use cifar_sequence::{DataSet, GlobalStep};
 use cifar_wire::messages::{LedgerPart, LedgerPosition};
 use cifar_wire::transport::PART_BYTES;
+use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::recorder::Calendar;
@@ -121,8 +123,7 @@ impl FollowerFiles {
         let _permit = permit.map_err(|_| NotSent::TooMany)?;
         let path = checkpoint::path_of(self.folder.through(), global_step);
         let shown = self.folder.shown(&path);
-        let read = tokio::task::spawn_blocking(move || fs::read(path)).await;
-        match read.map_err(io::Error::other).flatten() {
+        match waiting_for_disk(move || fs::read(path)).await {
             Ok(bytes) => Ok(Bytes::from_owner(Sending { bytes, _permit })),
             Err(source) => Err(NotSent::Read {
                 path: shown,
@@ -139,8 +140,7 @@ impl FollowerFiles {
     /// If it cannot be read.
     pub async fn ledger(&self, from: LedgerPosition) -> io::Result<LedgerPart> {
         let path = self.folder.join(LEDGER_FILE);
-        let read = tokio::task::spawn_blocking(move || ledger_part(&path, from)).await;
-        read.map_err(io::Error::other).flatten()
+        waiting_for_disk(move || ledger_part(&path, from)).await
     }
 
     /// Keeps a score that was told at `now`, if it is of a checkpoint of this run, new, and not one of too many:
@@ -174,9 +174,22 @@ impl FollowerFiles {
                 false => Kept::Already,
             })
         };
-        let kept = tokio::task::spawn_blocking(keep).await;
-        let kept = kept.unwrap_or_else(|panicked| std::panic::resume_unwind(panicked.into_panic()));
+        let kept = waiting_for_disk(keep).await;
         kept.map_err(|error| self.folder.explain(error))
+    }
+}
+
+/// Does what may wait for the disk on a thread that may, and not on one that answers. A runtime of one thread is a
+/// simulation's: there it is done at once, so that no other thread decides what comes first.
+async fn waiting_for_disk<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    if Handle::current().runtime_flavor() == RuntimeFlavor::CurrentThread {
+        return work();
+    }
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(error) if error.is_panic() => resume_unwind(error.into_panic()),
+        // The server ends, and nobody waits for the answer.
+        Err(_) => std::future::pending().await,
     }
 }
 
