@@ -38,12 +38,13 @@ const JUDGEMENT: &str = "crates/cifar-ps/src/training/judgement.rs";
 const AGGREGATOR: &str = "crates/cifar-ps/src/aggregator.rs";
 const ASSIGNMENT: &str = "crates/cifar-ps/src/assignment.rs";
 const UNREAD: &str = "crates/cifar-ps/src/training/unread.rs";
+const TRAIN_DIR: &str = "crates/cifar-ps/src/train_dir.rs";
 const FOLLOWER_FILES: &str = "crates/cifar-ps/src/follower_files.rs";
 const MEMBERSHIP: &str = "crates/cifar-ps/src/membership.rs";
 const SAVES: &str = "crates/cifar-ps/src/saves.rs";
 const COMMIT_PATH: &str = "crates/cifar-ps/src/commit_path.rs";
 
-static MUTANTS: [Mutant; 10] = [
+static MUTANTS: [Mutant; 11] = [
     Mutant {
         name: "counts_a_duplicate",
         fault: "a second gradient of the same tower step counts as one more",
@@ -170,6 +171,18 @@ static MUTANTS: [Mutant; 10] = [
             file: SAVES,
             find: "self.wanted = Some(snapshot);",
             replace: "self.wanted.get_or_insert(snapshot);",
+        }],
+    },
+    Mutant {
+        name: "counts_damaged_checkpoints",
+        fault: "a checkpoint that cannot be loaded counts as one of those that are kept",
+        edits: &[Edit {
+            file: TRAIN_DIR,
+            find: "        looked_into.insert(path.to_owned(), (stamp, is_good));
+",
+            replace: "        let is_good = is_good || path.exists();
+        looked_into.insert(path.to_owned(), (stamp, is_good));
+",
         }],
     },
     Mutant {

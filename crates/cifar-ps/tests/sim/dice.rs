@@ -18,6 +18,8 @@ pub(crate) enum Purpose {
     Gradient = 4,
     /// What a follower does.
     Follower = 5,
+    /// What the disk does to files.
+    Disk = 6,
 }
 
 /// A stream of draws.

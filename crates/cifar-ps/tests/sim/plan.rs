@@ -44,6 +44,8 @@ pub(crate) struct Habits {
     pub(crate) nonsense: u64,
     /// Pushes what is not finite under another worker's number.
     pub(crate) impersonate: u64,
+    /// The disk damages the newest checkpoint before another is written.
+    pub(crate) damage: u64,
     /// Followers tell scores that nobody has seen.
     pub(crate) make_up_scores: bool,
 }
@@ -98,6 +100,7 @@ impl Plan {
                 leave: *dice.pick(&[0, 0, 3]),
                 nonsense: *dice.pick(&[0, 0, 3]),
                 impersonate: *dice.pick(&[0, 20]),
+                damage: *dice.pick(&[0, 0, 40]),
                 make_up_scores: dice.chance(30),
             },
             save_time: Duration::ZERO,

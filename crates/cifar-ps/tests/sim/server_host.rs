@@ -1,13 +1,15 @@
 //! The real server on a simulated host: the one place of the simulation that knows how a service is
 //! put together from a train dir.
 
+use std::collections::BTreeSet;
+use std::fs;
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use cifar_cli::exit::Failure;
-use cifar_params::TrainingState;
+use cifar_params::{TrainingState, checkpoint};
 use cifar_ps::commit_path::{AtPoint, CommitPath};
 use cifar_ps::event::Event;
 use cifar_ps::follower_files::FollowerFiles;
@@ -22,6 +24,7 @@ use cifar_wire::transport::server_builder;
 use tokio::time::Instant;
 
 use crate::death::Life;
+use crate::dice::{Dice, Purpose};
 use crate::model::{layout, run_args};
 use crate::plan::Plan;
 use crate::wire::{self, Sockets};
@@ -119,7 +122,7 @@ async fn supervise(shared: &Shared, service: &Service, train_dir: &TrainDir) -> 
     loop {
         tokio::select! {
             biased;
-            snapshot = disk.written() => save(service, train_dir, &snapshot)?,
+            snapshot = disk.written() => save(shared, service, train_dir, &snapshot)?,
             _ = changes.recv() => {}
             _ = ticks.tick() => service.change(|training, now| training.tick(now)),
         }
@@ -231,12 +234,49 @@ fn handle(shared: &Shared, disk: &mut SlowDisk, event: Event) {
     }
 }
 
-fn save(service: &Service, train_dir: &TrainDir, snapshot: &Snapshot) -> turmoil::Result {
+fn save(
+    shared: &Shared,
+    service: &Service,
+    train_dir: &TrainDir,
+    snapshot: &Snapshot,
+) -> turmoil::Result {
     let run = service.ask(|training, _| training.run().clone());
-    train_dir.save(&layout(), &snapshot.state, &run)?;
     let step = snapshot.state.global_step;
+    damage_newest(shared, step)?;
+    let before = good_checkpoints(&shared.train_dir)?;
+    train_dir.save(&layout(), &snapshot.state, &run)?;
+    let after = good_checkpoints(&shared.train_dir)?;
+    if let Some(removed) = before.difference(&after).next()
+        && after.range(removed..).count() < KEEP_CHECKPOINTS
+    {
+        shared.history.borrow_mut().violate(format!(
+            "the checkpoint of step {removed} is removed, and {after:?} are all that can be loaded"
+        ));
+    }
     service.checkpoint_saved(step);
     Ok(())
+}
+
+/// The disk damages a file, if the plan says so. The state file has the run.
+fn damage_newest(shared: &Shared, next: GlobalStep) -> turmoil::Result {
+    let Plan { seed, habits, .. } = shared.plan;
+    let mut dice = Dice::new(seed, Purpose::Disk, next.0, 0);
+    if dice.chance(habits.damage)
+        && let Some((step, path)) = checkpoint::list(&shared.train_dir)?.first()
+    {
+        shared.note(format_args!(
+            "the disk damages the checkpoint of step {step}"
+        ));
+        fs::write(path, "damaged")?;
+    }
+    Ok(())
+}
+
+/// The steps of the checkpoints that can be loaded.
+fn good_checkpoints(train_dir: &Path) -> turmoil::Result<BTreeSet<GlobalStep>> {
+    let all = checkpoint::list(train_dir)?.into_iter();
+    let good = all.filter(|(_, path)| checkpoint::load(path, &layout()).is_ok());
+    Ok(good.map(|(step, _)| step).collect())
 }
 
 /// The states that the train dir holds once the run is over: the state file's and the newest
