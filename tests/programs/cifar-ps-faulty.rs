@@ -37,7 +37,7 @@ struct Plan {
 static PLAN: OnceLock<Option<Plan>> = OnceLock::new();
 static OPERATIONS: AtomicU64 = AtomicU64::new(0);
 
-/// What becomes of an operation.
+/// How an operation ends.
 enum Fate {
     Done,
     Fails(c_int),
@@ -64,7 +64,7 @@ fn mix(x: u64) -> u64 {
     x ^ (x >> 31)
 }
 
-/// Draws what becomes of an operation on `path`; `error` is what it fails with at times.
+/// Draws how an operation on `path` ends; `error` is what it fails with at times.
 fn draw(path: impl FnOnce() -> Option<PathBuf>, error: c_int) -> Fate {
     let Some(plan) = plan() else {
         return Fate::Done;

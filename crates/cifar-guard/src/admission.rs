@@ -22,7 +22,7 @@ use tracing::{debug, info};
 use crate::door::{Capacity, Door, Knock, Standing, Ticket};
 use crate::identity::Identity;
 use crate::limits::{ENTRY_DEADLINE, MAX_PEERS, READS, REFUSAL_LINES, REQUESTS, SOCKET_KEEPALIVE};
-use crate::rate::{Allowance, SharedAllowances};
+use crate::rate::{Allowance, Allowances};
 use crate::tls::{ServerTls, Speaks};
 
 /// TLS of a port, if it has any.
@@ -46,7 +46,7 @@ pub fn admit(listener: TcpListener, tls: PortTls, capacity: Capacity) -> mpsc::R
         inner: Mutex::new(Inner {
             door: Door::new(capacity),
             may_have_to_go: BTreeMap::new(),
-            reads: SharedAllowances::new(READS, MAX_PEERS),
+            reads: Allowances::new(READS, MAX_PEERS),
             refusal_lines: Allowance::new(Instant::now(), REFUSAL_LINES),
         }),
     });
@@ -156,7 +156,7 @@ struct Inner {
     /// Tells connections that they have to go: those of workers never have to.
     may_have_to_go: BTreeMap<Ticket, oneshot::Sender<()>>,
     /// Requests of those that are no workers.
-    reads: SharedAllowances,
+    reads: Allowances,
     refusal_lines: Allowance,
 }
 

@@ -88,8 +88,8 @@ pub fn max_workers(num_towers: u32) -> usize {
 /// because the answer to the first was lost.
 pub const MAX_PUSHES_OF_WORKER: usize = 2;
 
-/// Answers with variables or a checkpoint under way to a certificate, or to an address where there are
-/// none: two for each of 64 workers. One that is not read keeps 8.5 MB, the state of its step.
+/// Answers with variables under way to a certificate, or to an address where there are none: two for each of
+/// 64 workers. One that is not read keeps 8.5 MB, the state of its step.
 pub const MAX_ANSWERS_OF_PEER: usize = 128;
 
 /// Ledgers that a peer, counted as above, follows at a time.

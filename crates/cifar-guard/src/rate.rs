@@ -71,56 +71,19 @@ impl Allowance {
     }
 }
 
-/// What each of many may still do.
+/// What each of many may still do, shared by all that it does at a time.
 #[derive(Debug)]
 pub struct Allowances {
-    rate: Rate,
-    most: usize,
-    of: BTreeMap<String, Allowance>,
-}
-
-impl Allowances {
-    /// Nobody has done anything. At most `most` are remembered at a time.
-    #[must_use]
-    pub fn new(rate: Rate, most: usize) -> Self {
-        Allowances {
-            rate,
-            most,
-            of: BTreeMap::new(),
-        }
-    }
-
-    /// Takes one for `who`; false if none is left, or more are about than can be told apart.
-    pub fn take(&mut self, now: Instant, who: &str) -> bool {
-        if let Some(allowance) = self.of.get_mut(who) {
-            return allowance.take(now);
-        }
-        if self.of.len() >= self.most {
-            self.of.retain(|_, allowance| !allowance.is_whole(now));
-        }
-        if self.of.len() >= self.most {
-            return false;
-        }
-        let mut allowance = Allowance::new(now, self.rate);
-        let is_left = allowance.take(now);
-        self.of.insert(who.to_owned(), allowance);
-        is_left
-    }
-}
-
-/// Allowances of many, each shared by all that its owner does at a time.
-#[derive(Debug)]
-pub struct SharedAllowances {
     rate: Rate,
     most: usize,
     of: BTreeMap<String, Arc<Mutex<Allowance>>>,
 }
 
-impl SharedAllowances {
+impl Allowances {
     /// Nobody has done anything. At most `most` are told apart at a time.
     #[must_use]
     pub fn new(rate: Rate, most: usize) -> Self {
-        SharedAllowances {
+        Allowances {
             rate,
             most,
             of: BTreeMap::new(),
@@ -172,7 +135,7 @@ mod tests {
             burst: 1.0,
             per_sec: 1.0,
         };
-        let mut allowances = SharedAllowances::new(rate, 2);
+        let mut allowances = Allowances::new(rate, 2);
         let first = allowances.of(start, "a".to_owned());
         first.lock().unwrap().charge(start, 2.0);
         let second = allowances.of(start, "a".to_owned());
@@ -184,6 +147,12 @@ mod tests {
         let others = ["b", "c", "d"].map(|who| allowances.of(start, who.to_owned()));
         assert!(!Arc::ptr_eq(&others[0], &others[1]));
         assert!(Arc::ptr_eq(&others[1], &others[2]), "they are too many");
+        drop((again, others));
+        let later = start + Duration::from_secs(2);
+        let (new, other) = ["e", "f"]
+            .map(|who| allowances.of(later, who.to_owned()))
+            .into();
+        assert!(!Arc::ptr_eq(&new, &other), "those before are forgotten");
     }
 
     #[test]
@@ -201,18 +170,5 @@ mod tests {
         assert!(!allowance.is_whole(start + Duration::from_secs(2)));
         assert!(allowance.is_whole(start + Duration::from_secs(100)));
         assert_eq!(taken(&mut allowance, start + Duration::from_secs(100)), 3);
-    }
-
-    #[test]
-    fn each_has_an_allowance_and_old_ones_are_forgotten() {
-        let start = Instant::now();
-        let rate = Rate {
-            burst: 1.0,
-            per_sec: 1.0,
-        };
-        let mut allowances = Allowances::new(rate, 2);
-        assert!(allowances.take(start, "a") && allowances.take(start, "b"));
-        assert!(!allowances.take(start, "a") && !allowances.take(start, "c"));
-        assert!(allowances.take(start + Duration::from_secs(1), "c"));
     }
 }

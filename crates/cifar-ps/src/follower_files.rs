@@ -39,7 +39,7 @@ pub struct FollowerFiles {
     scores: Arc<tokio::sync::Mutex<EvalWriter>>,
 }
 
-/// What becomes of a score.
+/// Whether a score is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kept {
     /// It is kept.

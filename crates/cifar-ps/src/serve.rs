@@ -164,7 +164,7 @@ struct Saved {
     path: PathBuf,
 }
 
-/// What becomes of `saving`; with nothing being saved, nothing ever.
+/// Waits for `saving`; for ever where nothing is being saved.
 async fn saved(saving: &mut Option<Saving>) -> Result<Result<Saved, TrainDirError>, JoinError> {
     match saving {
         Some(saving) => saving.await,
@@ -405,7 +405,7 @@ impl Supervisor {
     fn answer_orders(&mut self, is_done: impl Fn(&Given) -> bool) {
         let saved = self.service.ask(|training, _| training.saves().saved());
         for Given { commission, .. } in self.given.extract_if(.., |given| is_done(given)) {
-            // Whoever gave the order may have gone.
+            // The client may have gone.
             let _ = commission.done.send(saved.unwrap_or(GlobalStep(0)));
         }
     }

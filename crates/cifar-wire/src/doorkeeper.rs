@@ -81,7 +81,9 @@ impl Doorkeeper {
         let who = peer.who();
         let registrations = self.registrations.lock();
         let mut registrations = registrations.unwrap_or_else(PoisonError::into_inner);
-        match registrations.take(now, &who) {
+        let allowance = registrations.of(now, who.clone());
+        let is_left = allowance.lock().is_ok_and(|mut left| left.take(now));
+        match is_left {
             true => Ok(()),
             false => Err(Status::unavailable(format!("{who} registers too often"))),
         }
