@@ -46,6 +46,14 @@ pub struct CompareArgs {
     #[arg(long, value_name = "WORDS", value_delimiter = ',')]
     pub only: Vec<String>,
 
+    /// Measure the programs of an older build in this folder too, and tell the ratios
+    #[arg(long, value_name = "DIR")]
+    pub against: Option<PathBuf>,
+
+    /// What the older build is called
+    #[arg(long, value_name = "NAME", requires = "against", default_value = "old")]
+    pub old: String,
+
     /// Folder of the peers' scripts
     #[arg(long, value_name = "DIR")]
     pub peer_scripts: PathBuf,
@@ -145,6 +153,10 @@ pub fn compare(args: &CompareArgs) -> anyhow::Result<String> {
     };
     let mut rows = rows::all(&programs, args.seconds);
     rows.retain(|row| is_wanted(row, &args.only));
+    if let Some(folder) = &args.against {
+        let pair = |row: Row| [row.of_old(folder), Some(row)];
+        rows = rows.into_iter().flat_map(pair).flatten().collect();
+    }
     ensure!(
         !rows.is_empty(),
         "no row has one of these words in its name"
@@ -177,14 +189,20 @@ fn command_of(args: &CompareArgs) -> String {
     if !args.only.is_empty() {
         command += &format!(" --only '{}'", args.only.join(","));
     }
+    if args.against.is_some() {
+        command += &format!(" --against {}", args.old);
+    }
     command
 }
 
 fn measure_in_turns(args: &CompareArgs, rows: &[Row]) -> Results {
     let mut results = Results::default();
     let deadline = Duration::from_secs_f64(args.seconds) + TIME_TO_START;
+    let mut rows: Vec<&Row> = rows.iter().collect();
     for round in 1..=args.rounds {
-        for row in rows {
+        // Of two neighbours each is first in every other round: what the machine is about to do falls on both.
+        rows.reverse();
+        for row in &rows {
             let rounds = args.rounds;
             match run(row, deadline) {
                 Ok(figures) => {
@@ -214,9 +232,15 @@ fn measure_in_turns(args: &CompareArgs, rows: &[Row]) -> Results {
     results
 }
 
-/// The figure that a row is about.
 fn told(row: &Row, figures: &Figures) -> String {
-    let (figure, unit) = match row.kind {
+    let (figure, unit) = figure_of(row);
+    let number = figures.get(figure).unwrap_or(f64::NAN);
+    format!("{number:.1} {unit}")
+}
+
+/// The figure that a row is about, and its unit.
+pub(crate) fn figure_of(row: &Row) -> (&'static str, &'static str) {
+    match row.kind {
         Kind::Machine => (SGEMM_GFLOPS, "GF/s"),
         Kind::Apply => (APPLY_WARM_GB_PER_SEC, "GB/s"),
         Kind::Transport => (PUSH_PULL_MS, "ms"),
@@ -225,9 +249,7 @@ fn told(row: &Row, figures: &Figures) -> String {
         | Kind::Ours { .. }
         | Kind::Watched
         | Kind::Peer => (EXAMPLES_PER_SEC, "examples/s"),
-    };
-    let number = figures.get(figure).unwrap_or(f64::NAN);
-    format!("{number:.1} {unit}")
+    }
 }
 
 /// Runs the program of a row to its end, and reads what it printed.

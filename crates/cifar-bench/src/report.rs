@@ -6,7 +6,7 @@ use cifar_params::Layout;
 use serde::Serialize;
 
 use crate::apply::BUFFERS_OF_APPLY;
-use crate::compare::Results;
+use crate::compare::{Results, figure_of};
 use crate::figures::{
     APPLY_COLD_GB_PER_SEC, APPLY_MS, APPLY_WARM_GB_PER_SEC, ASK_MS, BARRIER_MS,
     CLIENT_CPU_S_PER_GB, COMMIT_MS, COMPUTE_MS, CONTROL_MS, DATA_MS, DIGEST_MS, EXAMPLES_PER_SEC,
@@ -42,6 +42,7 @@ pub struct Setting {
 pub fn report(setting: &Setting, rows: &[Row], results: &Results) -> String {
     let mut page = head(setting);
     let sections = [
+        ("New against old", "", against_old(rows, results)),
         (
             "Training: two workers of one thread, synthetic data, 128 examples a tower",
             "",
@@ -108,6 +109,30 @@ fn head(setting: &Setting) -> String {
          smallest of the rounds; a ratio is the median of those within a round.\n\
          Raw numbers are in `results.json`.\n"
     )
+}
+
+/// Of each row that has one of an older build beside it: both, and the median of their ratios.
+fn against_old(rows: &[Row], results: &Results) -> Table {
+    let mut table = Table::new(&["row", "figure", "old", "new", "new / old"]);
+    for old in rows {
+        let Some(new) = old.name_of_new() else {
+            continue;
+        };
+        let (figure, _) = figure_of(old);
+        for figure in [figure, SERVER_CPU_MS_PER_STEP] {
+            let ratio = results.ratio(new, &old.name, figure);
+            if ratio.is_some() {
+                table.row(vec![
+                    new.to_owned(),
+                    figure.to_owned(),
+                    cell(results.median(&old.name, figure), 2),
+                    cell(results.median(new, figure), 2),
+                    cell(ratio, 3),
+                ]);
+            }
+        }
+    }
+    table
 }
 
 fn of_kind(rows: &[Row], is: fn(&Kind) -> bool) -> impl Iterator<Item = &Row> {
@@ -368,6 +393,32 @@ mod tests {
         assert_eq!(cells[2..4], ["900", "900"]);
         assert_eq!(cells[5..10], ["3.00", "-", "-", "0.90", "-"]);
         assert_eq!(line(&page, DDP_TUNED)[5], "/ ddp tuned");
+    }
+
+    #[test]
+    fn an_older_build_is_told_by_the_ratio_to_it() {
+        let new = row("ours torch wire", Kind::Ours { kernels: "torch" });
+        let old = new.of_old(std::path::Path::new("old")).unwrap();
+        let measurement = |round, row: &Row, rate| Measurement {
+            round,
+            row: row.name.clone(),
+            figures: Figures::default().with(EXAMPLES_PER_SEC, rate),
+        };
+        let measurements = vec![
+            measurement(1, &old, 100.0),
+            measurement(1, &new, 110.0),
+            measurement(2, &new, 260.0),
+            measurement(2, &old, 200.0),
+        ];
+        let results = Results {
+            measurements,
+            failed: Vec::new(),
+        };
+        let table = against_old(&[old, new], &results).to_string();
+        assert_eq!(
+            line(&table, "ours")[2..6],
+            [EXAMPLES_PER_SEC, "150.00", "185.00", "1.200"]
+        );
     }
 
     #[test]

@@ -76,6 +76,45 @@ pub struct Row {
     pub arguments: Vec<String>,
 }
 
+/// What the name of a row ends with that measures an older build.
+const OF_OLD: &str = " of old";
+
+impl Row {
+    /// The same of an older build, whose programs are in `folder`. `None` where a row measures none of them.
+    ///
+    /// A run is measured by this build in both rows.
+    #[must_use]
+    pub fn of_old(&self, folder: &Path) -> Option<Row> {
+        let mut row = Row {
+            name: self.name.clone() + OF_OLD,
+            ..self.clone()
+        };
+        match self.kind {
+            Kind::Ours { .. } | Kind::Watched => {
+                let flag = |flag: &str, program: &str| {
+                    format!("--{flag}={}", folder.join(program).display())
+                };
+                row.arguments.push(flag("ps-program", "cifar-ps"));
+                row.arguments.push(flag("worker-program", "cifar-worker"));
+            }
+            Kind::Apply | Kind::Lone { .. } | Kind::TwoLone { .. } | Kind::Transport => {
+                if self.program.file_name()? != "cifar-bench" {
+                    return None;
+                }
+                row.program = folder.join("cifar-bench");
+            }
+            Kind::Machine | Kind::Peer => return None,
+        }
+        Some(row)
+    }
+
+    /// The name of the row that measures the newer build, if this one measures an older.
+    #[must_use]
+    pub fn name_of_new(&self) -> Option<&str> {
+        self.name.strip_suffix(OF_OLD)
+    }
+}
+
 /// Where the programs of the rows are.
 #[derive(Clone, Debug)]
 pub struct Programs {
@@ -271,6 +310,24 @@ mod tests {
                 let parsed = crate::program::Args::command().try_get_matches_from(words);
                 assert!(parsed.is_ok(), "{}: {parsed:?}", row.name);
             }
+        }
+    }
+
+    #[test]
+    fn what_is_this_projects_is_measured_of_an_older_build_too() {
+        let rows = all(&programs(Some("python")), 1.0);
+        let of_old: Vec<Row> = rows
+            .iter()
+            .filter_map(|row| row.of_old(Path::new("old")))
+            .collect();
+        let row = |name: &str| of_old.iter().find(|row| row.name_of_new() == Some(name));
+        let training = row("ours winograd shm").unwrap();
+        assert_eq!(training.program, Path::new("cifar-bench"));
+        let last = training.arguments.last().unwrap();
+        assert_eq!(last, "--worker-program=old/cifar-worker");
+        assert_eq!(row(APPLY).unwrap().program, Path::new("old/cifar-bench"));
+        for other in [MACHINE, DDP, "push+pull gloo"] {
+            assert!(row(other).is_none(), "{other}");
         }
     }
 

@@ -6,6 +6,7 @@ use std::process::Command;
 use anyhow::Context;
 
 use crate::command::say;
+use crate::old_build::OldBuild;
 use crate::peers::{Environment, TENSORFLOW, TORCH};
 use crate::setup;
 use crate::workspace::Workspace;
@@ -31,6 +32,10 @@ pub(crate) struct Args {
     /// Rows whose names hold one of these words, such as `ours,ddp`
     #[arg(long, value_name = "WORDS")]
     only: Option<String>,
+
+    /// Build this older commit too, measure it beside these sources, and tell the ratios
+    #[arg(long, value_name = "REVISION")]
+    against: Option<String>,
 }
 
 pub(crate) fn run(workspace: &Workspace, args: &Args) -> anyhow::Result<()> {
@@ -44,6 +49,9 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> anyhow::Result<()> {
     let bench = programs
         .get("cifar-bench")
         .context("cargo built no program cifar-bench")?;
+    let against = args.against.as_ref();
+    let old = against.map(|revision| OldBuild::make(workspace, revision, &PACKAGES));
+    let old = old.transpose()?;
 
     let mut command = Command::new(bench);
     command
@@ -58,6 +66,10 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> anyhow::Result<()> {
         .arg(workspace.peers())
         .arg("--runs")
         .arg(workspace.runs());
+    if let Some(old) = &old {
+        command.arg("--against").arg(&old.programs);
+        command.args(["--old", &old.commit]);
+    }
     add_python(&mut command, workspace, "--torch-python", &TORCH);
     add_python(&mut command, workspace, "--tensorflow-python", &TENSORFLOW);
     let error = command.exec();

@@ -14,6 +14,7 @@ mod fuzz;
 mod load;
 mod mutants;
 mod record;
+mod same_bits;
 mod setup;
 mod simulate;
 mod test;
@@ -21,6 +22,7 @@ mod train;
 
 mod command;
 mod libtorch;
+mod old_build;
 mod peers;
 mod prerequisites;
 mod workspace;
@@ -65,6 +67,8 @@ enum Verb {
     Bench(bench::Args),
     /// Measure a server with up to many workers that compute nothing
     Load(load::Args),
+    /// Train with an older build and with this one, and compare the bits
+    SameBits(same_bits::Args),
     /// Make the record of a training run out of its train dir
     Record(record::Args),
 }
@@ -93,6 +97,7 @@ fn run(verb: Verb) -> anyhow::Result<()> {
         Verb::Fuzz(args) => fuzz::run(&workspace, &args),
         Verb::Bench(args) => bench::run(&workspace, &args),
         Verb::Load(args) => load::run(&workspace, &args),
+        Verb::SameBits(args) => same_bits::run(&workspace, &args),
         Verb::Record(args) => record::run(&workspace, &args),
     }
 }
