@@ -9,7 +9,6 @@ use cifar_params::initial::initial_variables;
 use cifar_params::{Layout, TrainingState, Values};
 use cifar_ps::averages::MOVING_AVERAGE_DECAY;
 use cifar_ps::commit::commit;
-use cifar_ps::gradient::Reading;
 
 use crate::figures::{
     APPLY_COLD_GB_PER_SEC, APPLY_WARM_GB_PER_SEC, Figures, MEMCPY_COLD_GB_PER_SEC,
@@ -71,16 +70,10 @@ fn in_turns(time: Duration, uncounted: usize, mut between: impl FnMut()) -> anyh
         for turn in 0..TURN {
             between();
             let began = Instant::now();
-            let mut gradients = gradients.each_ref().map(Reading::from);
-            commit(
-                &state,
-                &mut gradients,
-                1e-6,
-                MOVING_AVERAGE_DECAY,
-                &mut next,
-            )
-            .ok()
-            .context("small steps stay finite")?;
+            let gradients = gradients.each_ref().map(|gradient| &gradient[..]);
+            commit(&state, &gradients, 1e-6, MOVING_AVERAGE_DECAY, &mut next)
+                .ok()
+                .context("small steps stay finite")?;
             let elapsed = began.elapsed();
             std::mem::swap(&mut state, &mut next);
             applied.extend((turn >= uncounted).then_some(elapsed));

@@ -50,7 +50,7 @@ pub fn report(setting: &Setting, rows: &[Row], results: &Results) -> String {
         ),
         (
             "The phases of a step, ms (mean over the towers)",
-            "Where memory is shared, `apply` also copies the gradients out of it and takes their norms.\n\n",
+            "Where memory is shared, `transport` also copies the gradients out of it and takes their norms.\n\n",
             phases(rows, results),
         ),
         ("The server, and memory", "", server(rows, results)),
@@ -67,8 +67,8 @@ pub fn report(setting: &Setting, rows: &[Row], results: &Results) -> String {
         ("A worker without a server", "", lone(rows, results)),
         (
             "Push and pull of 4.27 MB each, nothing computed",
-            "In shared memory gradients are written before the push, where a worker computes them. Of the two, \
-             the server copies the first out before it answers, and reads the second in the commit.\n\n",
+            "In shared memory gradients are written before the push, where a worker computes them. The server copies \
+             them out before it answers.\n\n",
             transport(rows, results),
         ),
         ("The machine, one thread", "", machine(rows, results)),

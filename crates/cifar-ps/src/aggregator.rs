@@ -4,11 +4,9 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use cifar_params::Numerics;
+use cifar_params::{Numerics, Values};
 use cifar_sequence::{ExamplesDigest, TowerStep};
 use cifar_wire::messages::{Losses, WorkerId};
-
-use crate::gradient::Numbers;
 
 /// The gradients that have come in for the next update.
 ///
@@ -30,8 +28,8 @@ pub struct TowerGradient {
     /// Step and tower.
     pub of: TowerStep,
     /// All variables end to end.
-    pub numbers: Numbers,
-    /// Their Euclidean norm; 0 until they are read.
+    pub values: Values,
+    /// Their Euclidean norm.
     pub norm: f32,
     /// The tower's losses.
     pub losses: Losses,
@@ -68,20 +66,6 @@ impl Aggregator {
         }
         self.pending.insert(gradient.of, gradient);
         true
-    }
-
-    /// Takes one back: it is not to count, for now at least.
-    pub fn remove(&mut self, of: TowerStep) -> Option<TowerGradient> {
-        self.pending.remove(&of)
-    }
-
-    /// The tower step whose gradient is in the slot of this worker.
-    #[must_use]
-    pub fn in_slot_of(&self, worker: WorkerId) -> Option<TowerStep> {
-        let mut pending = self.pending.values();
-        pending
-            .find(|gradient| gradient.worker == worker && gradient.numbers.slot().is_some())
-            .map(|gradient| gradient.of)
     }
 
     /// Number of gradients that are there.
@@ -197,7 +181,7 @@ mod tests {
             }
             let complete = aggregator.take_complete().unwrap();
             let mut found = [0.0];
-            let towers: Vec<&[f32]> = complete.iter().map(|tower| &tower.numbers.here().unwrap()[..]).collect();
+            let towers: Vec<&[f32]> = complete.iter().map(|tower| &tower.values[..]).collect();
             mean(&towers, 0..1, &mut found);
             let expected = numbers[1..].iter().fold(numbers[0], |sum, number| sum + number) / 5.0;
             prop_assert_eq!(found[0].to_bits(), expected.to_bits());

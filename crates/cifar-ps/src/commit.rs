@@ -1,7 +1,7 @@
 //! One commit: from a state and the gradients of all towers to the next state.
 //!
 //! mean in tower order -> gradient descent -> moving averages, number by number: each is read from
-//! memory once and written once. Gradients are read piece by piece, some out of shared memory.
+//! memory once and written once.
 //!
 //! It is compiled three times, for the instructions that every processor of the target has, for AVX2 and
 //! for AVX-512; which of them runs is decided by what the processor has. The bits are the same: Rust
@@ -12,8 +12,10 @@ use std::ops::Range;
 use cifar_params::TrainingState;
 use multiversion::multiversion;
 
-use crate::gradient::{PIECE, Reading};
 use crate::{aggregator, averages, optimizer};
+
+/// Numbers of which the mean of many towers is taken at once: 64 KiB, which a processor's second cache holds.
+const PIECE: usize = 16 * 1024;
 
 /// A variable or a moving average became infinite or no number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,7 +24,7 @@ pub struct NotFinite;
 /// Writes into `next` the state that follows `state`.
 ///
 /// `gradients` are those of the towers, in tower order: the mean then has the same bits in whatever
-/// order they arrived. They are read to their end.
+/// order they arrived.
 ///
 /// # Errors
 ///
@@ -34,7 +36,7 @@ pub struct NotFinite;
 #[multiversion(targets("x86_64+avx512f", "x86_64+avx2"))]
 pub fn commit(
     state: &TrainingState,
-    gradients: &mut [Reading<'_>],
+    gradients: &[&[f32]],
     learning_rate: f32,
     moving_average_decay: f32,
     next: &mut TrainingState,
@@ -47,7 +49,7 @@ pub fn commit(
 #[inline(always)]
 fn commit_numbers(
     state: &TrainingState,
-    gradients: &mut [Reading<'_>],
+    gradients: &[&[f32]],
     learning_rate: f32,
     moving_average_decay: f32,
     next: &mut TrainingState,
@@ -63,13 +65,16 @@ fn commit_numbers(
         variables: &mut next.variables,
         averages: &mut next.averages,
     };
-    let len = before.variables.len();
-    let mut mean = Vec::new();
-    let mut finite = true;
-    for start in (0..len).step_by(PIECE) {
-        let piece = start..len.min(start + PIECE);
-        finite &= commit_piece(&before, gradients, &mut mean, &mut after, piece);
-    }
+    let all = 0..before.variables.len();
+    // Each number of towers is code of its own, in which a number stays in a register from the first
+    // gradient to the last average.
+    let finite = match *gradients {
+        [a] => commit_range(&before, [a], &mut after, all),
+        [a, b] => commit_range(&before, [a, b], &mut after, all),
+        [a, b, c] => commit_range(&before, [a, b, c], &mut after, all),
+        [a, b, c, d] => commit_range(&before, [a, b, c, d], &mut after, all),
+        _ => commit_mean(&before, gradients, &mut after),
+    };
     if finite { Ok(()) } else { Err(NotFinite) }
 }
 
@@ -87,37 +92,19 @@ struct After<'a> {
     averages: &'a mut [f32],
 }
 
-/// Computes the numbers in `piece`; whether they are finite. `mean` is memory to be used.
+/// Computes all numbers out of the mean of the gradients, which is taken piece by piece; whether they are finite.
 #[inline(always)]
-fn commit_piece(
-    before: &Before<'_>,
-    gradients: &mut [Reading<'_>],
-    mean: &mut Vec<f32>,
-    after: &mut After<'_>,
-    piece: Range<usize>,
-) -> bool {
-    // Each number of towers is code of its own, in which a number stays in a register from the first
-    // gradient to the last average.
-    match gradients {
-        [a] => commit_range(before, next([a], &piece), after, piece),
-        [a, b] => commit_range(before, next([a, b], &piece), after, piece),
-        [a, b, c] => commit_range(before, next([a, b, c], &piece), after, piece),
-        [a, b, c, d] => commit_range(before, next([a, b, c, d], &piece), after, piece),
-        _ => {
-            let towers: Vec<&[f32]> = gradients.iter_mut().map(|of| of.next(&piece)).collect();
-            mean.resize(piece.len(), 0.0);
-            aggregator::mean(&towers, 0..piece.len(), mean);
-            commit_range(before, [mean], after, piece)
-        }
+fn commit_mean(before: &Before<'_>, gradients: &[&[f32]], after: &mut After<'_>) -> bool {
+    let len = before.variables.len();
+    let mut mean = vec![0.0; PIECE.min(len)];
+    let mut finite = true;
+    for start in (0..len).step_by(PIECE) {
+        let piece = start..len.min(start + PIECE);
+        let mean = &mut mean[..piece.len()];
+        aggregator::mean(gradients, piece.clone(), mean);
+        finite &= commit_range(before, [mean], after, piece);
     }
-}
-
-/// Reads the next piece of each.
-fn next<'a, const N: usize>(
-    gradients: [&'a mut Reading<'_>; N],
-    piece: &Range<usize>,
-) -> [&'a [f32]; N] {
-    gradients.map(|gradient| gradient.next(piece))
+    finite
 }
 
 /// Computes the numbers in `range`, of which `gradients` are the towers'; whether they are finite.
@@ -155,29 +142,16 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::gradient::Numbers;
-    use crate::training::fixtures::in_slot;
 
     fn values(numbers: &[f32]) -> Values {
         Values::from(numbers)
-    }
-
-    fn here<const N: usize>(towers: [&Values; N]) -> [Reading<'_>; N] {
-        towers.map(Reading::from)
     }
 
     #[test]
     fn a_commit_is_mean_then_descent_then_averages() {
         let state = TrainingState::initial(values(&[1.0, 2.0]));
         let mut next = state.clone();
-        commit(
-            &state,
-            &mut here([&values(&[1.0, 0.0]), &values(&[3.0, 4.0])]),
-            0.5,
-            0.9999,
-            &mut next,
-        )
-        .unwrap();
+        commit(&state, &[&[1.0, 0.0], &[3.0, 4.0]], 0.5, 0.9999, &mut next).unwrap();
         assert_eq!(next.global_step, GlobalStep(1));
         assert_eq!(next.variables, values(&[0.0, 1.0]));
         // The first decay is 2/11: the averages take 9/11 of the way from 1 to 0 and from 2 to 1.
@@ -191,18 +165,12 @@ mod tests {
     fn pieces_meet_without_a_gap() {
         let numbers: Vec<f32> = (0..2 * PIECE + 7).map(|i| i as f32).collect();
         let numbers = values(&numbers);
-        let (in_slot, _worker) = in_slot(&numbers);
-        let in_slot = Numbers::InSlot(in_slot);
         let state = TrainingState::initial(numbers.clone());
         for num_towers in [1, 5] {
-            for num_in_slots in [0, 1, num_towers] {
-                let here = (num_in_slots..num_towers).map(|_| Reading::Here(&numbers));
-                let in_slots = (0..num_in_slots).map(|_| in_slot.read());
-                let mut gradients: Vec<Reading<'_>> = here.chain(in_slots).collect();
-                let mut next = state.clone();
-                commit(&state, &mut gradients, 1.0, 0.9999, &mut next).unwrap();
-                assert!(next.variables.iter().all(|variable| *variable == 0.0));
-            }
+            let gradients = vec![&numbers[..]; num_towers];
+            let mut next = state.clone();
+            commit(&state, &gradients, 1.0, 0.9999, &mut next).unwrap();
+            assert!(next.variables.iter().all(|variable| *variable == 0.0));
         }
     }
 
@@ -211,13 +179,7 @@ mod tests {
         let state = TrainingState::initial(values(&[f32::MAX]));
         let mut next = state.clone();
         assert_eq!(
-            commit(
-                &state,
-                &mut here([&values(&[f32::MIN])]),
-                1.0,
-                0.9999,
-                &mut next
-            ),
+            commit(&state, &[&[f32::MIN]], 1.0, 0.9999, &mut next),
             Err(NotFinite)
         );
     }
@@ -247,7 +209,6 @@ mod tests {
                 prop::collection::vec(row, 0..200)
             }),
             rate in 0.0_f32..1.0,
-            are_in_slots in prop::collection::vec(any::<bool>(), 12),
         ) {
             let column = |index: usize| {
                 values(&rows.iter().map(|row| row[index]).collect::<Vec<_>>())
@@ -258,14 +219,8 @@ mod tests {
                 averages: column(1),
             };
             let num_towers = rows.first().map_or(1, |row| row.len() - 2);
-            let columns = (0..num_towers).map(|tower| column(2 + tower));
-            let gradients: Vec<Numbers> = columns
-                .zip(are_in_slots)
-                .map(|(column, is_in_slot)| match is_in_slot {
-                    true => Numbers::InSlot(in_slot(&column).0),
-                    false => Numbers::Here(column),
-                })
-                .collect();
+            let columns: Vec<Values> = (0..num_towers).map(|tower| column(2 + tower)).collect();
+            let gradients: Vec<&[f32]> = columns.iter().map(|column| &column[..]).collect();
             let expected: Vec<[f32; 2]> = rows
                 .iter()
                 .map(|row| one_number(row[0], row[1], &row[2..], rate))
@@ -273,8 +228,7 @@ mod tests {
             let is_finite = expected.iter().flatten().all(|number| number.is_finite());
             for form in [commit, commit_numbers] {
                 let mut next = state.clone();
-                let mut readings: Vec<Reading<'_>> = gradients.iter().map(Numbers::read).collect();
-                let outcome = form(&state, &mut readings, rate, 0.9999, &mut next);
+                let outcome = form(&state, &gradients, rate, 0.9999, &mut next);
                 prop_assert_eq!(outcome.is_ok(), is_finite);
                 let found = next.variables.iter().zip(next.averages.iter());
                 for ((variable, average), expected) in found.zip(&expected) {

@@ -26,6 +26,7 @@ use crate::follower_files::{FollowerFiles, Kept};
 use crate::gradient::Gradient;
 use crate::shared_memory::SharedMemory;
 use crate::training::{ForFollower, Phase, Pushed, Training};
+use crate::update::Update;
 
 /// How often somebody who follows the ledger gets what is new.
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
@@ -220,60 +221,49 @@ impl Service {
 
     /// Takes a gradient, and commits the step if it was the last one missing.
     fn take(&self, push: &Push, gradient: Gradient) -> Result<Verdict, RequestError> {
-        self.take_in(&mut self.lock(), push, gradient)
-    }
-
-    fn take_in(
-        &self,
-        guarded: &mut Guarded,
-        push: &Push,
-        gradient: Gradient,
-    ) -> Result<Verdict, RequestError> {
+        let guarded = &mut *self.lock();
         if guarded.has_failed {
             return Err(RequestError::ShuttingDown);
         }
         match guarded.training.push(now(), push, gradient) {
-            Pushed::Answered(verdict) => {
-                guarded.keep_events();
-                // One that simply counts leaves those who wait nothing to do: with many workers they
-                // would all be woken for each.
-                if verdict != Verdict::Accepted || guarded.training.has_questions() {
-                    self.tell_change();
-                }
-                Ok(verdict)
-            }
-            complete @ Pushed::Complete(_) => self.carry_out(guarded, push.member, complete),
+            Pushed::Answered(verdict) => Ok(self.answer(guarded, verdict)),
+            Pushed::Complete(update) => self.commit(guarded, push.member, *update),
         }
     }
 
-    /// Commits a step that is complete, unless it turns out not to be; the answer to `pusher`.
-    fn carry_out(
+    /// Answers a push that completes no step.
+    fn answer(&self, guarded: &mut Guarded, verdict: Verdict) -> Verdict {
+        guarded.keep_events();
+        // One that simply counts leaves those who wait nothing to do: with many workers they
+        // would all be woken for each.
+        if verdict != Verdict::Accepted || guarded.training.has_questions() {
+            self.tell_change();
+        }
+        verdict
+    }
+
+    /// Commits a step that is complete; the answer to `pusher`.
+    fn commit(
         &self,
         guarded: &mut Guarded,
         pusher: Member,
-        mut pushed: Pushed,
+        update: Update,
     ) -> Result<Verdict, RequestError> {
         let Guarded {
             training,
             commit_path,
             ..
         } = guarded;
-        let answer = loop {
-            let update = match pushed {
-                Pushed::Answered(verdict) => break Ok(verdict),
-                Pushed::Complete(update) => *update,
-            };
-            let step = update.global_step();
-            let at = |point| (self.at_point)(point, step);
-            match commit_path.commit(now, at, training, update) {
-                Ok(None) => {
-                    at(CommitPoint::Before(CommitPart::Reply));
-                    guarded.answered = Some((pusher, step));
-                    break Ok(Verdict::Accepted);
-                }
-                Ok(Some(update)) => pushed = training.reconsider(now(), update, pusher),
-                Err(error) => break Err(error),
+        let step = update.global_step();
+        let at = |point| (self.at_point)(point, step);
+        let answer = match commit_path.commit(now, at, training, update) {
+            Ok(None) => {
+                at(CommitPoint::Before(CommitPart::Reply));
+                guarded.answered = Some((pusher, step));
+                Ok(Verdict::Accepted)
             }
+            Ok(Some(update)) => Ok(training.overflowed(&update)),
+            Err(error) => Err(error),
         };
         guarded.keep_events();
         self.tell_change();
@@ -281,16 +271,6 @@ impl Service {
             guarded.fail(error);
             RequestError::ShuttingDown
         })
-    }
-
-    /// Copies out what counts of a worker's slot, if it is not applied yet: the worker is about to be
-    /// answered, and may use its slot again.
-    fn give_slot_back(&self, member: Member) {
-        let mut guarded = self.lock();
-        if guarded.training.keep(member) {
-            guarded.keep_events();
-            self.tell_change();
-        }
     }
 
     /// Work for a worker, if there is any. One that shares memory reads the variables itself.
@@ -309,8 +289,8 @@ impl Service {
         assignment
     }
 
-    /// Takes the gradients that a worker has put into its slot. Where they count they may stay there until
-    /// they are applied, or the worker is answered; otherwise they are copied out, outside of the lock.
+    /// Takes the gradients that a worker has put into its slot. If they may count they are copied out, outside of
+    /// the lock.
     ///
     /// What the slot holds belongs to another push if this one was on its way for too long: then
     /// nobody waits for its answer any more.
@@ -320,18 +300,14 @@ impl Service {
             RequestError::Invalid(what.to_owned())
         };
         let mut guarded = self.lock();
-        if let Some(verdict) = guarded.training.turned_away(push.member) {
-            return Ok(verdict);
+        if let Err(verdict) = guarded.training.check(now(), push) {
+            return Ok(self.answer(&mut guarded, verdict));
         }
         let slot = guarded.shared_memory.slot(push.member.worker);
-        let in_slot = slot.and_then(|slot| slot.gradients(generation));
-        let in_slot = in_slot.ok_or_else(not_there)?;
-        if guarded.training.may_count_unread(push) {
-            return self.take_in(&mut guarded, push, Gradient::in_slot(in_slot));
-        }
+        let slot = slot.ok_or_else(not_there)?;
         let memory = guarded.training.gradient_memory();
         drop(guarded);
-        let gradient = Gradient::copied_out(&in_slot, memory).ok_or_else(not_there)?;
+        let gradient = Gradient::out_of(&slot, generation, memory).ok_or_else(not_there)?;
         self.take(push, gradient)
     }
 
@@ -450,9 +426,7 @@ impl ParameterServer for Service {
 
     async fn pull(&self, pull: Pull) -> Result<Assignment, RequestError> {
         self.heard_from(pull.member)?;
-        let assignment = self.assignment(pull).await;
-        self.give_slot_back(pull.member);
-        Ok(assignment)
+        Ok(self.assignment(pull).await)
     }
 
     fn turned_away(&self, member: Member) -> Option<Verdict> {
@@ -468,9 +442,7 @@ impl ParameterServer for Service {
         push: Push,
         gradients: ReceivedGradients,
     ) -> Result<Verdict, RequestError> {
-        let verdict = self.accept(&push, gradients)?;
-        self.give_slot_back(push.member);
-        Ok(verdict)
+        self.accept(&push, gradients)
     }
 
     async fn push_and_pull(
@@ -487,7 +459,6 @@ impl ParameterServer for Service {
             Verdict::Accepted => Some(self.assignment(pull).await),
             _ => None,
         };
-        self.give_slot_back(push.member);
         Ok(PushAnswer { verdict, next })
     }
 

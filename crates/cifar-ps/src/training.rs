@@ -28,7 +28,7 @@ use crate::aggregator::{Aggregator, TowerGradient};
 use crate::assignment::{Assigned, Assignments};
 use crate::event::{Event, Who};
 use crate::followers::Followers;
-use crate::gradient::{Gradient, Numbers};
+use crate::gradient::Gradient;
 use crate::loss_averages::LossAverages;
 use crate::membership::{Members, Worker};
 use crate::pace::Pace;
@@ -76,9 +76,9 @@ impl AsRef<[u8]> for SharedVariables {
 pub enum Pushed {
     /// This is the answer.
     Answered(Verdict),
-    /// It was the last gradient that the next update needed. The update is to be carried out and, if
-    /// the run then [believes](Training::believes) it, handed to [`Training::commit`]; then the answer is
-    /// [`Verdict::Accepted`]. Otherwise [`Training::reconsider`] has the answer.
+    /// It was the last gradient that the next update needed. The update is to be carried out and handed to
+    /// [`Training::commit`]; then the answer is [`Verdict::Accepted`]. If it cannot be carried out,
+    /// [`Training::overflowed`] has the answer.
     Complete(Box<Update>),
 }
 
@@ -465,35 +465,49 @@ impl Training {
         !self.questions.is_empty()
     }
 
-    /// Takes the gradient of a tower step.
+    /// By how many updates the gradient of a push is too old, which is 0 in a synchronous run.
     ///
-    /// `gradient` is that of `push`, checked in size; in a slot only where it
-    /// [may count unread](Self::may_count_unread).
+    /// # Errors
+    ///
+    /// The answer to a push that cannot count, whatever its gradient is.
+    pub fn check(&mut self, now: Instant, push: &Push) -> Result<u64, Verdict> {
+        if let Some(verdict) = self.turned_away(push.member) {
+            return Err(verdict);
+        }
+        let sender = self.members.seen(now, push.member);
+        sender.ok_or(Verdict::Unregistered)?.last_asked = now;
+        if let Phase::Closing(goodbye) | Phase::Closed(goodbye) = self.phase {
+            return Err(Verdict::Goodbye(goodbye));
+        }
+        self.staleness(push).map_err(|(verdict, reason)| {
+            self.events.push(Event::Dropped {
+                tower_step: push.tower_step,
+                worker: push.member.worker,
+                reason,
+            });
+            verdict
+        })
+    }
+
+    /// Memory for a gradient, with anything in it: that of one that was applied, if there is any.
+    pub fn gradient_memory(&mut self) -> Values {
+        let len = self.snapshot.state.variables.len();
+        let spare = self.spare_gradients.pop();
+        spare.unwrap_or_else(|| Values::zeros(len))
+    }
+
+    /// Takes the gradient of a tower step, which is that of `push`, checked in size.
     pub fn push(&mut self, now: Instant, push: &Push, gradient: Gradient) -> Pushed {
         let answered = Pushed::Answered;
-        if let Some(verdict) = self.turned_away(push.member) {
-            return answered(verdict);
-        }
-        let Some(sender) = self.members.seen(now, push.member) else {
+        let staleness = match self.check(now, push) {
+            Ok(staleness) => staleness,
+            Err(verdict) => return answered(verdict),
+        };
+        let Some(sender) = self.members.get(push.member.worker) else {
             return answered(Verdict::Unregistered);
         };
-        sender.last_asked = now;
         let numerics = sender.numerics.clone();
-        if let Phase::Closing(goodbye) | Phase::Closed(goodbye) = self.phase {
-            return answered(Verdict::Goodbye(goodbye));
-        }
         let (of, worker) = (push.tower_step, push.member.worker);
-        let staleness = match self.staleness(push) {
-            Ok(staleness) => staleness,
-            Err((verdict, reason)) => {
-                self.events.push(Event::Dropped {
-                    tower_step: of,
-                    worker,
-                    reason,
-                });
-                return answered(verdict);
-            }
-        };
         let examples = ExamplesDigest(push.examples_digest);
         if examples != ExamplesDigest::of(self.sequence.samples(of)) {
             self.quarantine(worker, format!("it did not use the examples of {of}"));
@@ -503,7 +517,7 @@ impl Training {
             doubt: self.norms.doubt(push.losses.total, gradient.norm),
             gradient: TowerGradient {
                 of,
-                numbers: gradient.numbers,
+                values: gradient.values,
                 norm: gradient.norm,
                 losses: push.losses,
                 examples,
@@ -561,8 +575,7 @@ impl Training {
         if let Some(applied) = update.applied {
             self.applied = applied;
         }
-        let numbers = update.gradients.into_iter().map(|of| of.numbers);
-        let gradients: Vec<Values> = numbers.filter_map(Numbers::into_here).collect();
+        let gradients = update.gradients.into_iter().map(|of| of.values).collect();
         if self.summaries.includes(before) {
             // It takes their memory along.
             self.events.push(Event::SummaryDue(Box::new(UpdateSummary {
@@ -618,8 +631,13 @@ impl Training {
         }
     }
 
-    /// An update of gradients that make sense cannot be carried out: a variable would not be finite.
-    fn overflowed(&mut self, update: &Update) -> Verdict {
+    /// An update of gradients that make sense cannot be carried out: a variable would not be finite. The answer to
+    /// the push that completed it.
+    ///
+    /// # Panics
+    ///
+    /// If the update is not one that [`push`](Self::push) made: those have gradients.
+    pub fn overflowed(&mut self, update: &Update) -> Verdict {
         let last = update.gradients.iter().max_by_key(|of| of.arrived);
         let last = last.expect("an update has gradients");
         let (of, worker) = (last.of, last.worker);
@@ -781,8 +799,6 @@ pub fn initial_state(layout: &Layout, seed: u64) -> TrainingState {
 mod drain;
 
 mod judgement;
-
-mod unread;
 
 mod report;
 

@@ -7,12 +7,10 @@ use cifar_ledger::Commit;
 use cifar_ledger::record::{Phases, TowerRecord, Unit};
 use cifar_params::{StateDigest, TrainingState};
 use cifar_sequence::GlobalStep;
-use cifar_wire::gradient_slot::GradientsInSlot;
 use cifar_wire::messages::Losses;
 
 use crate::aggregator::TowerGradient;
 use crate::commit::{NotFinite, commit};
-use crate::gradient::Reading;
 use crate::serials::AppliedSerials;
 use crate::training::Snapshot;
 
@@ -47,33 +45,18 @@ impl Update {
 
     /// Makes `next` the state after the update.
     ///
-    /// Of gradients in slots it takes the norms. They are judged only then: see
-    /// [`Training::believes`](crate::training::Training::believes).
-    ///
     /// # Errors
     ///
     /// [`NotFinite`] if a variable or a moving average is not finite after it.
-    pub fn apply(&mut self, next: &mut TrainingState) -> Result<(), NotFinite> {
-        let numbers = self.gradients.iter().map(|of| of.numbers.read());
-        let mut readings: Vec<Reading<'_>> = numbers.collect();
-        let outcome = commit(
+    pub fn apply(&self, next: &mut TrainingState) -> Result<(), NotFinite> {
+        let gradients: Vec<&[f32]> = self.gradients.iter().map(|of| &of.values[..]).collect();
+        commit(
             &self.before.state,
-            &mut readings,
+            &gradients,
             self.learning_rate,
             self.moving_average_decay,
             next,
-        );
-        let norms: Vec<Option<f32>> = readings.iter().map(Reading::norm).collect();
-        for (of, norm) in self.gradients.iter_mut().zip(norms) {
-            of.norm = norm.unwrap_or(of.norm);
-        }
-        outcome
-    }
-
-    /// Those of its gradients that are in the slots of their workers.
-    pub fn in_slots(&self) -> impl Iterator<Item = (&TowerGradient, &GradientsInSlot)> {
-        let gradients = self.gradients.iter();
-        gradients.filter_map(|gradient| Some((gradient, gradient.numbers.slot()?)))
+        )
     }
 
     /// The tower steps that are applied after it, in asynchronous mode.

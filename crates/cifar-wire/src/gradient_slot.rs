@@ -11,16 +11,13 @@
 //! the kernel lets only processes of the same machine and user do, and shows that it has found it
 //! by telling the nonce ([`WorkerSlot`]).
 //!
-//! The worker computes its gradients right there ([`GradientsUnderWay`]). From the push until its answer the
-//! slot is the server's, and the worker leaves it alone. So the server need not have a copy of its own
-//! either: it reads the gradients when they are wanted ([`GradientsInSlot`]). It does not rely on it. What
-//! it computes with are pieces that it has copied out. A push names the generation that it means, and the
-//! server looks for it before the first piece and after the last; where both are not that one, what it has
-//! copied belongs to another push.
+//! The worker computes its gradients right there ([`GradientsUnderWay`]), and a push names the generation that
+//! it means. The server copies them out as soon as they are pushed ([`ServerSlot::read`]) and looks for the
+//! generation before and after; where it finds another one, what it has copied belongs to another push.
 
 use std::fs::File;
 use std::io;
-use std::ops::{Deref, DerefMut, Range};
+use std::ops::{Deref, DerefMut};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -48,6 +45,9 @@ const GRADIENTS_OFFSET: usize = 4096;
 
 /// Numbers of a word.
 const NUMBERS_A_WORD: usize = size_of::<u64>() / size_of::<f32>();
+
+/// Numbers that are copied out at once: 64 KiB, which a processor's second cache holds.
+const PIECE: usize = 16 * 1024;
 
 /// Stands in place of a generation while gradients are written. Real ones begin at 1.
 const NO_GENERATION: u64 = 0;
@@ -151,53 +151,35 @@ impl ServerSlot {
         )?)
     }
 
-    /// The gradients of `generation`, to be read later; `None` if the slot does not hold them.
-    #[must_use]
-    pub fn gradients(self: &Arc<Self>, generation: Generation) -> Option<GradientsInSlot> {
-        let gradients = GradientsInSlot {
-            slot: Arc::clone(self),
-            generation,
-        };
-        (generation.0 != NO_GENERATION && gradients.are_there()).then_some(gradients)
-    }
-}
-
-/// Gradients that were in a slot when they were pushed, and are to stay there until the worker is
-/// answered.
-#[derive(Clone, Debug)]
-pub struct GradientsInSlot {
-    slot: Arc<ServerSlot>,
-    generation: Generation,
-}
-
-impl GradientsInSlot {
-    /// Copies out the numbers of a range. Whether they are the ones that were pushed is known only by
-    /// [`are_there`](Self::are_there) afterwards.
+    /// Copies the gradients of `generation` into `to`, and shows each piece of them to `look` on the way. False if the
+    /// slot does not hold them from the first piece to the last: what was copied then is nobody's.
     ///
     /// # Panics
     ///
-    /// If the range does not begin at an even number, goes beyond the gradients, or is of another
-    /// length than `to`.
-    pub fn copy_out(&self, range: Range<usize>, to: &mut [f32]) {
-        let ServerSlot {
-            gradients,
-            num_values,
-            ..
-        } = &*self.slot;
-        assert!(range.start.is_multiple_of(NUMBERS_A_WORD), "begins a word");
-        assert!(range.end <= *num_values, "within the gradients");
-        assert_eq!(range.len(), to.len());
-        let words = &gradients.words()[range.start / NUMBERS_A_WORD..];
-        copy_out(words, bytemuck::cast_slice_mut(to));
+    /// If `to` is of another size than the slot.
+    pub fn read(
+        &self,
+        generation: Generation,
+        to: &mut [f32],
+        mut look: impl FnMut(&[f32]),
+    ) -> bool {
+        assert_eq!(to.len(), self.num_values);
+        if !self.holds(generation) {
+            return false;
+        }
+        let words = self.gradients.words().chunks(PIECE / NUMBERS_A_WORD);
+        for (words, piece) in words.zip(to.chunks_mut(PIECE)) {
+            copy_out(words, bytemuck::cast_slice_mut(piece));
+            look(piece);
+        }
+        self.holds(generation)
     }
 
-    /// Whether the slot holds them still: then all that was copied out before was theirs.
-    #[must_use]
-    pub fn are_there(&self) -> bool {
+    fn holds(&self, generation: Generation) -> bool {
         // What was copied was copied before the generation is read, and what will be, after it.
         fence(Ordering::Acquire);
-        let generation = self.slot.header.generation().load(Ordering::Acquire);
-        generation == self.generation.0
+        let found = self.header.generation().load(Ordering::Acquire);
+        found == generation.0 && found != NO_GENERATION
     }
 }
 
@@ -399,25 +381,19 @@ mod tests {
 
     use super::*;
 
-    fn slot(num_values: usize) -> (Arc<ServerSlot>, WorkerSlot) {
-        let server = Arc::new(ServerSlot::create(num_values).unwrap());
+    fn slot(num_values: usize) -> (ServerSlot, WorkerSlot) {
+        let server = ServerSlot::create(num_values).unwrap();
         let worker = WorkerSlot::open(&server.path(), num_values).unwrap();
         server.reserve().unwrap();
         (server, worker)
     }
 
-    /// Reads gradients in pieces of `piece` numbers.
-    fn read_in_pieces(gradients: &GradientsInSlot, piece: usize) -> Option<Values> {
-        let num_values = gradients.slot.num_values;
-        let mut values = Values::zeros(num_values);
-        for (start, to) in (0..num_values).step_by(piece).zip(values.chunks_mut(piece)) {
-            gradients.copy_out(start..start + to.len(), to);
-        }
-        gradients.are_there().then_some(values)
-    }
-
-    fn read(server: &Arc<ServerSlot>, generation: Generation) -> Option<Values> {
-        read_in_pieces(&server.gradients(generation)?, 4096)
+    fn read(server: &ServerSlot, generation: Generation) -> Option<Values> {
+        let mut values = Values::zeros(server.num_values);
+        let mut looked_at: Vec<f32> = Vec::new();
+        let is_whole = server.read(generation, &mut values, |piece| looked_at.extend(piece));
+        assert!(!is_whole || values[..] == looked_at[..]);
+        is_whole.then_some(values)
     }
 
     #[test]
@@ -472,9 +448,7 @@ mod tests {
         assert_eq!(read(&server, Generation(NO_GENERATION)), None);
         let first = worker.write(old);
         assert_eq!(read(&server, first), Some(old.into()));
-        let kept_for_later = server.gradients(first).unwrap();
         let second = worker.write(new);
-        assert_eq!(read_in_pieces(&kept_for_later, 2), None, "overwritten");
         assert_eq!(read(&server, first), None, "a duplicate of the old push");
         assert_eq!(read(&server, second), Some(new.into()));
     }
@@ -532,13 +506,12 @@ mod tests {
     proptest! {
         #[test]
         fn gradients_come_out_as_they_went_in(
-            numbers in prop::collection::vec(any::<f32>(), 1..50),
-            words_a_piece in 1_usize..30,
+            (len, seed) in (1..3 * PIECE, any::<u32>()),
         ) {
+            let numbers: Vec<f32> = (0..len).map(|i| (i as f32).mul_add(0.5, seed as f32)).collect();
             let (server, mut worker) = slot(numbers.len());
             let generation = worker.write(&numbers);
-            let in_slot = server.gradients(generation).unwrap();
-            let found = read_in_pieces(&in_slot, words_a_piece * NUMBERS_A_WORD).unwrap();
+            let found = read(&server, generation).unwrap();
             prop_assert_eq!(found.as_bytes(), bytemuck::cast_slice::<f32, u8>(&numbers));
         }
     }

@@ -60,7 +60,7 @@ enum Verb {
     /// Simulate whole runs while everything fails that can
     Simulate(simulate::Args),
     /// Put faults into the server and see that the simulation finds each
-    Mutants,
+    Mutants(mutants::Args),
     /// Look for bytes that do harm in a decoder
     Fuzz(fuzz::Args),
     /// Measure training, the server and its peers in turns
@@ -93,7 +93,7 @@ fn run(verb: Verb) -> anyhow::Result<()> {
         Verb::Test => test::run(&workspace),
         Verb::Chaos(args) => chaos::run(&workspace, &args),
         Verb::Simulate(args) => simulate::run(&workspace, &args),
-        Verb::Mutants => mutants::run(&workspace),
+        Verb::Mutants(args) => mutants::run(&workspace, &args),
         Verb::Fuzz(args) => fuzz::run(&workspace, &args),
         Verb::Bench(args) => bench::run(&workspace, &args),
         Verb::Load(args) => load::run(&workspace, &args),

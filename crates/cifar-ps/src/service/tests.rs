@@ -243,8 +243,8 @@ async fn a_late_push_never_takes_the_gradients_of_a_newer_one_for_its_own() {
     );
 
     let second = bench.work(member).await;
-    let answer = bench.push(member, &first, late.clone()).await;
-    assert!(not_in_slot(&answer), "{answer:?}");
+    let answer = bench.push(member, &first, late).await;
+    assert_eq!(answer, Ok(Verdict::Accepted), "it counts already");
     let last = Gradients::InSlot(slot.write(&[0.0, 4.0]));
     let answer = bench.push(member, &first, last.clone()).await;
     assert_eq!(
@@ -257,45 +257,22 @@ async fn a_late_push_never_takes_the_gradients_of_a_newer_one_for_its_own() {
     assert_eq!(bench.variables(), [0.5, 1.0]);
 }
 
-/// Two workers that share memory, and their first work.
-async fn two_workers(bench: &Bench) -> [(Member, WorkerSlot, Work); 2] {
-    let (a, b) = (bench.join().await, bench.join().await);
-    let (slot_a, slot_b) = (bench.share(a).await.1, bench.share(b).await.1);
-    let (work_a, work_b) = (bench.work(a).await, bench.work(b).await);
-    [(a, slot_a, work_a), (b, slot_b, work_b)]
-}
-
-/// Lets another task go on until it waits.
-async fn let_others_go_on() {
-    for _ in 0..10 {
-        tokio::task::yield_now().await;
-    }
-}
-
-/// What an honest worker does where the other one's gradient does not count: it computes both tower steps.
-async fn does_both(
-    bench: &Bench,
-    (worker, slot, work): (Member, &mut WorkerSlot, &Work),
-    of_other: &Work,
-) {
-    let own = Gradients::InSlot(slot.write(&[0.0, 4.0]));
-    let again = next_work(bench.push_and_pull(worker, work, own).await);
-    assert_eq!(again.tower_step, of_other.tower_step);
-    assert_eq!(bench.variables(), [1.0, 2.0], "nothing is committed");
-    let others = Gradients::InSlot(slot.write(&[2.0, 0.0]));
-    next_work(bench.push_and_pull(worker, &again, others).await);
-}
-
+/// Whatever a worker does with its slot while the others compute.
 #[tokio::test]
-async fn gradients_are_applied_where_they_lie() {
+async fn a_gradient_counts_as_it_was_when_it_was_pushed() {
     let bench = Bench::new();
-    let [(a, mut slot_a, work_a), (b, mut slot_b, work_b)] = two_workers(&bench).await;
-    let from_a = Gradients::InSlot(slot_a.write(&[2.0, 0.0]));
-    let from_b = Gradients::InSlot(slot_b.write(&[0.0, 4.0]));
-    let (next_a, next_b) = tokio::join!(
-        bench.push_and_pull(a, &work_a, from_a),
-        bench.push_and_pull(b, &work_b, from_b),
-    );
+    let (a, b) = (bench.join().await, bench.join().await);
+    let (_, mut slot) = bench.share(a).await;
+    let (work_a, work_b) = (bench.work(a).await, bench.work(b).await);
+    let from_a = Gradients::InSlot(slot.write(&[2.0, 0.0]));
+    let from_b = Gradients::Sent(Values::from([0.0, 4.0].as_slice()));
+    let others = async {
+        // The other worker's push is under way meanwhile, and waits for the next step.
+        tokio::task::yield_now().await;
+        slot.write(&[9.0, 9.0]);
+        bench.push_and_pull(b, &work_b, from_b).await
+    };
+    let (next_a, next_b) = tokio::join!(bench.push_and_pull(a, &work_a, from_a), others);
     assert_eq!(bench.variables(), [0.5, 1.0]);
     for (answer, before) in [(next_a, work_a), (next_b, work_b)] {
         let next = TowerStep {
@@ -306,135 +283,20 @@ async fn gradients_are_applied_where_they_lie() {
     }
 }
 
+/// Only the generation tells: the keys are those of an open tower step.
 #[tokio::test]
-async fn a_worker_that_is_answered_may_use_its_slot_again() {
+async fn a_gradient_that_is_overwritten_while_it_is_pushed_is_refused() {
     let bench = Bench::new();
-    let a = bench.join().await;
-    let (_, mut slot) = bench.share(a).await;
-    let work = bench.work(a).await;
-    let first = Gradients::InSlot(slot.write(&[2.0, 0.0]));
-    let work = next_work(bench.push_and_pull(a, &work, first).await);
-    let second = Gradients::InSlot(slot.write(&[0.0, 4.0]));
-    next_work(bench.push_and_pull(a, &work, second).await);
-    assert_eq!(bench.variables(), [0.5, 1.0]);
-}
-
-#[tokio::test(start_paused = true)]
-async fn so_may_one_that_was_told_to_wait() {
-    let bench = Bench::new();
-    let [(a, mut slot_a, work_a), (b, mut slot_b, work_b)] = two_workers(&bench).await;
-    let from_a = Gradients::InSlot(slot_a.write(&[2.0, 0.0]));
-    let answer = bench.push_and_pull(a, &work_a, from_a).await;
-    assert_eq!(next(answer), Assignment::Wait);
-    slot_a.write(&[9.0, 9.0]);
-    let from_b = Gradients::InSlot(slot_b.write(&[0.0, 4.0]));
-    next_work(bench.push_and_pull(b, &work_b, from_b).await);
-    assert_eq!(bench.variables(), [0.5, 1.0]);
-}
-
-#[tokio::test]
-async fn what_was_overwritten_before_its_answer_does_not_count() {
-    let bench = Bench::new();
-    let [(a, mut slot_a, work_a), (b, mut slot_b, work_b)] = two_workers(&bench).await;
-    let from_a = Gradients::InSlot(slot_a.write(&[2.0, 0.0]));
-    let honest = async {
-        let_others_go_on().await;
-        slot_a.write(&[2.0, 0.0]);
-        does_both(&bench, (b, &mut slot_b, &work_b), &work_a).await;
-    };
-    let (answer, ()) = tokio::join!(bench.push_and_pull(a, &work_a, from_a), honest);
-    assert_eq!(next(answer), Assignment::Goodbye(Goodbye::Quarantined));
-    assert_eq!(bench.variables(), [0.5, 1.0]);
-}
-
-#[tokio::test]
-async fn nonsense_in_a_slot_is_found_when_it_is_applied() {
-    let bench = Bench::new();
-    let [(a, mut slot_a, work_a), (b, mut slot_b, work_b)] = two_workers(&bench).await;
-    let from_a = Gradients::InSlot(slot_a.write(&[f32::NAN, 0.0]));
-    let honest = async {
-        let_others_go_on().await;
-        does_both(&bench, (b, &mut slot_b, &work_b), &work_a).await;
-    };
-    let (answer, ()) = tokio::join!(bench.push_and_pull(a, &work_a, from_a), honest);
-    assert_eq!(next(answer), Assignment::Goodbye(Goodbye::Quarantined));
-    assert_eq!(bench.variables(), [0.5, 1.0]);
-}
-
-#[tokio::test]
-async fn nonsense_in_the_last_slot_is_told_to_its_worker() {
-    let bench = Bench::new();
-    let [(a, mut slot_a, work_a), (b, mut slot_b, work_b)] = two_workers(&bench).await;
-    let from_a = Gradients::InSlot(slot_a.write(&[2.0, 0.0]));
-    let faulty = async {
-        let_others_go_on().await;
-        let from_b = Gradients::InSlot(slot_b.write(&[f32::INFINITY, 4.0]));
-        bench.push_and_pull(b, &work_b, from_b).await
-    };
-    let (answer, of_faulty) = tokio::join!(bench.push_and_pull(a, &work_a, from_a), faulty);
-    assert_eq!(of_faulty.verdict, Verdict::InDoubt);
-    let status = bench.service.ask(|training, _| training.status());
-    let tower_steps: Vec<u64> = status.workers.iter().map(|of| of.tower_steps).collect();
-    assert_eq!(tower_steps, [1, 0]);
-    let again = next_work(answer);
-    assert_eq!(again.tower_step, work_b.tower_step);
-    let from_a = Gradients::InSlot(slot_a.write(&[0.0, 4.0]));
-    next_work(bench.push_and_pull(a, &again, from_a).await);
-    assert_eq!(bench.variables(), [0.5, 1.0]);
-}
-
-#[tokio::test]
-async fn so_is_a_gradient_of_absurd_size() {
-    let bench = Bench::new();
-    let [(a, mut slot_a, mut work_a), (b, mut slot_b, mut work_b)] = two_workers(&bench).await;
-    for _ in 0..100 {
-        let from_a = Gradients::InSlot(slot_a.write(&[1.0, 0.0]));
-        let from_b = Gradients::InSlot(slot_b.write(&[-1.0, 0.0]));
-        let (next_a, next_b) = tokio::join!(
-            bench.push_and_pull(a, &work_a, from_a),
-            bench.push_and_pull(b, &work_b, from_b),
-        );
-        (work_a, work_b) = (next_work(next_a), next_work(next_b));
-    }
-    let from_a = Gradients::InSlot(slot_a.write(&[1.0, 0.0]));
-    let faulty = async {
-        let_others_go_on().await;
-        let from_b = Gradients::InSlot(slot_b.write(&[101.0, 0.0]));
-        bench.push_and_pull(b, &work_b, from_b).await
-    };
-    let (answer, of_faulty) = tokio::join!(bench.push_and_pull(a, &work_a, from_a), faulty);
-    assert_eq!(of_faulty.verdict, Verdict::InDoubt);
-    assert_eq!(next_work(answer).tower_step, work_b.tower_step);
-    assert_eq!(bench.variables(), [1.0, 2.0], "as at the beginning");
-}
-
-/// The only worker comes to nonsense twice.
-#[tokio::test]
-async fn a_model_that_diverges_does_so_out_of_slots_too() {
-    let bench = Bench::new();
-    let a = bench.join().await;
-    let (_, mut slot) = bench.share(a).await;
-    let mut work = bench.work(a).await;
-    let mut towers = Vec::new();
-    let verdict = loop {
-        let nonsense = Gradients::InSlot(slot.write(&[f32::NAN, 0.0]));
-        let answer = bench.push_and_pull(a, &work, nonsense).await;
-        towers.push((work.tower_step.tower.0, work.attempt));
-        work = match answer {
-            PushAnswer {
-                next: Some(Assignment::Work(next)),
-                ..
-            } => next,
-            PushAnswer {
-                verdict: Verdict::InDoubt,
-                ..
-            } => bench.work(a).await,
-            answer => break answer.verdict,
-        };
-    };
-    assert_eq!(verdict, Verdict::Goodbye(Goodbye::Diverged));
-    assert!(towers.len() <= 4, "{towers:?}");
-    assert_eq!(bench.variables(), [1.0, 2.0]);
+    let member = bench.join().await;
+    let (_, mut slot) = bench.share(member).await;
+    let work = bench.work(member).await;
+    let pushed = Gradients::InSlot(slot.write(&[2.0, 0.0]));
+    let under_way = slot.begin();
+    let answer = bench.push(member, &work, pushed).await;
+    assert!(not_in_slot(&answer), "{answer:?}");
+    let whole = Gradients::InSlot(under_way.finish());
+    let answer = bench.push(member, &work, whole).await;
+    assert_eq!(answer, Ok(Verdict::Accepted));
 }
 
 #[tokio::test]

@@ -1,15 +1,12 @@
 //! A small run for the tests of this crate.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cifar_params::{DecayBy, Kernels, Mode, Numerics, RunConfig, StateDigest, Values};
 use cifar_sequence::{DataSet, ExamplesDigest, GlobalStep, InputKind, Tower, TowerStep};
-use cifar_wire::gradient_slot::{GradientsInSlot, ServerSlot, WorkerSlot};
 use cifar_wire::messages::{Losses, WorkerId};
 
 use crate::aggregator::TowerGradient;
-use crate::gradient::Numbers;
 use crate::scrutiny::norm;
 
 pub(crate) fn run_config() -> RunConfig {
@@ -50,16 +47,6 @@ pub(crate) fn some_time() -> Instant {
     Instant::now()
 }
 
-/// Numbers that a worker has put into its slot, and that slot.
-pub(crate) fn in_slot(numbers: &[f32]) -> (GradientsInSlot, WorkerSlot) {
-    let server = Arc::new(ServerSlot::create(numbers.len()).expect("there is memory"));
-    let path = server.path();
-    let mut worker = WorkerSlot::open(&path, numbers.len()).expect("it is this process's");
-    let generation = worker.write(numbers);
-    let gradients = server.gradients(generation).expect("just written");
-    (gradients, worker)
-}
-
 /// A gradient as a worker without haste would have pushed it.
 pub(crate) fn tower_gradient(step: u64, tower: u32, numbers: &[f32]) -> TowerGradient {
     TowerGradient {
@@ -67,7 +54,7 @@ pub(crate) fn tower_gradient(step: u64, tower: u32, numbers: &[f32]) -> TowerGra
             global_step: GlobalStep(step),
             tower: Tower(tower),
         },
-        numbers: Numbers::Here(Values::from(numbers)),
+        values: Values::from(numbers),
         norm: norm(numbers),
         losses: Losses {
             cross_entropy: 1.0,

@@ -12,7 +12,6 @@ use super::{Pushed, Training};
 use crate::aggregator::TowerGradient;
 use crate::event::Event;
 use crate::scrutiny::{self, Answer, Doubt, Ruling};
-use crate::update::Update;
 
 impl Training {
     /// By how many updates the gradient is too old, 0 in a synchronous run; or why it cannot count.
@@ -85,12 +84,7 @@ impl Training {
     }
 
     /// Has somebody compute a tower step once more, which `worker` has answered; what that one is told.
-    pub(super) fn ask_another(
-        &mut self,
-        of: TowerStep,
-        worker: WorkerId,
-        doubt: Option<Doubt>,
-    ) -> Verdict {
+    fn ask_another(&mut self, of: TowerStep, worker: WorkerId, doubt: Option<Doubt>) -> Verdict {
         self.compare(of);
         self.towers.ask_another(of, worker);
         let Some(doubt) = doubt else {
@@ -107,7 +101,7 @@ impl Training {
 
     /// Whether two workers are to compute this tower step. Only equals can be compared, and only at
     /// the same variables.
-    pub(super) fn is_audited(&self, of: TowerStep) -> bool {
+    fn is_audited(&self, of: TowerStep) -> bool {
         if self.limits.audit_fraction <= 0.0 || self.is_asynchronous() {
             return false;
         }
@@ -156,20 +150,14 @@ impl Training {
         let gradient = answers.swap_remove(answer).gradient;
         self.credit(now, &gradient);
         self.aggregator.add(gradient);
-        match self.complete(now) {
-            Some(update) => Pushed::Complete(update),
-            None => Pushed::Answered(Verdict::Accepted),
-        }
-    }
-
-    /// The update, once all of its gradients are there.
-    pub(super) fn complete(&mut self, now: Instant) -> Option<Box<Update>> {
-        let gradients = self.aggregator.take_complete()?;
+        let Some(gradients) = self.aggregator.take_complete() else {
+            return Pushed::Answered(Verdict::Accepted);
+        };
         if self.run.numerics.is_none() {
             // From here on they are a part of what the run is.
             self.run.numerics = gradients.first().map(|first| first.numerics.clone());
         }
-        Some(Box::new(self.update(now, gradients)))
+        Pushed::Complete(Box::new(self.update(now, gradients)))
     }
 
     fn credit(&mut self, now: Instant, gradient: &TowerGradient) {

@@ -84,16 +84,13 @@ impl Bench {
 
     fn hand_in(&mut self, push: &Push, gradients: [f32; 2]) -> Verdict {
         let gradient = Gradient::new(Values::from(gradients.as_slice()));
-        let mut update = match self.training.push(self.now, push, gradient) {
+        let update = match self.training.push(self.now, push, gradient) {
             Pushed::Answered(verdict) => return verdict,
             Pushed::Complete(update) => update,
         };
         let mut next = update.before.state.clone();
         if update.apply(&mut next).is_err() {
-            return match self.training.reconsider(self.now, *update, push.member) {
-                Pushed::Answered(verdict) => verdict,
-                Pushed::Complete(update) => panic!("{update:?} is complete again"),
-            };
+            return self.training.overflowed(&update);
         }
         self.training.commit(self.now, *update, Snapshot::new(next));
         Verdict::Accepted

@@ -194,6 +194,7 @@ impl FakeWorker {
             self.compute().await;
             let (push, gradients) = self.push_of(member, &work);
             self.repeat_later(push, &gradients);
+            let gradients = self.overwrite(push, gradients).await;
             let pushed = self.push(push, gradients).await;
             if pushed.verdict == Verdict::Unregistered {
                 return Over::Unregistered;
@@ -378,6 +379,24 @@ impl FakeWorker {
             let delay = self.dice.millis(0, longest);
             self.send_again(push, gradients.clone(), delay);
         }
+    }
+
+    /// Now and then writes something else to its slot while a push of what was there is on its way, and then the
+    /// same gradient once more, to be pushed as it should be.
+    async fn overwrite(&mut self, push: Push, gradients: GradientsToSend) -> GradientsToSend {
+        if !self.may(self.shared.plan.habits.repeat) {
+            return gradients;
+        }
+        let Some(memory) = self.memory.as_mut() else {
+            return gradients;
+        };
+        let mut under_way = memory.slot.begin();
+        let gradient = under_way.to_vec();
+        under_way.fill(1.0);
+        self.send_again(push, gradients, Duration::ZERO);
+        tokio::time::sleep(self.dice.millis(0, 100)).await;
+        under_way.copy_from_slice(&gradient);
+        Gradients::InSlot(under_way.finish())
     }
 
     /// Sends what must have no effect.

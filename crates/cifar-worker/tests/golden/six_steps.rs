@@ -3,7 +3,6 @@
 use cifar_params::{Kernels, Layout, TrainingState, Values};
 use cifar_ps::averages::MOVING_AVERAGE_DECAY;
 use cifar_ps::commit::commit;
-use cifar_ps::gradient::Reading;
 use cifar_worker::engine::Engine;
 use tch::Device;
 
@@ -61,11 +60,11 @@ fn six_steps(kernels: Kernels) {
             );
         }
         let gradients = towers.iter().map(|(_, gradients)| gradients);
-        let mut gradients: Vec<Reading<'_>> = gradients.map(Reading::from).collect();
+        let gradients: Vec<&[f32]> = gradients.map(|gradient| &gradient[..]).collect();
         let mut next = state.clone();
         commit(
             &state,
-            &mut gradients,
+            &gradients,
             LEARNING_RATE,
             MOVING_AVERAGE_DECAY,
             &mut next,
