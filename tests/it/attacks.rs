@@ -13,22 +13,22 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use cifar_bench::fake_worker::{Answers, gradient};
-use cifar_cli::exit::Exit;
 use cifar_data::manifest::Manifest;
 use cifar_data::unpack::Unpacking;
-use cifar_guard::Credentials;
-use cifar_guard::connection::{Refusal, connect};
-use cifar_guard::limits::{ENTRY_DEADLINE, MAX_ANSWERS_OF_PEER, MAX_STREAMS, raise_open_files};
-use cifar_ledger::Record;
-use cifar_params::{Layout, RunConfig, StateDigest, Values};
-use cifar_sequence::{GlobalStep, TowerStep};
-use cifar_wire::client::{Client, ClientError};
-use cifar_wire::messages::{
+use http_body_util::Full;
+use pserver_cli::exit::Exit;
+use pserver_guard::Credentials;
+use pserver_guard::connection::{Refusal, connect};
+use pserver_guard::limits::{ENTRY_DEADLINE, MAX_ANSWERS_OF_PEER, MAX_STREAMS, raise_open_files};
+use pserver_ledger::Record;
+use pserver_run::{GlobalStep, Layout, RunConfig, StateDigest, TowerStep};
+use pserver_state::Values;
+use pserver_wire::client::{Client, ClientError};
+use pserver_wire::messages::{
     Assignment, Goodbye, Gradients, Member, PROTOCOL_VERSION, Pull, Registration, SECRET_BYTES,
     SharedMemory, Verdict, Work, WorkerId,
 };
-use cifar_wire::transport;
-use http_body_util::Full;
+use pserver_wire::transport;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::runtime::{self, Runtime};
 use tonic::body::Body;

@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use cifar_cli::exit::Exit;
+use pserver_cli::exit::Exit;
 use serde_json::Value;
 
 use crate::program::{BENCH, Program, SERVER, WORKER, command};

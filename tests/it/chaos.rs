@@ -5,8 +5,8 @@
 use std::env;
 use std::time::{Duration, Instant};
 
-use cifar_cli::exit::Exit;
-use cifar_sequence::stream::{Purpose, Stream};
+use pserver_cli::exit::Exit;
+use pserver_run::stream::{Purpose, Stream};
 use rustix::process::Signal;
 
 use crate::cluster::{Builder, Cluster};

@@ -1,7 +1,7 @@
 //! A server that dies at any point of a commit loses nothing and counts nothing twice.
 
-use cifar_ledger::Record;
-use cifar_ps::commit_path::{CommitPart, CommitPoint};
+use pserver_ledger::Record;
+use pserver_server::commit_path::{CommitPart, CommitPoint};
 
 use crate::cluster::{Cluster, NUM_STEPS, undisturbed};
 

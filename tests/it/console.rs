@@ -5,9 +5,9 @@ use std::io::{self, PipeReader, PipeWriter, Read, Write};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use cifar_cli::exit::Exit;
-use cifar_ledger::EvalDir;
-use cifar_params::checkpoint;
+use pserver_cli::exit::Exit;
+use pserver_ledger::EvalDir;
+use pserver_state::checkpoint;
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;

@@ -6,18 +6,20 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use cifar_cli::exit::Exit;
-use cifar_params::{DecayBy, Kernels, Layout, Mode, RunConfig, Score, StateDigest, Values};
-use cifar_sequence::{DataSet, GlobalStep, InputKind};
-use cifar_wire::gradient_slot::Nonce;
-use cifar_wire::messages::{
+use pserver_cli::exit::Exit;
+use pserver_run::{
+    DataSet, DecayBy, GlobalStep, InputKind, Kernels, Layout, Mode, RunConfig, Score, StateDigest,
+};
+use pserver_state::Values;
+use pserver_wire::gradient_slot::Nonce;
+use pserver_wire::messages::{
     Assignment, Attachment, CheckpointReply, CheckpointRequest, FollowerId, Goodbye, LedgerPart,
     LedgerPosition, Member, Order, Pull, Push, Pushed, ReceivedGradients, Refusal, Registered,
     Registration, SECRET_BYTES, Secret, SharedMemory, Status, TowerSummary, Verdict, WorkerId,
 };
-use cifar_wire::server::{ParameterServer, RequestError};
-use cifar_wire::service::service;
-use cifar_wire::transport::{incoming, server_builder};
+use pserver_wire::server::{ParameterServer, RequestError};
+use pserver_wire::service::service;
+use pserver_wire::transport::{incoming, server_builder};
 use tokio::net::TcpListener;
 use tokio::runtime;
 

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use cifar_cli::exit::Exit;
+use pserver_cli::exit::Exit;
 use tempfile::TempDir;
 
 use crate::cluster::{Cluster, undisturbed};

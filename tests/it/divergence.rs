@@ -1,6 +1,6 @@
 //! A run whose numbers grow beyond all bounds.
 
-use cifar_cli::exit::Exit;
+use pserver_cli::exit::Exit;
 
 use crate::cluster::Cluster;
 

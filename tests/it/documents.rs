@@ -5,12 +5,12 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use cifar_params::{Layout, TrainingState, checkpoint, initial::initial_variables};
-use cifar_sequence::GlobalStep;
 use clap::CommandFactory;
+use pserver_run::{GlobalStep, Layout};
+use pserver_state::{TrainingState, checkpoint, initial::initial_variables};
 
-use cifar_ps::args::RunArgs;
-use cifar_ps::config::new_run;
+use pserver_server::args::RunArgs;
+use pserver_server::config::new_run;
 
 use crate::python::python;
 
@@ -73,7 +73,7 @@ fn every_flag_in_the_documents_exists() {
     ];
     let mut known: BTreeSet<String> = OF_OTHER_PROGRAMS.map(str::to_owned).into();
     for command in [
-        cifar_ps::Args::command(),
+        pserver_server::Args::command(),
         cifar_worker::worker_program::Args::command(),
         cifar_worker::eval_program::Args::command(),
         cifar_train::args::command(),

@@ -3,8 +3,8 @@
 use std::fs;
 use std::path::Path;
 
-use cifar_cli::exit::Exit;
-use cifar_ledger::{EvalDir, ScoreRecord, read_scores};
+use pserver_cli::exit::Exit;
+use pserver_ledger::{EvalDir, ScoreRecord, read_scores};
 use rustix::process::Signal;
 use serde_json::Value;
 

@@ -13,14 +13,14 @@ use std::time::{Duration, Instant};
 use std::{env, fs, thread};
 
 use cifar_bench::fake_worker::{Answers, gradient, numerics};
-use cifar_cli::exit::Exit;
-use cifar_guard::Credentials;
-use cifar_ledger::ledger_file::LEDGER_FILE;
-use cifar_ledger::{History, verify};
-use cifar_params::{Layout, StateDigest, checkpoint};
-use cifar_sequence::GlobalStep;
-use cifar_wire::client::Client;
-use cifar_wire::messages::{Assignment, PROTOCOL_VERSION, Pull, Registration, Verdict};
+use pserver_cli::exit::Exit;
+use pserver_guard::Credentials;
+use pserver_ledger::ledger_file::LEDGER_FILE;
+use pserver_ledger::{History, verify};
+use pserver_run::{GlobalStep, Layout, StateDigest};
+use pserver_state::checkpoint;
+use pserver_wire::client::Client;
+use pserver_wire::messages::{Assignment, PROTOCOL_VERSION, Pull, Registration, Verdict};
 use rustix::process::Signal;
 
 use crate::program::{DEADLINE, command};

@@ -5,10 +5,8 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::{env, io};
 
-use cifar_params::Layout;
-use cifar_params::checkpoint::{self, AVERAGE_SUFFIX};
-use cifar_sequence::GlobalStep;
-use cifar_sequence::data_set::CIFAR10_FILES;
+use pserver_run::{GlobalStep, Layout, data_set::CIFAR10_FILES};
+use pserver_state::checkpoint::{self, AVERAGE_SUFFIX};
 use safetensors::tensor::{Dtype, TensorView};
 
 /// The folder that the real data set is in, if this machine has it.

@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 
-use cifar_cli::exit::Exit;
+use pserver_cli::exit::Exit;
 use serde_json::Value;
 
 use crate::cluster::Cluster;

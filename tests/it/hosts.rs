@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
-use cifar_cli::exit::Exit;
-use cifar_ledger::read_scores;
-use cifar_params::{Layout, checkpoint};
-use cifar_sequence::GlobalStep;
+use pserver_cli::exit::Exit;
+use pserver_ledger::read_scores;
+use pserver_run::{GlobalStep, Layout};
+use pserver_state::checkpoint;
 
 use crate::authority::Authority;
 use crate::cluster::{NUM_STEPS, undisturbed};

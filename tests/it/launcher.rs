@@ -8,10 +8,10 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use cifar_cli::exit::Exit;
-use cifar_ledger::EvalDir;
-use cifar_params::{Layout, checkpoint};
-use cifar_sequence::GlobalStep;
+use pserver_cli::exit::Exit;
+use pserver_ledger::EvalDir;
+use pserver_run::{GlobalStep, Layout};
+use pserver_state::checkpoint;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 

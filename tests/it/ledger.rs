@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use cifar_cli::exit::Exit;
+use pserver_cli::exit::Exit;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::cluster::{Cluster, NUM_STEPS};

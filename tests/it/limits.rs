@@ -2,11 +2,11 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use cifar_guard::limits::{MAX_CONNECTIONS, MAX_CONNECTIONS_OF_ADDRESS, raise_open_files};
-use cifar_params::Layout;
-use cifar_wire::transport::endpoint;
 use http_body_util::Full;
 use hyper_util::rt::TokioIo;
+use pserver_guard::limits::{MAX_CONNECTIONS, MAX_CONNECTIONS_OF_ADDRESS, raise_open_files};
+use pserver_run::Layout;
+use pserver_wire::transport::endpoint;
 use tokio::net::TcpSocket;
 use tokio::runtime;
 use tonic::body::Body;

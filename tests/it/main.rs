@@ -46,6 +46,7 @@ mod usage;
 mod evaluation;
 mod gpu;
 mod launcher;
+mod layers;
 mod ledger;
 mod metrics;
 mod page;

@@ -10,9 +10,9 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::Command;
 
-use cifar_cli::exit::Exit;
 use cifar_data::download::{CIFAR10_ARCHIVE_SHA256, CIFAR10_URL};
 use clap::CommandFactory;
+use pserver_cli::exit::Exit;
 use serde_json::{Value, json};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
@@ -31,7 +31,7 @@ const DEFAULT_PORT: u64 = 2222;
 /// The command line of a program.
 fn command_of(program: &str) -> clap::Command {
     match program {
-        "cifar-ps" => cifar_ps::Args::command(),
+        "cifar-ps" => pserver_server::Args::command(),
         "cifar-worker" => cifar_worker::worker_program::Args::command(),
         "cifar-eval" => cifar_worker::eval_program::Args::command(),
         "cifar-data" => cifar_data::program::Args::command(),
@@ -141,7 +141,7 @@ fn every_flag_that_describes_a_run_is_set_in_the_one_place() {
     let settings = read(&deploy().join("base/run.yaml"));
     let server = read(&deploy().join("base/server.yaml"));
     let has = |setting: &str| settings.contains(&format!(" {setting}: "));
-    let command = cifar_ps::Args::command();
+    let command = pserver_server::Args::command();
     let flags = command.get_arguments().filter(|flag| !flag.is_hide_set());
     for flag in flags {
         let Some(long) = flag.get_long().filter(|long| !OF_THE_POD.contains(long)) else {
@@ -157,12 +157,16 @@ fn every_flag_that_describes_a_run_is_set_in_the_one_place() {
 
 #[test]
 fn ports_are_those_that_the_server_listens_on() {
-    assert!(cifar_ps::Args::command().get_arguments().any(|argument| {
-        argument.get_id() == "listen"
-            && argument.get_default_values()[0]
-                .to_string_lossy()
-                .ends_with(&format!(":{DEFAULT_PORT}"))
-    }));
+    assert!(
+        pserver_server::Args::command()
+            .get_arguments()
+            .any(|argument| {
+                argument.get_id() == "listen"
+                    && argument.get_default_values()[0]
+                        .to_string_lossy()
+                        .ends_with(&format!(":{DEFAULT_PORT}"))
+            })
+    );
     for rendering in renderings() {
         let settings = rendering.settings();
         let jobs = rendering.jobs();

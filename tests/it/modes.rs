@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use cifar_ledger::Record;
-use cifar_ledger::record::{Commit, Unit};
+use pserver_ledger::Record;
+use pserver_ledger::record::{Commit, Unit};
 
 use crate::cluster::{Cluster, NUM_STEPS, undisturbed};
 

@@ -10,14 +10,14 @@ use std::{env, thread};
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use cifar_cli::exit::Exit;
-use cifar_ledger::ledger_file::LEDGER_FILE;
-use cifar_ledger::record::{Phases, Start, TowerRecord, Unit};
-use cifar_ledger::{Commit, LedgerFile, Line, Record};
-use cifar_params::{StateDigest, checkpoint};
-use cifar_ps::args::RunArgs;
-use cifar_ps::config::new_run;
-use cifar_sequence::{ExamplesDigest, GlobalStep, Tower};
+use pserver_cli::exit::Exit;
+use pserver_ledger::ledger_file::LEDGER_FILE;
+use pserver_ledger::record::{Phases, Start, TowerRecord, Unit};
+use pserver_ledger::{Commit, LedgerFile, Line, Record};
+use pserver_run::{ExamplesDigest, GlobalStep, StateDigest, Tower};
+use pserver_server::args::RunArgs;
+use pserver_server::config::new_run;
+use pserver_state::checkpoint;
 use rustix::process::{Pid, Signal};
 
 use crate::browser::{Browser, Screen};
@@ -564,7 +564,7 @@ fn write_ledger(
     };
     let run = new_run(&args, StateDigest(1)).unwrap();
     let start = Start {
-        format_version: cifar_ledger::record::FORMAT_VERSION,
+        format_version: pserver_ledger::record::FORMAT_VERSION,
         version: "0.1.0".to_owned(),
         run,
         global_step: GlobalStep(first),
@@ -771,7 +771,7 @@ fn an_open_page_on_other_addresses_answers_to_names_that_no_web_site_has() {
             "cifar-server:8080",
             "cifar-server.cifar.svc:8080",
             "cifar-server.cifar.svc.cluster.local:8080",
-            &cifar_cli::host::host_name(),
+            &pserver_cli::host::host_name(),
         ] {
             assert_eq!(status(host), expected, "{path} as {host}");
         }

@@ -7,13 +7,12 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-use cifar_cli::exit::Exit;
 use cifar_data::dataset::{Dataset, Split};
 use cifar_data::obtain::WhenAbsent;
-use cifar_ledger::ScoreRecord;
-use cifar_params::Confusion;
-use cifar_sequence::DataSet;
 use image::{ImageFormat, Rgb, RgbImage};
+use pserver_cli::exit::Exit;
+use pserver_ledger::ScoreRecord;
+use pserver_run::{Confusion, DataSet};
 use serde_json::Value;
 
 use crate::cluster::Cluster;

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use cifar_cli::exit::Exit;
+use pserver_cli::exit::Exit;
 use rustix::process::{Pid, Signal, kill_process};
 
 pub(crate) const SERVER: &str = env!("CARGO_BIN_EXE_cifar-ps-dup");

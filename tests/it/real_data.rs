@@ -3,8 +3,8 @@
 use std::fs;
 use std::path::Path;
 
-use cifar_cli::exit::Exit;
-use cifar_ledger::ScoreRecord;
+use pserver_cli::exit::Exit;
+use pserver_ledger::ScoreRecord;
 
 use crate::cluster::Cluster;
 use crate::files::cifar10_data_dir;

@@ -2,8 +2,8 @@
 
 use std::fs;
 
-use cifar_cli::exit::Exit;
-use cifar_ledger::Record;
+use pserver_cli::exit::Exit;
+use pserver_ledger::Record;
 use rustix::process::Signal;
 
 use crate::cluster::{Cluster, NUM_STEPS, undisturbed};

@@ -2,7 +2,7 @@
 
 use std::sync::OnceLock;
 
-use cifar_params::StateDigest;
+use pserver_run::StateDigest;
 
 use crate::cluster::{Builder, Cluster};
 

@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use cifar_cli::exit::Exit;
-use cifar_ledger::Record;
-use cifar_params::{Layout, Numerics};
-use cifar_wire::client::{Client, ClientError};
-use cifar_wire::messages::{PROTOCOL_VERSION, Registration};
-use cifar_wire::transport;
+use pserver_cli::exit::Exit;
+use pserver_ledger::Record;
+use pserver_run::{Layout, Numerics};
+use pserver_wire::client::{Client, ClientError};
+use pserver_wire::messages::{PROTOCOL_VERSION, Registration};
+use pserver_wire::transport;
 use rustix::process::Signal;
 use tokio::runtime;
 use tonic_health::pb::HealthCheckRequest;
@@ -473,7 +473,7 @@ fn programs_of_another_protocol_are_refused_by_name() {
             numerics: Numerics {
                 device: "cpu".to_owned(),
                 instruction_set: "avx2".to_owned(),
-                kernels: cifar_params::Kernels::Direct,
+                kernels: pserver_run::Kernels::Direct,
                 threads: 1,
                 libtorch: "2".to_owned(),
             },

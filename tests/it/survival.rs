@@ -1,6 +1,6 @@
 //! Losing a worker changes nothing but the time that a run takes.
 
-use cifar_cli::exit::Exit;
+use pserver_cli::exit::Exit;
 use rustix::process::Signal;
 
 use crate::cluster::{Cluster, NUM_STEPS, undisturbed};

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use cifar_cli::exit::Exit;
+use pserver_cli::exit::Exit;
 use serde_json::Value;
 
 use crate::cluster::Cluster;

@@ -2,46 +2,10 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
-fn root() -> PathBuf {
+/// The folder of the clone.
+pub(crate) fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
-}
-
-/// The server ships without libtorch, and the launcher starts without it.
-#[test]
-fn only_the_worker_links_libtorch() {
-    for package in [
-        "cifar-ps",
-        "cifar-train",
-        "cifar-data",
-        "cifar-wire",
-        "xtask",
-    ] {
-        let tree = Command::new(env!("CARGO"))
-            .args([
-                "tree",
-                "--edges",
-                "normal,build",
-                "--prefix",
-                "none",
-                "--package",
-                package,
-            ])
-            .current_dir(root())
-            .output()
-            .unwrap();
-        assert!(
-            tree.status.success(),
-            "{}",
-            String::from_utf8_lossy(&tree.stderr)
-        );
-        let tree = String::from_utf8_lossy(&tree.stdout).into_owned();
-        assert!(
-            tree.starts_with(package) && !tree.contains("torch-sys"),
-            "{package} depends on torch-sys"
-        );
-    }
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! A run on the terminal.
 
-use cifar_cli::exit::Exit;
+use pserver_cli::exit::Exit;
 use rustix::process::Signal;
 
 use crate::cluster::Cluster;

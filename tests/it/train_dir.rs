@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use cifar_cli::exit::Exit;
+use pserver_cli::exit::Exit;
 use rustix::process::Signal;
 
 use crate::cluster::{Cluster, NUM_STEPS, undisturbed};

@@ -1,8 +1,8 @@
 //! A run without trouble.
 
-use cifar_cli::exit::Exit;
-use cifar_params::checkpoint;
-use cifar_sequence::GlobalStep;
+use pserver_cli::exit::Exit;
+use pserver_run::GlobalStep;
+use pserver_state::checkpoint;
 use serde_json::Value;
 
 use crate::cluster::{Cluster, NUM_STEPS, undisturbed};

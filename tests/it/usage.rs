@@ -3,9 +3,9 @@
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 
-use cifar_cli::exit::Exit;
 use clap::error::ErrorKind;
 use clap::{Arg, Command, CommandFactory};
+use pserver_cli::exit::Exit;
 
 use crate::program::{EVAL, LAUNCHER, Program, SERVER, WORKER, command};
 
@@ -152,7 +152,7 @@ impl std::fmt::Display for Flag {
 fn flags_with(name: &str) -> Vec<Flag> {
     let mut flags = Vec::new();
     for program in [
-        cifar_ps::Args::command(),
+        pserver_server::Args::command(),
         cifar_worker::worker_program::Args::command(),
         cifar_worker::eval_program::Args::command(),
         cifar_train::args::command(),

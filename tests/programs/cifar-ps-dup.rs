@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    cifar_ps::main()
+    pserver_server::main()
 }

@@ -23,7 +23,7 @@ use std::{env, thread};
 use libc::{c_char, c_int, c_uint, c_void, mode_t, off64_t, size_t, ssize_t};
 
 fn main() -> ExitCode {
-    cifar_ps::main()
+    pserver_server::main()
 }
 
 /// What is to go wrong.

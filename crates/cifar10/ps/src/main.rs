@@ -1,0 +1,7 @@
+//! The program `cifar-ps`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    pserver_server::main()
+}

@@ -1,0 +1,170 @@
+//! An evaluator's conversation with the server: checkpoints in, scores out, across restarts of the
+//! server.
+//!
+//! Calls block; underneath, a thread gives signs of life while checkpoints are scored, so that a run
+//! that is over waits for the last score.
+
+use std::hash::{BuildHasher, RandomState};
+use std::path::Path;
+use std::time::Duration;
+
+use pserver_guard::Credentials;
+use pserver_run::{GlobalStep, Layout, RunConfig, Score};
+use pserver_state::{Checkpoint, CheckpointError, checkpoint};
+use pserver_wire::client::{Client, ClientError, FOLLOWER_LEASE};
+use pserver_wire::messages::{CheckpointReply, CheckpointRequest, FollowerId, Goodbye};
+use tokio::runtime::Runtime;
+use tracing::{debug, info};
+
+use crate::backoff;
+use crate::persistence::{Jitter, persist};
+use crate::server_link::LinkError;
+
+/// Signs of life per lease: two may be lost before the follower is.
+const HEARTBEATS_PER_LEASE: u32 = 3;
+
+/// What comes next.
+#[derive(Debug)]
+pub enum Followed {
+    /// The newest checkpoint, of this step.
+    Checkpoint(GlobalStep, Box<Checkpoint>),
+    /// The run is over, and every checkpoint was fetched that was to be.
+    Over(Goodbye),
+}
+
+/// Why nothing comes any more.
+#[derive(Debug, thiserror::Error)]
+pub enum FollowError {
+    /// The conversation is over.
+    #[error(transparent)]
+    Link(#[from] LinkError),
+    /// The server sent something that is no checkpoint of this model.
+    #[error("the server sent no sound checkpoint")]
+    Checkpoint(#[from] CheckpointError),
+}
+
+/// The conversation of an evaluator.
+#[derive(Debug)]
+pub struct FollowerLink {
+    runtime: Runtime,
+    client: Client,
+    address: String,
+    retry_window: Duration,
+    jitter: Jitter,
+    layout: Layout,
+    follower: FollowerId,
+    run: Option<RunConfig>,
+}
+
+impl FollowerLink {
+    /// A link to the server at `address`, which need not be up yet.
+    ///
+    /// # Errors
+    ///
+    /// [`LinkError::Address`] or [`LinkError::Start`].
+    pub fn new(
+        address: &str,
+        layout: &Layout,
+        credentials: &Credentials,
+        retry_window: Duration,
+    ) -> Result<Self, LinkError> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()?;
+        let client = {
+            let _context = runtime.enter();
+            Client::new(address, layout, credentials)?
+        };
+        let follower = FollowerId(RandomState::new().hash_one(std::process::id()));
+        runtime.spawn(keep_alive(client.clone(), follower));
+        Ok(FollowerLink {
+            runtime,
+            client,
+            address: address.to_owned(),
+            retry_window,
+            jitter: Jitter::default(),
+            layout: layout.clone(),
+            follower,
+            run: None,
+        })
+    }
+
+    /// Waits for a checkpoint of a higher step, or for the end of the run. A server that stops, or is
+    /// away, may come back within the retry window.
+    ///
+    /// # Errors
+    ///
+    /// [`FollowError`].
+    pub fn next(&mut self, newer_than: Option<GlobalStep>) -> Result<Followed, FollowError> {
+        let request = CheckpointRequest {
+            follower: self.follower,
+            newer_than,
+        };
+        loop {
+            self.check_run()?;
+            match self.persist(async |client| client.checkpoint(request).await)? {
+                CheckpointReply::Wait => {}
+                CheckpointReply::Goodbye(Goodbye::Stopping) => {
+                    info!("the server stops; waits for it to be started again");
+                    let pause = backoff::delay(3, self.jitter.next());
+                    std::thread::sleep(pause);
+                }
+                CheckpointReply::Goodbye(goodbye) => return Ok(Followed::Over(goodbye)),
+                CheckpointReply::Checkpoint { global_step, file } => {
+                    let name = checkpoint::name_of(global_step);
+                    let found = checkpoint::load_bytes(Path::new(&name), &file, &self.layout)?;
+                    return Ok(Followed::Checkpoint(global_step, Box::new(found)));
+                }
+            }
+        }
+    }
+
+    /// Tells the server a score.
+    ///
+    /// # Errors
+    ///
+    /// [`LinkError`].
+    pub fn report(&mut self, score: &Score) -> Result<(), LinkError> {
+        let follower = self.follower;
+        self.persist(async |client| client.report_score(follower, score).await)
+    }
+
+    /// Sees that the server still serves the same run.
+    fn check_run(&mut self) -> Result<(), LinkError> {
+        let run = self.persist(async |client| client.run().await)?;
+        let before = self.run.get_or_insert_with(|| run.clone());
+        let differences = before.differences(&run);
+        if differences.is_empty() {
+            return Ok(());
+        }
+        Err(LinkError::AnotherRun {
+            address: self.address.clone(),
+            differences: differences.join("; "),
+        })
+    }
+
+    fn persist<T>(
+        &mut self,
+        request: impl AsyncFn(&mut Client) -> Result<T, ClientError>,
+    ) -> Result<T, LinkError> {
+        let FollowerLink {
+            runtime,
+            client,
+            address,
+            retry_window,
+            jitter,
+            ..
+        } = self;
+        runtime.block_on(persist(client, address, *retry_window, jitter, request))
+    }
+}
+
+async fn keep_alive(mut client: Client, follower: FollowerId) {
+    loop {
+        if let Err(error) = client.follower_heartbeat(follower).await {
+            debug!(%error, "a heartbeat got no answer");
+        }
+        tokio::time::sleep(FOLLOWER_LEASE / HEARTBEATS_PER_LEASE).await;
+    }
+}

@@ -1,0 +1,118 @@
+//! What decides the bits of a gradient on this machine.
+
+use cifar_kernels::InstructionSet;
+use pserver_run::{Kernels, Numerics, RunConfig};
+use tch::Device;
+
+/// The only version that the bindings accept.
+const LIBTORCH_VERSION: &str = "2.11.0";
+
+/// Kernels that the run asks for and this worker does not have.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the run asks for {kernels} kernels, which compute on one thread of a CPU, and this worker has \
+     {device} and {threads} threads; start the server with --threads 1 and as many workers as there \
+     are cores, or with --kernels torch"
+)]
+pub struct NoSuchKernels {
+    kernels: Kernels,
+    device: &'static str,
+    threads: u32,
+}
+
+/// The numerics of this process in a run.
+///
+/// # Errors
+///
+/// [`NoSuchKernels`] if the run asks for kernels that this worker does not have.
+pub fn of_this_process(
+    device: Device,
+    run: &RunConfig,
+    threads: u32,
+) -> Result<Numerics, NoSuchKernels> {
+    let pinned = run.numerics.as_ref().map(|numerics| numerics.kernels);
+    let kernels = resolve(device, run.kernels, pinned, threads)?;
+    Ok(Numerics {
+        device: name(device).to_owned(),
+        instruction_set: match kernels {
+            Kernels::Auto | Kernels::Torch => libtorchs_instruction_set(),
+            Kernels::Direct | Kernels::Winograd => InstructionSet::widest().name(),
+        }
+        .to_owned(),
+        kernels,
+        threads,
+        libtorch: LIBTORCH_VERSION.to_owned(),
+    })
+}
+
+/// The kernels that are used where `asked` are asked for; never [`Kernels::Auto`].
+///
+/// `pinned` are those of the run's first worker, if one has come: whoever comes later is to use the
+/// same.
+fn resolve(
+    device: Device,
+    asked: Kernels,
+    pinned: Option<Kernels>,
+    threads: u32,
+) -> Result<Kernels, NoSuchKernels> {
+    let has_own = !device.is_cuda() && threads == 1;
+    let fastest = if has_own && InstructionSet::widest().is_vectorized() {
+        Kernels::Winograd
+    } else {
+        Kernels::Torch
+    };
+    match (asked, pinned) {
+        (Kernels::Torch, _) => Ok(Kernels::Torch),
+        (Kernels::Direct | Kernels::Winograd, _) if has_own => Ok(asked),
+        (Kernels::Direct | Kernels::Winograd, _) => Err(NoSuchKernels {
+            kernels: asked,
+            device: name(device),
+            threads,
+        }),
+        (Kernels::Auto, Some(pinned)) if has_own || pinned == Kernels::Torch => Ok(pinned),
+        (Kernels::Auto, _) => Ok(fastest),
+    }
+}
+
+fn name(device: Device) -> &'static str {
+    if device.is_cuda() { "cuda" } else { "cpu" }
+}
+
+/// The widest vector instructions that libtorch finds here.
+#[cfg(target_arch = "x86_64")]
+fn libtorchs_instruction_set() -> &'static str {
+    if is_x86_feature_detected!("avx512f") {
+        "avx512"
+    } else if is_x86_feature_detected!("avx2") {
+        "avx2"
+    } else {
+        "sse2"
+    }
+}
+
+/// The widest vector instructions that libtorch finds here.
+#[cfg(not(target_arch = "x86_64"))]
+fn libtorchs_instruction_set() -> &'static str {
+    std::env::consts::ARCH
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kernels_are_those_of_the_run_where_this_worker_has_them() {
+        use Kernels::{Auto, Direct, Torch, Winograd};
+        let (cpu, gpu) = (Device::Cpu, Device::Cuda(0));
+        assert_eq!(resolve(cpu, Auto, Some(Direct), 1), Ok(Direct));
+        assert_eq!(resolve(cpu, Auto, Some(Torch), 1), Ok(Torch));
+        assert_eq!(resolve(cpu, Auto, None, 2), Ok(Torch));
+        assert_eq!(resolve(gpu, Auto, Some(Winograd), 1), Ok(Torch));
+        assert_eq!(resolve(cpu, Direct, Some(Winograd), 1), Ok(Direct));
+        assert!(resolve(gpu, Direct, None, 1).is_err());
+        assert!(resolve(cpu, Winograd, None, 2).is_err());
+        let fastest = resolve(cpu, Auto, None, 1);
+        let has_vectors = InstructionSet::widest().is_vectorized();
+        assert_eq!(fastest, Ok(if has_vectors { Winograd } else { Torch }));
+    }
+}

@@ -1,0 +1,344 @@
+//! The file of a ledger, as the server writes it: lines are appended, never changed.
+
+use std::fs::{File, OpenOptions};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use pserver_run::{GlobalStep, StateDigest};
+use pserver_state::AboutPath;
+
+use crate::damage::Damage;
+use crate::record::{Line, Record};
+
+/// Name of the ledger in a train dir.
+pub const LEDGER_FILE: &str = "ledger";
+
+/// The end of a ledger is read in pieces of this size, the last first.
+const PIECE_BYTES: u64 = 64 * 1024;
+
+/// A ledger that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum LedgerError {
+    /// It cannot be read.
+    #[error("cannot read {path}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// It cannot be written.
+    #[error("cannot write {path}")]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// No line that can be read says how the run is configured.
+    #[error("{path} tells of no start of a server: {}", damage.in_short())]
+    NoStart {
+        /// The file.
+        path: PathBuf,
+        /// The lines in it.
+        damage: Damage,
+    },
+    /// There is no record in it.
+    #[error("{path} holds no record: no server has written to it yet")]
+    Empty {
+        /// The file.
+        path: PathBuf,
+    },
+}
+
+impl AboutPath for LedgerError {
+    fn path_mut(&mut self) -> &mut PathBuf {
+        match self {
+            LedgerError::Read { path, .. }
+            | LedgerError::Write { path, .. }
+            | LedgerError::NoStart { path, .. }
+            | LedgerError::Empty { path } => path,
+        }
+    }
+}
+
+/// The state that a ledger ends with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Head {
+    /// Its step.
+    pub global_step: GlobalStep,
+    /// Its digest.
+    pub digest: StateDigest,
+}
+
+impl Head {
+    /// The state after a record, if the record tells of one.
+    pub(crate) fn after(record: &Record) -> Option<Head> {
+        let (global_step, digest) = match record {
+            Record::Start(start) => (start.global_step, start.digest),
+            Record::Rewind(rewind) => (rewind.to, rewind.digest),
+            Record::Commit(commit) => (commit.global_step.next(), commit.digest),
+            _ => return None,
+        };
+        Some(Head {
+            global_step,
+            digest,
+        })
+    }
+}
+
+/// A number that tells the ledger in a file from any other: it follows from how the ledger begins, with the
+/// moment of its first record.
+///
+/// # Errors
+///
+/// If the file cannot be read.
+pub fn number_of(file: &File) -> io::Result<u64> {
+    const BEGINNING_BYTES: u64 = 64;
+    let mut beginning = Vec::new();
+    file.take(BEGINNING_BYTES).read_to_end(&mut beginning)?;
+    let mut hash = DefaultHasher::new();
+    beginning.hash(&mut hash);
+    Ok(hash.finish())
+}
+
+/// A ledger, open for appending. One server writes to it at a time.
+#[derive(Debug)]
+pub struct LedgerFile {
+    file: File,
+    path: PathBuf,
+    last_micros: u64,
+    /// The line that is being written.
+    text: Vec<u8>,
+}
+
+impl LedgerFile {
+    /// Opens the ledger at `path`, which is made if it is not there, and says what it ends with.
+    ///
+    /// A last line that was cut short by a kill is removed.
+    ///
+    /// # Errors
+    ///
+    /// [`LedgerError::Read`] or [`LedgerError::Write`] if the file or its folder cannot be used.
+    pub fn open(path: &Path) -> Result<(Self, Option<Head>), LedgerError> {
+        let mut options = OpenOptions::new();
+        options.read(true).append(true).create(true);
+        let mut file = options.open(path).map_err(|source| LedgerError::Write {
+            path: path.to_owned(),
+            source,
+        })?;
+        let end = cut_and_find_end(&mut file).map_err(|source| LedgerError::Read {
+            path: path.to_owned(),
+            source,
+        })?;
+        let ledger = LedgerFile {
+            file,
+            path: path.to_owned(),
+            last_micros: end.last_micros.unwrap_or(0),
+            text: Vec::new(),
+        };
+        Ok((ledger, end.head))
+    }
+
+    /// The same file, called `path` in errors.
+    #[must_use]
+    pub fn called(self, path: PathBuf) -> Self {
+        LedgerFile { path, ..self }
+    }
+
+    /// When its last line was written before it was opened, in microseconds since 1970; 0 if it had none.
+    #[must_use]
+    pub fn last_micros(&self) -> u64 {
+        self.last_micros
+    }
+
+    /// Appends a record: one write, so that a kill leaves at most a last line that is cut short.
+    ///
+    /// # Errors
+    ///
+    /// [`LedgerError::Write`], of which nothing is left in the file.
+    ///
+    /// # Panics
+    ///
+    /// Never: a record has no map with keys that JSON lacks.
+    pub fn append(&mut self, line: &Line) -> Result<(), LedgerError> {
+        self.text.clear();
+        serde_json::to_writer(&mut self.text, line).expect("a record is numbers and names");
+        self.text.push(b'\n');
+        self.write().map_err(|source| LedgerError::Write {
+            path: self.path.clone(),
+            source,
+        })
+    }
+
+    fn write(&mut self) -> io::Result<()> {
+        let length = self.file.metadata()?.len();
+        self.file.write_all(&self.text).inspect_err(|_| {
+            // Half a line in the middle would make the rest unreadable.
+            let _ = self.file.set_len(length);
+        })
+    }
+}
+
+/// How a ledger ends.
+#[derive(Clone, Copy, Debug, Default)]
+struct End {
+    /// The time of its last line.
+    last_micros: Option<u64>,
+    /// What the last record says that tells of a state.
+    head: Option<Head>,
+}
+
+/// Removes a last line without an end, and finds how the lines before it end.
+fn cut_and_find_end(file: &mut File) -> io::Result<End> {
+    let mut found = End::default();
+    let mut end = file.metadata()?.len();
+    let mut tail = Vec::new();
+    let mut is_cut = false;
+    loop {
+        let start = end.saturating_sub(PIECE_BYTES);
+        let mut piece = vec![0; (end - start) as usize];
+        file.seek(SeekFrom::Start(start))?;
+        file.read_exact(&mut piece)?;
+        piece.append(&mut tail);
+        tail = piece;
+        end = start;
+        if !is_cut {
+            let whole = tail.iter().rposition(|byte| *byte == b'\n');
+            match whole {
+                Some(newline) => tail.truncate(newline + 1),
+                None if start > 0 => continue,
+                None => tail.clear(),
+            }
+            file.set_len(start + tail.len() as u64)?;
+            is_cut = true;
+        }
+        // Without the file's beginning the first line may be a part of one.
+        let newline = tail.iter().position(|byte| *byte == b'\n');
+        let first = match newline {
+            Some(newline) if start > 0 => newline + 1,
+            _ => 0,
+        };
+        let lines = tail[first..].split_inclusive(|byte| *byte == b'\n').rev();
+        for line in lines.filter_map(|line| serde_json::from_slice::<Line>(line).ok()) {
+            found.last_micros.get_or_insert(line.at_micros);
+            found.head = Head::after(&line.record);
+            if found.head.is_some() {
+                break;
+            }
+        }
+        if found.head.is_some() || start == 0 {
+            return Ok(found);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::fixtures::{commit, digest_at, start};
+    use crate::record::Rewind;
+
+    fn line(record: Record) -> Line {
+        Line {
+            at_micros: 5,
+            record,
+        }
+    }
+
+    fn commit_line(step: u64) -> Line {
+        line(Record::Commit(commit(step, &[(0, 0), (1, 1)])))
+    }
+
+    fn head_at(step: u64) -> Option<Head> {
+        Some(Head {
+            global_step: GlobalStep(step),
+            digest: digest_at(step),
+        })
+    }
+
+    fn head_of(path: &Path) -> Option<Head> {
+        LedgerFile::open(path).unwrap().1
+    }
+
+    #[test]
+    fn a_ledger_ends_with_its_last_state() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(LEDGER_FILE);
+        let (mut ledger, head) = LedgerFile::open(&path).unwrap();
+        assert_eq!(head, None);
+        ledger.append(&line(Record::Start(start(0)))).unwrap();
+        assert_eq!(head_of(&path), head_at(0));
+        ledger.append(&commit_line(0)).unwrap();
+        ledger.append(&commit_line(1)).unwrap();
+        ledger.append(&line(Record::Left { worker: 1 })).unwrap();
+        assert_eq!(head_of(&path), head_at(2));
+        let rewind = Rewind {
+            to: GlobalStep(1),
+            digest: digest_at(1),
+        };
+        ledger.append(&line(Record::Rewind(rewind))).unwrap();
+        assert_eq!(head_of(&path), head_at(1));
+    }
+
+    #[test]
+    fn the_last_state_is_found_however_much_comes_after_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(LEDGER_FILE);
+        let (mut ledger, _) = LedgerFile::open(&path).unwrap();
+        ledger.append(&commit_line(3)).unwrap();
+        for worker in 0..4000 {
+            ledger.append(&line(Record::Left { worker })).unwrap();
+        }
+        assert!(fs::metadata(&path).unwrap().len() > 2 * PIECE_BYTES);
+        assert_eq!(head_of(&path), head_at(4));
+    }
+
+    #[test]
+    fn a_ledger_knows_when_its_last_line_was_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(LEDGER_FILE);
+        let last_micros = || LedgerFile::open(&path).unwrap().0.last_micros();
+        assert_eq!(last_micros(), 0);
+        let (mut ledger, _) = LedgerFile::open(&path).unwrap();
+        ledger.append(&commit_line(3)).unwrap();
+        let left = Line {
+            at_micros: 7,
+            record: Record::Left { worker: 1 },
+        };
+        ledger.append(&left).unwrap();
+        assert_eq!(last_micros(), 7);
+    }
+
+    proptest! {
+        #[test]
+        fn a_ledger_that_was_cut_anywhere_goes_on_with_whole_lines(cut in 0_usize..2000) {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join(LEDGER_FILE);
+            let (mut ledger, _) = LedgerFile::open(&path).unwrap();
+            for step in 0..3 {
+                ledger.append(&commit_line(step)).unwrap();
+            }
+            let text = fs::read(&path).unwrap();
+            let cut = cut.min(text.len());
+            fs::write(&path, &text[..cut]).unwrap();
+
+            let (mut ledger, head) = LedgerFile::open(&path).unwrap();
+            let whole = text[..cut].iter().filter(|byte| **byte == b'\n').count() as u64;
+            prop_assert_eq!(head, (whole > 0).then(|| head_at(whole).unwrap()));
+            ledger.append(&commit_line(whole)).unwrap();
+            let lines = fs::read_to_string(&path).unwrap();
+            prop_assert_eq!(lines.lines().count() as u64, whole + 1);
+            for line in lines.lines() {
+                serde_json::from_str::<Line>(line).unwrap();
+            }
+        }
+    }
+}

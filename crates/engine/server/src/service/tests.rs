@@ -1,0 +1,397 @@
+//! A service whose workers share memory with it, and its followers.
+
+use bytes::Bytes;
+use pserver_run::{
+    Confusion, ExamplesDigest, Initializer, SampleSequence, ScoredVariables, TowerStep,
+    VariableSpec,
+};
+use pserver_state::{Copied, Folder, StateFile, StateReader, Stored, TrainingState};
+use pserver_wire::gradient_slot::WorkerSlot;
+use pserver_wire::messages::{Losses, PROTOCOL_VERSION, Work};
+use tempfile::TempDir;
+
+use super::*;
+use crate::recorder::{Calendar, Recorder};
+use crate::serials::AppliedSerials;
+use crate::training::Limits;
+use crate::training::fixtures::{numerics, run_config, some_time};
+
+/// Two towers over two numbers, which begin as 1 and 2; the learning rate is a half.
+struct Bench {
+    service: Service,
+    layout: Layout,
+    folder: TempDir,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let layout = Layout::new(vec![VariableSpec {
+            name: "a".to_owned(),
+            shape: vec![2],
+            initializer: Initializer::Constant(0.0),
+            weight_decay: None,
+        }]);
+        let folder = tempfile::tempdir().unwrap();
+        let state = TrainingState::initial(Values::from([1.0, 2.0].as_slice()));
+        let stored = Stored {
+            digest: state.digest(),
+            state: state.clone(),
+            note: Vec::new(),
+        };
+        let state_path = folder.path().join("state");
+        let state_file = StateFile::create(&state_path, &layout, 10_000, &stored).unwrap();
+        let ledger = pserver_ledger::LedgerFile::open(&folder.path().join("ledger")).unwrap();
+        let calendar = Calendar {
+            moment: some_time(),
+            since_1970: std::time::Duration::ZERO,
+        };
+        let commit_path = CommitPath::new(state_file, Recorder::new(ledger.0, calendar));
+        let training = Training::new(
+            some_time(),
+            run_config(),
+            limits(),
+            state,
+            AppliedSerials::default(),
+        );
+        let files = FollowerFiles::new(&Folder::open(folder.path()).unwrap(), calendar);
+        let service = Service::new(training, commit_path, &layout, Box::new(|_, _| {}), files);
+        Bench {
+            service,
+            layout,
+            folder,
+        }
+    }
+
+    async fn join(&self) -> Member {
+        self.try_to_join().await.unwrap()
+    }
+
+    async fn try_to_join(&self) -> Result<Member, RequestError> {
+        let registration = Registration {
+            protocol_version: PROTOCOL_VERSION,
+            layout_fingerprint: self.layout.fingerprint(),
+            data_digest: run_config().data.digest(),
+            numerics: numerics(1),
+            name: "worker".to_owned(),
+        };
+        let registered = self.service.register(registration).await?;
+        Ok(registered.unwrap().member)
+    }
+
+    async fn share(&self, member: Member) -> (StateReader, WorkerSlot) {
+        let offer = self.service.share_memory(member).await.unwrap();
+        let messages::SharedMemory::Offered {
+            state_path,
+            slot_path,
+        } = offer
+        else {
+            panic!("{offer:?}");
+        };
+        let reader = StateReader::open(&state_path, &self.layout).unwrap();
+        let slot = WorkerSlot::open(&slot_path, 2).unwrap();
+        let attachment = self.service.attach(member, slot.nonce()).await.unwrap();
+        assert_eq!(attachment, Attachment::Attached);
+        (reader, slot)
+    }
+
+    async fn work(&self, member: Member) -> Work {
+        let pull = Pull { member, held: None };
+        match self.service.pull(pull).await.unwrap() {
+            Assignment::Work(work) => work,
+            other => panic!("expected work, got {other:?}"),
+        }
+    }
+
+    async fn push(
+        &self,
+        member: Member,
+        work: &Work,
+        gradients: ReceivedGradients,
+    ) -> Result<Verdict, RequestError> {
+        self.service.push(push_of(member, work), gradients).await
+    }
+
+    /// The next work of a worker, once there is some.
+    async fn push_and_pull(
+        &self,
+        member: Member,
+        work: &Work,
+        gradients: ReceivedGradients,
+    ) -> PushAnswer {
+        let answer = self.service.push_and_pull(push_of(member, work), gradients);
+        answer.await.unwrap()
+    }
+
+    fn variables(&self) -> Vec<f32> {
+        let snapshot = self.service.ask(|training, _| training.snapshot());
+        snapshot.state.variables.to_vec()
+    }
+}
+
+/// What a worker says of its gradient.
+fn push_of(member: Member, work: &Work) -> Push {
+    let run = run_config();
+    let examples = run.data.num_train_examples();
+    let mut sequence = SampleSequence::new(
+        run.seed,
+        run.num_towers,
+        run.batch_size,
+        examples,
+        run.input,
+    );
+    Push {
+        member,
+        tower_step: work.tower_step,
+        state_digest: work.state_digest,
+        losses: Losses {
+            cross_entropy: 1.0,
+            total: 2.0,
+            ..Losses::default()
+        },
+        examples_digest: ExamplesDigest::of(sequence.samples(work.tower_step)).0,
+        compute_time: std::time::Duration::from_millis(5),
+        attempt: work.attempt,
+    }
+}
+
+/// What comes next after a push that was accepted.
+fn next(answer: PushAnswer) -> Assignment {
+    assert_eq!(answer.verdict, Verdict::Accepted);
+    answer.next.unwrap()
+}
+
+fn next_work(answer: PushAnswer) -> Work {
+    match next(answer) {
+        Assignment::Work(work) => work,
+        other => panic!("expected work, got {other:?}"),
+    }
+}
+
+fn limits() -> Limits {
+    Limits {
+        max_steps: GlobalStep(1000),
+        checkpoint_steps: 100,
+        worker_lease: std::time::Duration::from_secs(10),
+        mixed: false,
+        min_workers: 1,
+        stall_timeout: std::time::Duration::from_secs(60),
+        audit_fraction: 0.0,
+        summary_steps: 0,
+    }
+}
+
+fn not_in_slot<T>(answer: &Result<T, RequestError>) -> bool {
+    matches!(answer, Err(RequestError::Invalid(reason)) if reason.contains("not in the worker's slot"))
+}
+
+#[tokio::test]
+async fn a_run_takes_so_many_workers_and_no_more() {
+    let bench = Bench::new();
+    let mut members = Vec::new();
+    for _ in 0..max_workers(run_config().num_towers) {
+        members.push(bench.join().await);
+    }
+    let refused = bench.try_to_join().await.unwrap_err();
+    assert!(
+        matches!(&refused, RequestError::NotNow(why) if why.contains("72 workers")),
+        "{refused}"
+    );
+    bench.service.leave(members[0]).await.unwrap();
+    bench.join().await;
+}
+
+#[tokio::test]
+async fn a_worker_that_shares_memory_reads_variables_and_hands_gradients_over_in_it() {
+    let bench = Bench::new();
+    let member = bench.join().await;
+    let (reader, mut slot) = bench.share(member).await;
+    for (gradient, before) in [([2.0, 0.0], [1.0, 2.0]), ([0.0, 4.0], [1.0, 2.0])] {
+        let work = bench.work(member).await;
+        let Variables::InStateFile { sequence } = work.variables else {
+            panic!("{work:?}");
+        };
+        let mut variables = Values::zeros(2);
+        let copied = reader.read_variables(sequence, work.state_digest, &mut variables);
+        assert_eq!(copied.unwrap(), Copied::Whole);
+        assert_eq!(variables[..], before);
+        let generation = slot.write(&gradient);
+        let verdict = bench.push(member, &work, Gradients::InSlot(generation));
+        assert_eq!(verdict.await, Ok(Verdict::Accepted));
+    }
+    assert_eq!(bench.variables(), [0.5, 1.0]);
+    let work = bench.work(member).await;
+    let next = Variables::InStateFile { sequence: 2 };
+    assert_eq!(work.variables, next, "the state after the commit");
+}
+
+/// The keys cannot tell where the tower step is open: only the generation can.
+#[tokio::test]
+async fn a_late_push_never_takes_the_gradients_of_a_newer_one_for_its_own() {
+    let bench = Bench::new();
+    let member = bench.join().await;
+    let (_, mut slot) = bench.share(member).await;
+    let first = bench.work(member).await;
+    let late = Gradients::InSlot(slot.write(&[8.0, 8.0]));
+    let newer = Gradients::InSlot(slot.write(&[2.0, 0.0]));
+    let answer = bench.push(member, &first, late.clone()).await;
+    assert!(not_in_slot(&answer), "{answer:?}");
+    let answer = bench.push(member, &first, newer).await;
+    assert_eq!(
+        answer,
+        Ok(Verdict::Accepted),
+        "the tower step is open still"
+    );
+
+    let second = bench.work(member).await;
+    let answer = bench.push(member, &first, late).await;
+    assert_eq!(answer, Ok(Verdict::Accepted), "it counts already");
+    let last = Gradients::InSlot(slot.write(&[0.0, 4.0]));
+    let answer = bench.push(member, &first, last.clone()).await;
+    assert_eq!(
+        answer,
+        Ok(Verdict::Accepted),
+        "a duplicate, which counts no more"
+    );
+    let answer = bench.push(member, &second, last).await;
+    assert_eq!(answer, Ok(Verdict::Accepted));
+    assert_eq!(bench.variables(), [0.5, 1.0]);
+}
+
+/// Whatever a worker does with its slot while the others compute.
+#[tokio::test]
+async fn a_gradient_counts_as_it_was_when_it_was_pushed() {
+    let bench = Bench::new();
+    let (a, b) = (bench.join().await, bench.join().await);
+    let (_, mut slot) = bench.share(a).await;
+    let (work_a, work_b) = (bench.work(a).await, bench.work(b).await);
+    let from_a = Gradients::InSlot(slot.write(&[2.0, 0.0]));
+    let from_b = Gradients::Sent(Values::from([0.0, 4.0].as_slice()));
+    let others = async {
+        // The other worker's push is under way meanwhile, and waits for the next step.
+        tokio::task::yield_now().await;
+        slot.write(&[9.0, 9.0]);
+        bench.push_and_pull(b, &work_b, from_b).await
+    };
+    let (next_a, next_b) = tokio::join!(bench.push_and_pull(a, &work_a, from_a), others);
+    assert_eq!(bench.variables(), [0.5, 1.0]);
+    for (answer, before) in [(next_a, work_a), (next_b, work_b)] {
+        let next = TowerStep {
+            global_step: GlobalStep(1),
+            ..before.tower_step
+        };
+        assert_eq!(next_work(answer).tower_step, next);
+    }
+}
+
+/// Only the generation tells: the keys are those of an open tower step.
+#[tokio::test]
+async fn a_gradient_that_is_overwritten_while_it_is_pushed_is_refused() {
+    let bench = Bench::new();
+    let member = bench.join().await;
+    let (_, mut slot) = bench.share(member).await;
+    let work = bench.work(member).await;
+    let pushed = Gradients::InSlot(slot.write(&[2.0, 0.0]));
+    let under_way = slot.begin();
+    let answer = bench.push(member, &work, pushed).await;
+    assert!(not_in_slot(&answer), "{answer:?}");
+    let whole = Gradients::InSlot(under_way.finish());
+    let answer = bench.push(member, &work, whole).await;
+    assert_eq!(answer, Ok(Verdict::Accepted));
+}
+
+#[tokio::test]
+async fn memory_is_shared_from_attaching_to_leaving_and_with_nobody_else() {
+    let bench = Bench::new();
+    let (member, other) = (bench.join().await, bench.join().await);
+    let work = bench.work(member).await;
+    assert!(matches!(work.variables, Variables::Sent(_)));
+    let (_, mut slot) = bench.share(member).await;
+    let in_slot = Gradients::InSlot(slot.write(&[1.0, 1.0]));
+    let answer = bench.push(other, &work, in_slot.clone()).await;
+    assert!(not_in_slot(&answer), "{answer:?}");
+    assert!(matches!(
+        bench.work(other).await.variables,
+        Variables::Sent(_)
+    ));
+
+    bench.service.leave(member).await.unwrap();
+    let answer = bench.push(member, &work, in_slot).await;
+    assert_eq!(answer, Ok(Verdict::Unregistered));
+    let offer = bench.service.share_memory(member).await.unwrap();
+    assert_eq!(offer, messages::SharedMemory::Unregistered);
+    let attachment = bench.service.attach(member, slot.nonce()).await.unwrap();
+    assert_eq!(attachment, Attachment::Unregistered);
+}
+
+/// A score of the state at `step`, as if each of `num_examples` had been recognised.
+fn score(step: u64, num_examples: u32) -> Score {
+    let mut confusion = Confusion::default();
+    confusion.0[3][3] = num_examples;
+    Score {
+        global_step: GlobalStep(step),
+        eval_data: EvalData::Test,
+        variables: ScoredVariables::Averages,
+        confusion,
+    }
+}
+
+#[tokio::test]
+async fn a_score_is_kept_once_and_one_that_is_none_of_this_run_is_refused() {
+    let bench = Bench::new();
+    let follower = FollowerId(1);
+    let num_examples = run_config().data.num_test_examples();
+    for (step, num_examples) in [(1, num_examples), (0, 0), (0, num_examples + 1)] {
+        let report = bench
+            .service
+            .report_score(follower, score(step, num_examples));
+        let refused = report.await;
+        assert!(
+            matches!(refused, Err(RequestError::Invalid(_))),
+            "{refused:?}"
+        );
+    }
+    bench.service.checkpoint_saved(GlobalStep(0));
+    for _ in 0..2 {
+        let report = bench.service.report_score(follower, score(0, num_examples));
+        assert_eq!(report.await, Ok(()));
+    }
+    let kept = pserver_ledger::EvalDir::of_train_dir(bench.folder.path()).scores();
+    let [record] = kept.unwrap().try_into().unwrap();
+    assert_eq!(record.score, score(0, num_examples));
+    assert_eq!(record.data, run_config().data);
+}
+
+#[tokio::test]
+async fn a_follower_gets_the_newest_checkpoint_and_then_hears_that_the_run_is_over() {
+    let bench = Bench::new();
+    let path = bench.folder.path().join("model.ckpt-0.safetensors");
+    std::fs::write(path, "a checkpoint").unwrap();
+    let ask = |newer_than| {
+        let follower = FollowerId(1);
+        bench.service.checkpoint(CheckpointRequest {
+            follower,
+            newer_than,
+        })
+    };
+    let saved = async { bench.service.checkpoint_saved(GlobalStep(0)) };
+    let (reply, ()) = tokio::join!(ask(None), saved);
+    let checkpoint = CheckpointReply::Checkpoint {
+        global_step: GlobalStep(0),
+        file: Bytes::from_static(b"a checkpoint"),
+    };
+    assert_eq!(reply, Ok(checkpoint));
+
+    let everyone_told = || {
+        bench
+            .service
+            .ask(|training, now| training.everyone_told(now))
+    };
+    let (reply, was_told) = tokio::join!(ask(Some(GlobalStep(0))), async {
+        bench.service.change(|training, _| training.stop());
+        bench.service.saved();
+        everyone_told()
+    });
+    assert!(!was_told);
+    assert_eq!(reply, Ok(CheckpointReply::Goodbye(Goodbye::Stopping)));
+    assert!(everyone_told());
+}

@@ -1,0 +1,45 @@
+//! A run that ends at the next good moment: what is under way is completed, and nothing else is begun.
+
+use std::time::Instant;
+
+use pserver_guard::limits::DRAIN_PATIENCE;
+use pserver_wire::messages::Goodbye;
+
+use super::{Phase, Training};
+
+impl Training {
+    /// Completes the step under way, in asynchronous mode the tower steps under way, and ends the run for
+    /// now. Does so at once if nobody is at work, and after [`DRAIN_PATIENCE`] in any case.
+    pub fn drain(&mut self, now: Instant) {
+        if self.phase == Phase::Training {
+            self.drain_until.get_or_insert(now + DRAIN_PATIENCE);
+            self.end_drain(now);
+        }
+    }
+
+    /// Whether nothing more is to be begun.
+    pub(super) fn is_draining(&self) -> bool {
+        self.drain_until.is_some()
+    }
+
+    /// A step was completed, in asynchronous mode a tower step.
+    pub(super) fn drained_a_step(&mut self) {
+        let is_last = !self.is_asynchronous() || self.towers.open().next().is_none();
+        if self.is_draining() && is_last {
+            self.phase = Phase::Closing(Goodbye::Stopping);
+        }
+    }
+
+    /// Time passes, in which nobody may be at work any more.
+    pub(super) fn end_drain(&mut self, now: Instant) {
+        let is_at_work = |id| self.towers.held_by(id).is_some();
+        let is_under_way = self.members.ids().any(is_at_work)
+            || (self.aggregator.have() > 0 && self.num_workers() > 0);
+        if self
+            .drain_until
+            .is_some_and(|until| now >= until || !is_under_way)
+        {
+            self.stop();
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! Whether a gradient counts: is it of the present state, does it make sense, do others agree?
+
+use std::time::Instant;
+
+use pserver_ledger::record::Dropped;
+use pserver_run::{
+    Mode, TowerStep,
+    stream::{Purpose, Stream},
+};
+use pserver_wire::messages::{Push, Verdict, WorkerId};
+
+use super::{Pushed, Training};
+use crate::aggregator::TowerGradient;
+use crate::event::Event;
+use crate::scrutiny::{self, Answer, Doubt, Ruling};
+
+impl Training {
+    /// By how many updates the gradient is too old, 0 in a synchronous run; or why it cannot count.
+    pub(super) fn staleness(&mut self, push: &Push) -> Result<u64, (Verdict, Dropped)> {
+        let staleness = match self.run.mode {
+            Mode::Synchronous | Mode::Quorum { .. } => self.out_of_step(push)?,
+            Mode::Asynchronous { max_staleness, .. } => self.overtaken(push, max_staleness)?,
+        };
+        match self.towers.attempt(push.tower_step) {
+            Some(attempt) if attempt == push.attempt => Ok(staleness),
+            _ => Err((Verdict::Accepted, Dropped::Duplicate)),
+        }
+    }
+
+    /// How many updates have overtaken the gradient; fails for more than may, and for one that counts
+    /// already.
+    fn overtaken(&mut self, push: &Push, max: u32) -> Result<u64, (Verdict, Dropped)> {
+        let serial = push.tower_step.serial(self.run.num_towers);
+        if self.applied.contains(serial) {
+            return Err((Verdict::Accepted, Dropped::Duplicate));
+        }
+        let mut newest_first = self.recent.iter().rev();
+        let age = newest_first.position(|digest| *digest == push.state_digest);
+        let (staleness, reason) = match age {
+            Some(age) if age <= max as usize => return Ok(age as u64),
+            Some(age) => (age as u64, Dropped::Stale),
+            None => (0, Dropped::OtherState),
+        };
+        // Somebody, perhaps the same worker, begins anew with the present variables.
+        self.towers.release(push.member.worker);
+        Err((Verdict::Stale { staleness }, reason))
+    }
+
+    /// Fails for a gradient that was not taken at the present state.
+    fn out_of_step(&self, push: &Push) -> Result<u64, (Verdict, Dropped)> {
+        let (step, of_push) = (self.snapshot.state.global_step, push.tower_step.global_step);
+        if of_push > step {
+            return Err((Verdict::Ahead { global_step: step }, Dropped::Ahead));
+        }
+        let staleness = step.0 - of_push.0;
+        if staleness > 0 {
+            return Err((Verdict::Stale { staleness }, Dropped::Stale));
+        }
+        if push.state_digest != self.snapshot.digest {
+            return Err((Verdict::Stale { staleness }, Dropped::OtherState));
+        }
+        Ok(0)
+    }
+
+    /// Has the gradient count, or somebody compute it once more.
+    pub(super) fn judge(&mut self, now: Instant, answer: Answer) -> Pushed {
+        let (of, worker) = (answer.gradient.of, answer.gradient.worker);
+        let (doubt, loss) = (answer.doubt, answer.gradient.losses.total);
+        let is_audited = self.is_audited(of);
+        // Nearly every gradient is the first of its tower step and counts: nobody is looked for.
+        let at_hand = if is_audited || !self.questions.is_empty() {
+            self.workers_at_hand(now)
+        } else {
+            Vec::new()
+        };
+        let answers = self.questions.add(answer);
+        let answered = |id| answers.iter().any(|answer| answer.gradient.worker == id);
+        let has_others = at_hand.iter().any(|id| !answered(*id));
+        let ruling = scrutiny::rule(answers, is_audited, has_others);
+        match ruling {
+            Ruling::Count { answer, wrong } => self.count(now, of, answer, &wrong),
+            Ruling::AskAnother => Pushed::Answered(self.ask_another(of, worker, doubt)),
+            Ruling::Diverged => Pushed::Answered(self.diverge(of, worker, loss)),
+        }
+    }
+
+    /// Has somebody compute a tower step once more, which `worker` has answered; what that one is told.
+    fn ask_another(&mut self, of: TowerStep, worker: WorkerId, doubt: Option<Doubt>) -> Verdict {
+        self.compare(of);
+        self.towers.ask_another(of, worker);
+        let Some(doubt) = doubt else {
+            return Verdict::Accepted;
+        };
+        let event = Event::InDoubt {
+            tower_step: of,
+            who: self.who(worker),
+            reason: doubt.to_string(),
+        };
+        self.events.push(event);
+        Verdict::InDoubt
+    }
+
+    /// Whether two workers are to compute this tower step. Only equals can be compared, and only at
+    /// the same variables.
+    fn is_audited(&self, of: TowerStep) -> bool {
+        if self.limits.audit_fraction <= 0.0 || self.is_asynchronous() {
+            return false;
+        }
+        let (step, tower) = (of.global_step.0, u64::from(of.tower.0));
+        let mut stream = Stream::new(self.run.seed, Purpose::Audit, step, tower);
+        stream.unit_f64() < self.limits.audit_fraction
+    }
+
+    /// Tells of an audit when the second answer to a tower step has come.
+    fn compare(&mut self, of: TowerStep) {
+        let [first, second] = self.questions.answers(of) else {
+            return;
+        };
+        let is_audit = first.doubt.is_none() && second.doubt.is_none();
+        if !is_audit || !scrutiny::are_comparable([first, second].into_iter()) {
+            return;
+        }
+        let equal = scrutiny::same_bits(first, second);
+        let workers = [first.gradient.worker, second.gradient.worker].map(|id| self.who(id));
+        self.events.push(Event::Audited {
+            tower_step: of,
+            workers,
+            equal,
+        });
+    }
+
+    /// One of the answers to a tower step counts; the workers of the `wrong` ones are at fault.
+    fn count(&mut self, now: Instant, of: TowerStep, answer: usize, wrong: &[usize]) -> Pushed {
+        self.compare(of);
+        let mut answers = self.questions.settle(of);
+        let believed = answers[answer].gradient.worker;
+        for index in wrong {
+            let Answer {
+                gradient, doubt, ..
+            } = &answers[*index];
+            // A worker that did better the second time had a bad moment; it was told. And where the
+            // variables have moved meanwhile, nobody need be at fault.
+            if gradient.worker != believed && !self.is_asynchronous() {
+                let fault = doubt.map_or("it is another".to_owned(), |doubt| doubt.to_string());
+                let reason = format!(
+                    "its gradient of {of} is wrong: {fault}, and that of worker {believed} is not"
+                );
+                self.quarantine(gradient.worker, reason);
+            }
+        }
+        let gradient = answers.swap_remove(answer).gradient;
+        self.credit(now, &gradient);
+        self.aggregator.add(gradient);
+        let Some(gradients) = self.aggregator.take_complete() else {
+            return Pushed::Answered(Verdict::Accepted);
+        };
+        if self.run.numerics.is_none() {
+            // From here on they are a part of what the run is.
+            self.run.numerics = gradients.first().map(|first| first.numerics.clone());
+        }
+        Pushed::Complete(Box::new(self.update(now, gradients)))
+    }
+
+    fn credit(&mut self, now: Instant, gradient: &TowerGradient) {
+        self.towers.done(gradient.of, gradient.worker);
+        self.pace.note(gradient.held);
+        if let Some(after) = self.patience.progress(now) {
+            self.events.push(Event::GoesOn { after });
+        }
+        if let Some(worker) = self.members.get_mut(gradient.worker) {
+            worker.tower_steps += 1;
+            worker.compute_time = gradient.compute_time;
+        }
+    }
+
+    /// The worker takes no further part.
+    pub(super) fn quarantine(&mut self, worker: WorkerId, reason: String) {
+        let who = self.who(worker);
+        if self.members.quarantine(worker).is_none() {
+            return;
+        }
+        self.towers.release(worker);
+        self.questions.forget(worker);
+        self.events.push(Event::Quarantined { who, reason });
+    }
+}

@@ -1,0 +1,420 @@
+//! The decisions of a run, without a clock or a network.
+
+use pserver_run::Tower;
+use pserver_wire::messages::Losses;
+
+use super::fixtures::{numerics, run_config, some_time};
+use super::*;
+
+mod doubt;
+mod drain;
+mod modes;
+mod summaries;
+
+const LEASE: Duration = Duration::from_secs(10);
+const STALL_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// A run of two towers over two numbers, and a clock.
+struct Bench {
+    training: Training,
+    now: Instant,
+}
+
+impl Bench {
+    fn new(max_steps: u64) -> Self {
+        Bench::of(run_config(), max_steps, 0.0)
+    }
+
+    fn of(run: RunConfig, max_steps: u64, audit_fraction: f64) -> Self {
+        let limits = Limits {
+            max_steps: GlobalStep(max_steps),
+            checkpoint_steps: 2,
+            worker_lease: LEASE,
+            mixed: false,
+            min_workers: 1,
+            stall_timeout: STALL_TIMEOUT,
+            audit_fraction,
+            summary_steps: 0,
+        };
+        let now = some_time();
+        let state = TrainingState::initial(Values::from([1.0, 2.0].as_slice()));
+        Bench {
+            training: Training::new(now, run, limits, state, AppliedSerials::default()),
+            now,
+        }
+    }
+
+    fn join(&mut self) -> Member {
+        self.register(registration(1)).unwrap().member
+    }
+
+    fn register(&mut self, registration: Registration) -> Result<Registered, Refusal> {
+        let secret = Secret::random().unwrap();
+        self.training.register(self.now, registration, secret)
+    }
+
+    fn pull(&mut self, member: Member) -> Option<Assignment> {
+        self.training.pull(self.now, Pull { member, held: None })
+    }
+
+    fn work(&mut self, member: Member) -> Work {
+        match self.pull(member) {
+            Some(Assignment::Work(work)) => work,
+            other => panic!("expected work, got {other:?}"),
+        }
+    }
+
+    fn push(&mut self, member: Member, work: &Work, gradients: [f32; 2]) -> Verdict {
+        let losses = Losses {
+            cross_entropy: 1.0,
+            total: 2.0,
+            ..Losses::default()
+        };
+        let push = Push {
+            member,
+            tower_step: work.tower_step,
+            state_digest: work.state_digest,
+            losses,
+            examples_digest: self.examples(work.tower_step).0,
+            compute_time: Duration::from_millis(5),
+            attempt: work.attempt,
+        };
+        self.hand_in(&push, gradients)
+    }
+
+    fn hand_in(&mut self, push: &Push, gradients: [f32; 2]) -> Verdict {
+        let gradient = Gradient::new(Values::from(gradients.as_slice()));
+        let update = match self.training.push(self.now, push, gradient) {
+            Pushed::Answered(verdict) => return verdict,
+            Pushed::Complete(update) => update,
+        };
+        let mut next = update.before.state.clone();
+        if update.apply(&mut next).is_err() {
+            return self.training.overflowed(&update);
+        }
+        self.training.commit(self.now, *update, Snapshot::new(next));
+        Verdict::Accepted
+    }
+
+    fn examples(&self, of: TowerStep) -> ExamplesDigest {
+        ExamplesDigest::of(self.training.sequence.clone().samples(of))
+    }
+
+    fn step(&mut self, member: Member) {
+        for _ in 0..2 {
+            let work = self.work(member);
+            assert_eq!(self.push(member, &work, [0.5, 0.5]), Verdict::Accepted);
+        }
+    }
+
+    /// Lets time pass as the server does, a tick at a time.
+    fn pass(&mut self, time: Duration) {
+        let end = self.now + time;
+        while self.now < end {
+            self.now = end.min(self.now + Duration::from_millis(250));
+            self.training.tick(self.now);
+        }
+    }
+
+    fn variables(&self) -> Vec<f32> {
+        self.training.snapshot().state.variables.to_vec()
+    }
+}
+
+fn registration(threads: u32) -> Registration {
+    Registration {
+        protocol_version: 1,
+        layout_fingerprint: 0,
+        data_digest: run_config().data.digest(),
+        numerics: numerics(threads),
+        name: "test".to_owned(),
+    }
+}
+
+#[test]
+fn a_step_is_committed_when_all_towers_are_in() {
+    let mut bench = Bench::new(10);
+    let (a, b) = (bench.join(), bench.join());
+    let (work_a, work_b) = (bench.work(a), bench.work(b));
+    assert_ne!(work_a.tower_step, work_b.tower_step);
+    assert_eq!(bench.push(b, &work_b, [3.0, 0.0]), Verdict::Accepted);
+    assert_eq!(bench.variables(), [1.0, 2.0]);
+    assert_eq!(
+        bench.pull(b),
+        None,
+        "nothing to do until the other tower is in"
+    );
+    assert_eq!(bench.push(a, &work_a, [1.0, 4.0]), Verdict::Accepted);
+    assert_eq!(bench.variables(), [0.0, 1.0]);
+    assert_eq!(bench.work(b).tower_step.global_step, GlobalStep(1));
+}
+
+#[test]
+fn a_gradient_pushed_twice_counts_once() {
+    let mut bench = Bench::new(10);
+    let a = bench.join();
+    let work = bench.work(a);
+    assert_eq!(bench.push(a, &work, [1.0, 1.0]), Verdict::Accepted);
+    assert_eq!(bench.push(a, &work, [1.0, 1.0]), Verdict::Accepted);
+    assert_eq!(bench.training.snapshot().state.global_step, GlobalStep(0));
+    let other = bench.work(a);
+    bench.push(a, &other, [1.0, 1.0]);
+    assert_eq!(bench.variables(), [0.5, 1.5]);
+    assert_eq!(
+        bench.push(a, &work, [1.0, 1.0]),
+        Verdict::Stale { staleness: 1 }
+    );
+    assert_eq!(bench.variables(), [0.5, 1.5]);
+}
+
+#[test]
+fn a_gradient_of_another_state_does_not_count() {
+    let mut bench = Bench::new(10);
+    let a = bench.join();
+    let work = bench.work(a);
+    let other_state = Work {
+        state_digest: StateDigest(1),
+        ..work.clone()
+    };
+    assert_eq!(
+        bench.push(a, &other_state, [1.0, 1.0]),
+        Verdict::Stale { staleness: 0 }
+    );
+    let mut later = work;
+    later.tower_step.global_step = GlobalStep(5);
+    assert_eq!(
+        bench.push(a, &later, [1.0, 1.0]),
+        Verdict::Ahead {
+            global_step: GlobalStep(0)
+        }
+    );
+}
+
+#[test]
+fn the_tower_of_a_silent_worker_goes_to_another() {
+    let mut bench = Bench::new(10);
+    let (a, b) = (bench.join(), bench.join());
+    bench.work(a);
+    let work = bench.work(b);
+    bench.push(b, &work, [1.0, 1.0]);
+    bench.pass(LEASE);
+    assert!(bench.training.heartbeat(bench.now, b));
+    bench.pass(Duration::from_secs(1));
+    assert_eq!(bench.work(b).tower_step.tower, Tower(0));
+    assert_eq!(bench.pull(a), Some(Assignment::Unregistered));
+}
+
+#[test]
+fn without_its_secret_a_workers_number_is_nobodys() {
+    let mut bench = Bench::new(10);
+    let (honest, own) = (bench.join(), bench.join());
+    let (work, _) = (bench.work(honest), bench.work(own));
+    let impostor = Member {
+        worker: honest.worker,
+        ..own
+    };
+    assert_eq!(bench.pull(impostor), Some(Assignment::Unregistered));
+    assert!(!bench.training.heartbeat(bench.now, impostor));
+    bench.training.leave(impostor);
+    assert_eq!(
+        bench.push(impostor, &work, [f32::NAN; 2]),
+        Verdict::Unregistered
+    );
+    assert_eq!(bench.training.take_events().len(), 2, "two have joined");
+    assert_eq!(bench.push(honest, &work, [0.5; 2]), Verdict::Accepted);
+}
+
+#[test]
+fn variables_that_the_worker_holds_are_not_sent_again() {
+    let mut bench = Bench::new(10);
+    let a = bench.join();
+    let work = bench.work(a);
+    assert!(matches!(work.variables, Variables::Sent(_)));
+    let pull = Pull {
+        member: a,
+        held: Some(work.state_digest),
+    };
+    let again = bench.training.pull(bench.now, pull);
+    assert_eq!(
+        again,
+        Some(Assignment::Work(Work {
+            variables: Variables::Held,
+            ..work
+        }))
+    );
+}
+
+#[test]
+fn a_complete_run_is_saved_before_the_workers_are_told() {
+    let mut bench = Bench::new(1);
+    let a = bench.join();
+    bench.step(a);
+    assert_eq!(bench.training.phase(), Phase::Closing(Goodbye::Complete));
+    assert_eq!(bench.pull(a), None);
+    bench.training.saved(bench.now);
+    assert!(!bench.training.everyone_told(bench.now));
+    assert_eq!(bench.pull(a), Some(Assignment::Goodbye(Goodbye::Complete)));
+    assert!(bench.training.everyone_told(bench.now));
+}
+
+#[test]
+fn a_run_that_was_complete_lingers_for_one_lease() {
+    let mut bench = Bench::new(0);
+    bench.training.saved(bench.now);
+    assert!(!bench.training.everyone_told(bench.now));
+    assert!(bench.training.everyone_told(bench.now + LEASE));
+    bench.training.expect_nobody();
+    assert!(bench.training.everyone_told(bench.now));
+}
+
+#[test]
+fn workers_of_other_numerics_or_data_are_refused() {
+    let mut bench = Bench::new(10);
+    bench.join();
+    let refusal = bench.register(registration(2)).unwrap_err();
+    assert!(matches!(refusal, Refusal::Numerics { .. }), "{refusal}");
+    let other_data = Registration {
+        data_digest: [0; 32],
+        ..registration(1)
+    };
+    let refusal = bench.register(other_data).unwrap_err();
+    assert_eq!(
+        refusal,
+        Refusal::DataSet {
+            expected: "synthetic:100".to_owned()
+        }
+    );
+}
+
+#[test]
+fn a_worker_that_left_before_any_update_fixes_no_numerics() {
+    let other = || Registration {
+        numerics: Numerics {
+            libtorch: "0.0".to_owned(),
+            ..numerics(1)
+        },
+        ..registration(1)
+    };
+    let mut bench = Bench::new(10);
+    let first = bench.register(other()).unwrap().member;
+    assert_eq!(
+        bench.training.run_to_join().numerics,
+        Some(other().numerics)
+    );
+    assert!(
+        bench.register(registration(1)).is_err(),
+        "both cannot take part"
+    );
+    bench.training.leave(first);
+    let second = bench.join();
+    bench.step(second);
+    bench.training.leave(second);
+    assert!(bench.register(other()).is_err(), "there was an update");
+}
+
+#[test]
+fn checkpoints_are_due_at_multiples_of_the_interval() {
+    let mut bench = Bench::new(10);
+    let a = bench.join();
+    let mut due = Vec::new();
+    for _ in 0..5 {
+        bench.step(a);
+        if let Some(snapshot) = bench.training.saves().begin() {
+            due.push(snapshot.state.global_step.0);
+            bench.training.checkpoint_saved(snapshot.state.global_step);
+        }
+    }
+    assert_eq!(due, [2, 4]);
+}
+
+#[test]
+fn an_overdue_tower_step_is_also_given_to_an_idle_worker_and_counts_once() {
+    let mut bench = Bench::new(100);
+    let (a, b) = (bench.join(), bench.join());
+    for _ in 0..10 {
+        bench.step(a);
+    }
+    let slow = bench.work(b);
+    let quick = bench.work(a);
+    bench.push(a, &quick, [1.0, 1.0]);
+    assert_eq!(bench.pull(a), None);
+    bench.now += Duration::from_secs(1);
+    let again = bench.work(a);
+    assert_eq!(again.tower_step, slow.tower_step);
+    assert!(matches!(
+        bench.training.take_events().last(),
+        Some(Event::Overdue { .. })
+    ));
+    bench.push(a, &again, [1.0, 1.0]);
+    let variables = bench.variables();
+    assert_eq!(
+        bench.push(b, &slow, [1.0, 1.0]),
+        Verdict::Stale { staleness: 1 }
+    );
+    assert_eq!(bench.variables(), variables);
+}
+
+#[test]
+fn a_run_that_stands_still_says_who_is_missing() {
+    let mut bench = Bench::new(10);
+    let (a, b) = (bench.join(), bench.join());
+    bench.work(a);
+    let work = bench.work(b);
+    bench.push(b, &work, [1.0, 1.0]);
+    bench.training.take_events();
+    bench.pass(Duration::from_secs(7));
+    let events = bench.training.take_events();
+    let [Event::StandsStill { waits_for }] = &events[..] else {
+        panic!("{events:?}")
+    };
+    assert_eq!(
+        waits_for,
+        "step 0 tower 0, which worker 0 (test) since 5 s computes"
+    );
+    let work = bench.work(a);
+    bench.push(a, &work, [1.0, 1.0]);
+    assert!(matches!(
+        bench.training.take_events()[..],
+        [Event::GoesOn { .. }, Event::Committed { .. }]
+    ));
+}
+
+#[test]
+fn a_run_without_workers_ends_for_now_after_the_stall_timeout() {
+    let mut bench = Bench::new(10);
+    bench.pass(STALL_TIMEOUT);
+    assert_eq!(bench.training.phase(), Phase::Training);
+    bench.pass(Duration::from_secs(1));
+    assert_eq!(bench.training.phase(), Phase::Closing(Goodbye::Stopping));
+}
+
+#[test]
+fn the_time_that_the_server_was_suspended_costs_no_worker_its_lease() {
+    let mut bench = Bench::new(10);
+    let a = bench.join();
+    bench.work(a);
+    bench.pass(LEASE / 2);
+    bench.now += 100 * LEASE;
+    bench.training.tick(bench.now);
+    assert!(matches!(
+        bench.training.take_events()[..],
+        [.., Event::Suspended { .. }]
+    ));
+    bench.pass(LEASE / 2);
+    assert!(bench.training.heartbeat(bench.now, a));
+}
+
+#[test]
+fn a_worker_that_hangs_but_gives_signs_of_life_does_not_keep_a_run_from_its_end() {
+    let mut bench = Bench::new(1);
+    let (a, hanging) = (bench.join(), bench.join());
+    bench.step(a);
+    bench.training.saved(bench.now);
+    bench.pull(a);
+    assert!(!bench.training.everyone_told(bench.now));
+    for _ in 0..LEASE.as_secs() {
+        bench.pass(Duration::from_secs(1));
+        assert!(bench.training.heartbeat(bench.now, hanging));
+    }
+    assert!(bench.training.everyone_told(bench.now));
+}

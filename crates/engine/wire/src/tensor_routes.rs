@@ -1,0 +1,228 @@
+//! Pull and Push at the server: the requests whose bodies carry tensors, which go around the generated service.
+
+use std::convert::Infallible;
+use std::mem;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use pserver_run::Layout;
+use pserver_state::Values;
+use tonic::body::Body;
+use tonic::codegen::Service;
+use tonic::codegen::http::{Request, Response};
+use tonic::server::NamedService;
+use tonic::{Extensions, Status};
+
+use crate::claims::{Claims, UnderWay};
+use crate::client::REQUEST_TIMEOUT;
+use crate::convert::{self, Then};
+use crate::framing::{Carrier, Messages, answer};
+use crate::messages::{
+    Assignment, Gradients, Pull, Push, Pushed, ReceivedGradients, Variables, Verdict,
+};
+use crate::method::{self, PULL, PUSH};
+use crate::pb;
+use crate::server::ParameterServer;
+use crate::transport::MAX_REQUEST_BYTES;
+use crate::unread::Unread;
+
+/// A service that answers Pull and Push itself, and has `R` answer the other requests.
+#[derive(Debug)]
+pub struct TensorRoutes<S, R> {
+    tensors: Arc<Tensors<S>>,
+    others: R,
+}
+
+#[derive(Debug)]
+struct Tensors<S> {
+    server: Arc<S>,
+    gradient_bytes: usize,
+    claims: Arc<Claims>,
+}
+
+/// What came of the messages of a push.
+enum Collected {
+    Push(Push, ReceivedGradients, Then),
+    /// This is the answer, whatever is in it.
+    TurnedAway(Verdict),
+}
+
+impl<S, R> TensorRoutes<S, R> {
+    pub(crate) fn new(server: Arc<S>, layout: &Layout, claims: Arc<Claims>, others: R) -> Self {
+        let tensors = Arc::new(Tensors {
+            server,
+            gradient_bytes: layout.size_bytes(),
+            claims,
+        });
+        TensorRoutes { tensors, others }
+    }
+}
+
+impl<S, R: Clone> Clone for TensorRoutes<S, R> {
+    fn clone(&self) -> Self {
+        TensorRoutes {
+            tensors: Arc::clone(&self.tensors),
+            others: self.others.clone(),
+        }
+    }
+}
+
+impl<S, R: NamedService> NamedService for TensorRoutes<S, R> {
+    const NAME: &'static str = R::NAME;
+}
+
+impl<S, R> Service<Request<Body>> for TensorRoutes<S, R>
+where
+    S: ParameterServer,
+    R: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
+    R::Future: Send + 'static,
+{
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.others.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let tensors = Arc::clone(&self.tensors);
+        match method::named_by(request.uri().path()) {
+            Some(PULL) => Box::pin(async move {
+                let answer = tensors.pull(request).await;
+                Ok(answer.unwrap_or_else(Status::into_http))
+            }),
+            Some(PUSH) => Box::pin(async move {
+                let answer = tensors.push(request).await;
+                Ok(answer.unwrap_or_else(Status::into_http))
+            }),
+            _ => Box::pin(self.others.call(request)),
+        }
+    }
+}
+
+impl<S: ParameterServer> Tensors<S> {
+    async fn pull(&self, request: Request<Body>) -> Result<Response<Body>, Status> {
+        let (head, body) = request.into_parts();
+        let request = Messages::<pb::PullRequest>::of_request(body, MAX_REQUEST_BYTES)
+            .next()
+            .await?
+            .ok_or_else(|| Status::invalid_argument("a pull without a message"))?;
+        let assignment = self.server.pull(Pull::try_from(request)?).await?;
+        let under_way = self.begin_assignment(&head.extensions, &assignment)?;
+        Ok(replies(convert::pull_replies(assignment), under_way))
+    }
+
+    async fn push(&self, request: Request<Body>) -> Result<Response<Body>, Status> {
+        let (head, body) = request.into_parts();
+        let extensions = head.extensions;
+        let messages = Messages::of_request(body, MAX_REQUEST_BYTES);
+        let whole = tokio::time::timeout(REQUEST_TIMEOUT, self.collect(messages));
+        let whole = whole.await.map_err(|_| {
+            Status::deadline_exceeded("the last part of the gradients did not come in time")
+        })??;
+        let (push, gradients, then) = match whole {
+            Collected::Push(push, gradients, then) => (push, gradients, then),
+            Collected::TurnedAway(verdict) => {
+                let next = None;
+                let turned_away = convert::push_replies(Pushed { verdict, next });
+                return Ok(replies(turned_away, None));
+            }
+        };
+        let Pushed { verdict, next } = match then {
+            Then::Pull => self.server.push_and_pull(push, gradients).await?,
+            Then::Nothing => Pushed {
+                verdict: self.server.push(push, gradients).await?,
+                next: None,
+            },
+        };
+        // The verdict stands; a peer that may not have its next work now can pull it later.
+        let begun = next.map(|next| (self.begin_assignment(&extensions, &next), next));
+        let (next, under_way) = match begun {
+            Some((Ok(under_way), next)) => (Some(next), under_way),
+            _ => (None, None),
+        };
+        let pushed = Pushed { verdict, next };
+        Ok(replies(convert::push_replies(pushed), under_way))
+    }
+
+    /// All messages of a push as one. What is cut short is forgotten here, and for what comes from no
+    /// worker of the run no memory is taken.
+    async fn collect(&self, mut messages: Messages<pb::PushRequest>) -> Result<Collected, Status> {
+        let without_end = || Status::invalid_argument("a push without its last part");
+        let mut message = messages.next().await?.ok_or_else(without_end)?;
+        let sender = convert::member(message.sender.take().or(message.member.clone()))?;
+        let _under_way = self.claims.begin_push(sender)?;
+        // Where nothing travels there is nothing to take memory for.
+        let turned_away = match message.gradients.is_empty() {
+            true => None,
+            false => self.server.turned_away(sender),
+        };
+        let (mut gradients, mut found) = (None, 0);
+        loop {
+            // Given back before the next is waited for, so that the connection can use its memory again.
+            let part = mem::take(&mut message.gradients);
+            found += part.len();
+            if found > self.gradient_bytes {
+                return Err(self.of_another_size(found));
+            }
+            if part.is_empty() && message.member.is_none() {
+                // Parts of nothing could come for ever.
+                return Err(self.of_another_size(found));
+            }
+            if !part.is_empty() && turned_away.is_none() {
+                let all: &mut Values =
+                    gradients.get_or_insert_with(|| self.server.gradient_memory());
+                let from = self.gradient_bytes - found;
+                all.as_bytes_mut()[from..][..part.len()].copy_from_slice(&part);
+            }
+            drop(part);
+            if message.member.is_some() {
+                break;
+            }
+            message = messages.next().await?.ok_or_else(without_end)?;
+        }
+        let (push, in_slot, then) = convert::push(&message)?;
+        if push.member != sender {
+            return Err(Status::invalid_argument("a push of two workers"));
+        }
+        if let Some(verdict) = turned_away {
+            return Ok(Collected::TurnedAway(verdict));
+        }
+        let gradients = match (in_slot, gradients) {
+            (Some(generation), None) => Gradients::InSlot(generation),
+            (None, Some(all)) if found == self.gradient_bytes => Gradients::Sent(all),
+            _ => return Err(self.of_another_size(found)),
+        };
+        Ok(Collected::Push(push, gradients, then))
+    }
+
+    /// An answer with work begins, which counts if variables travel with it.
+    fn begin_assignment(
+        &self,
+        extensions: &Extensions,
+        assignment: &Assignment,
+    ) -> Result<Option<UnderWay<String>>, Status> {
+        match assignment {
+            Assignment::Work(work) if matches!(work.variables, Variables::Sent(_)) => {
+                self.claims.begin_answer(extensions)
+            }
+            _ => Ok(None),
+        }
+    }
+
+    fn of_another_size(&self, found: usize) -> Status {
+        let expected = self.gradient_bytes;
+        Status::invalid_argument(format!("gradients have {found} bytes, expected {expected}"))
+    }
+}
+
+/// An answer of messages that are all there, and are encoded one by one as the connection takes them. It is under way
+/// as long as there is something to send.
+fn replies<M: Carrier + Send>(
+    messages: Vec<M>,
+    under_way: Option<UnderWay<String>>,
+) -> Response<Body> {
+    answer(Unread::new(messages, under_way))
+}
