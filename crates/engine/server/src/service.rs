@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use pserver_guard::limits::max_workers;
 use pserver_run::{EvalData, GlobalStep, Layout, RunConfig, Score};
-use pserver_state::Values;
+use pserver_state::{Pool, Values};
 use pserver_wire::client::PULL_HOLD;
 use pserver_wire::gradient_slot::{Generation, Nonce};
 use pserver_wire::messages::{
@@ -55,6 +55,8 @@ pub struct Service {
     /// Wakes the followers that wait for a checkpoint, which is not at every step.
     for_followers: broadcast::Sender<()>,
     num_towers: u32,
+    /// Memory of gradients that were applied, for those to come.
+    gradients: Pool,
     at_point: AtPoint,
     follower_files: FollowerFiles,
     orders: mpsc::Sender<Commission>,
@@ -122,6 +124,7 @@ impl Service {
         let ((changed, _), (for_followers, _)) = (broadcast::channel(1), broadcast::channel(1));
         let (orders, orders_given) = mpsc::channel(MAX_ORDERS);
         let num_towers = training.run().num_towers;
+        let most = training.run().gradients_per_update() as usize + 1;
         let guarded = Guarded {
             training,
             commit_path,
@@ -136,6 +139,7 @@ impl Service {
             changed,
             for_followers,
             num_towers,
+            gradients: Pool::new(layout.num_values(), most),
             at_point,
             follower_files,
             orders,
@@ -305,9 +309,9 @@ impl Service {
         }
         let slot = guarded.shared_memory.slot(push.member.worker);
         let slot = slot.ok_or_else(not_there)?;
-        let memory = guarded.training.gradient_memory();
         drop(guarded);
-        let gradient = Gradient::out_of(&slot, generation, memory).ok_or_else(not_there)?;
+        let gradient = Gradient::out_of(&slot, generation, self.gradients.take());
+        let gradient = gradient.ok_or_else(not_there)?;
         self.take(push, gradient)
     }
 
@@ -434,7 +438,7 @@ impl ParameterServer for Service {
     }
 
     fn gradient_memory(&self) -> Values {
-        self.lock().training.gradient_memory()
+        self.gradients.take()
     }
 
     async fn push(

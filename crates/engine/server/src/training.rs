@@ -20,7 +20,7 @@ use pserver_run::{
     ExamplesDigest, GlobalStep, Layout, Mode, Numerics, RunConfig, SampleSequence, StateDigest,
     TowerStep,
 };
-use pserver_state::{TrainingState, Values};
+use pserver_state::TrainingState;
 use pserver_wire::client::PULL_HOLD;
 use pserver_wire::messages::{
     Assignment, CheckpointRequest, FollowerId, Goodbye, Member, Pull, Push, Refusal, Registered,
@@ -148,8 +148,6 @@ pub struct Training {
     norms: Norms,
     aggregator: Aggregator,
     snapshot: Arc<Snapshot>,
-    /// Memory of gradients that were applied, for those to come.
-    spare_gradients: Vec<Values>,
     /// In asynchronous mode, what was applied, and the digests of the last states that gradients
     /// may still be taken at, the newest last.
     applied: AppliedSerials,
@@ -207,7 +205,6 @@ impl Training {
             norms: Norms::default(),
             aggregator: Aggregator::new(needed),
             recent: VecDeque::new(),
-            spare_gradients: Vec::new(),
             applied,
             loss: None,
             loss_averages: LossAverages::new(snapshot.state.global_step),
@@ -492,13 +489,6 @@ impl Training {
         })
     }
 
-    /// Memory for a gradient, with anything in it: that of one that was applied, if there is any.
-    pub fn gradient_memory(&mut self) -> Values {
-        let len = self.snapshot.state.variables.len();
-        let spare = self.spare_gradients.pop();
-        spare.unwrap_or_else(|| Values::zeros(len))
-    }
-
     /// Takes the gradient of a tower step, which is that of `push`, checked in size.
     pub fn push(&mut self, now: Instant, push: &Push, gradient: Gradient) -> Pushed {
         let answered = Pushed::Answered;
@@ -578,21 +568,16 @@ impl Training {
         if let Some(applied) = update.applied {
             self.applied = applied;
         }
-        let gradients = update.gradients.into_iter().map(|of| of.values).collect();
         if self.summaries.includes(before) {
-            // It takes their memory along.
+            let gradients = update.gradients.into_iter().map(|of| of.values);
             self.events.push(Event::SummaryDue(Box::new(UpdateSummary {
                 at: now,
                 before: update.before,
-                gradients,
+                gradients: gradients.collect(),
                 learning_rate: update.learning_rate,
                 losses,
                 loss_averages,
             })));
-        } else {
-            // As many as are needed at once: a gradient that does not count takes its memory along.
-            self.spare_gradients = gradients;
-            drop(update.before);
         }
         self.snapshot = Arc::new(next);
         self.norms.note(norm);

@@ -7,9 +7,9 @@ compile_error!(
     "the wire and the checkpoint hold little-endian numbers, read here without conversion"
 );
 
-pub mod lent_memory;
-
 pub mod values;
+
+pub mod pool;
 
 pub mod initial;
 
@@ -25,6 +25,7 @@ pub mod state_file;
 
 pub use checkpoint::{Checkpoint, CheckpointError};
 pub use folder::{AboutPath, Folder};
+pub use pool::Pool;
 pub use shared_path::{open_shared, shared_path};
 pub use state::TrainingState;
 pub use state_file::{Copied, NextState, StateFile, StateFileError, StateReader, Stored};

@@ -40,7 +40,7 @@ use rustix::io::Errno;
 use twox_hash::XxHash3_64;
 
 use crate::folder::AboutPath;
-use crate::lent_memory::Place;
+use crate::pool::Place;
 use crate::shared_path::{Access, open_shared, shared_path};
 use crate::state::TrainingState;
 use crate::values::Values;
@@ -407,10 +407,7 @@ impl StateFile {
         self.file
             .write_all_at(&NO_SEQUENCE.to_le_bytes(), self.places.slot(index))?;
         fence(Ordering::Release);
-        let lend = |place: &Place| {
-            let values = place.lend(self.places.num_values);
-            values.expect("it is free, and nobody else lends it")
-        };
+        let lend = |place: &Place| place.lend().expect("it is free, and nobody else lends it");
         Ok(NextState {
             state: TrainingState {
                 global_step: GlobalStep(0),
@@ -455,7 +452,7 @@ impl StateFile {
             // run's own: its server, which alone may write to it, holds a lock on its folder, puts another
             // file in its place instead of changing it, and cuts off only what it has no mapping of.
             let mapping = unsafe { options.populate().map_mut(&self.file) }?;
-            io::Result::Ok(Place::new(mapping))
+            io::Result::Ok(Place::new(mapping, self.places.num_values))
         };
         self.slots.push(Slot {
             variables: map(self.places.variables(index))?,

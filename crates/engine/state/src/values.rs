@@ -1,17 +1,18 @@
 //! One f32 for each element of a layout: variables, moving averages or gradients.
 
 use std::fmt;
+use std::mem;
 use std::ops::{Deref, DerefMut};
 
 use bytemuck::{Pod, Zeroable};
 use memmap2::MmapMut;
 
-use crate::lent_memory::LentMemory;
+use crate::pool::Pool;
 
 /// A cache line of numbers: the unit of allocation, so that every buffer begins on one.
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C, align(64))]
-struct Line([f32; 16]);
+pub(crate) struct Line([f32; 16]);
 
 /// A flat buffer of f32 that begins on a 64-byte boundary.
 ///
@@ -20,6 +21,8 @@ struct Line([f32; 16]);
 pub struct Values {
     memory: Memory,
     len: usize,
+    /// Where the memory goes when it is dropped.
+    pool: Option<Pool>,
 }
 
 /// From so many bytes on a buffer has pages of its own, which the system has back as soon as it is dropped: of
@@ -27,47 +30,44 @@ pub struct Values {
 const OWN_PAGES_FROM: usize = 1 << 20;
 
 /// Where the numbers are.
-enum Memory {
-    Own(Vec<Line>),
-    /// Of nobody else's and no file's.
+pub(crate) enum Memory {
+    Heap(Vec<Line>),
+    /// Of nobody else's, or of a file.
     Pages(MmapMut),
-    /// In a file, at a place that gets it back.
-    Lent(LentMemory),
+}
+
+impl Memory {
+    /// Of `len` zeros.
+    pub(crate) fn zeros(len: usize) -> Self {
+        let num_lines = len.div_ceil(16);
+        let num_bytes = num_lines * size_of::<Line>();
+        let pages = (num_bytes >= OWN_PAGES_FROM).then(|| MmapMut::map_anon(num_bytes));
+        match pages {
+            Some(Ok(pages)) => Memory::Pages(pages),
+            // Where the system gives none, the allocator says what there is to say.
+            Some(Err(_)) | None => Memory::Heap(vec![Line::zeroed(); num_lines]),
+        }
+    }
 }
 
 impl Values {
     /// `len` zeros.
     #[must_use]
     pub fn zeros(len: usize) -> Self {
-        let num_lines = len.div_ceil(16);
-        let num_bytes = num_lines * size_of::<Line>();
-        let pages = (num_bytes >= OWN_PAGES_FROM).then(|| MmapMut::map_anon(num_bytes));
-        let memory = match pages {
-            Some(Ok(pages)) => Memory::Pages(pages),
-            // Where the system gives none, the allocator says what there is to say.
-            Some(Err(_)) | None => Memory::Own(vec![Line::zeroed(); num_lines]),
-        };
-        Values { memory, len }
-    }
-
-    /// The `len` numbers that `memory`, which is long enough for them, happens to hold.
-    pub(crate) fn lent(memory: LentMemory, len: usize) -> Self {
         Values {
-            memory: Memory::Lent(memory),
+            memory: Memory::zeros(len),
             len,
+            pool: None,
         }
     }
 
-    /// The numbers in `bytes`, little-endian f32 at any alignment; `None` if these are not exactly
-    /// `len` numbers.
-    #[must_use]
-    pub fn from_le_bytes(bytes: &[u8], len: usize) -> Option<Self> {
-        if bytes.len() != len * size_of::<f32>() {
-            return None;
+    /// The `len` numbers that `memory`, which is long enough for them, happens to hold. It goes back to `pool`.
+    pub(crate) fn of_pool(memory: Memory, len: usize, pool: Pool) -> Self {
+        Values {
+            memory,
+            len,
+            pool: Some(pool),
         }
-        let mut values = Values::zeros(len);
-        values.as_bytes_mut().copy_from_slice(bytes);
-        Some(values)
     }
 
     /// The numbers as little-endian bytes.
@@ -87,9 +87,8 @@ impl Deref for Values {
 
     fn deref(&self) -> &[f32] {
         let numbers = match &self.memory {
-            Memory::Own(lines) => bytemuck::cast_slice(lines),
+            Memory::Heap(lines) => bytemuck::cast_slice(lines),
             Memory::Pages(pages) => bytemuck::cast_slice(pages),
-            Memory::Lent(memory) => bytemuck::cast_slice(memory),
         };
         &numbers[..self.len]
     }
@@ -98,15 +97,30 @@ impl Deref for Values {
 impl DerefMut for Values {
     fn deref_mut(&mut self) -> &mut [f32] {
         let numbers = match &mut self.memory {
-            Memory::Own(lines) => bytemuck::cast_slice_mut(lines),
+            Memory::Heap(lines) => bytemuck::cast_slice_mut(lines),
             Memory::Pages(pages) => bytemuck::cast_slice_mut(pages),
-            Memory::Lent(memory) => bytemuck::cast_slice_mut(memory),
         };
         &mut numbers[..self.len]
     }
 }
 
-/// A copy has memory of its own.
+impl Drop for Values {
+    fn drop(&mut self) {
+        if let Some(pool) = self.pool.take() {
+            let memory = mem::replace(&mut self.memory, Memory::Heap(Vec::new()));
+            pool.give_back(memory);
+        }
+    }
+}
+
+/// Their bytes, to be shared with whoever sends them.
+impl AsRef<[u8]> for Values {
+    fn as_ref(&self) -> &[u8] {
+        self.as_bytes()
+    }
+}
+
+/// A copy has memory of its own, and of no pool.
 impl Clone for Values {
     fn clone(&self) -> Self {
         Values::from(&**self)
@@ -141,19 +155,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn bytes_survive_a_round_trip(numbers in prop::collection::vec(any::<f32>(), 0..100)) {
+        fn numbers_are_aligned_and_their_bytes_are_theirs(numbers in prop::collection::vec(any::<f32>(), 0..100)) {
             let values = Values::from(numbers.as_slice());
             prop_assert_eq!(values.as_ptr() as usize % 64, 0);
-            let mut shifted = vec![0];
-            shifted.extend_from_slice(values.as_bytes());
-            let back = Values::from_le_bytes(&shifted[1..], numbers.len()).unwrap();
-            prop_assert_eq!(back.as_bytes(), values.as_bytes());
-        }
-
-        #[test]
-        fn another_number_of_bytes_is_refused(len in 0_usize..50, num_bytes in 0_usize..250) {
-            let bytes = vec![0; num_bytes];
-            prop_assert_eq!(Values::from_le_bytes(&bytes, len).is_some(), num_bytes == 4 * len);
+            let bytes: Vec<u8> = numbers.iter().flat_map(|number| number.to_le_bytes()).collect();
+            prop_assert_eq!(values.as_bytes(), &bytes);
         }
     }
 }

@@ -12,6 +12,7 @@ use prost::Message;
 use pserver_guard::Credentials;
 use pserver_guard::connection::Refusal;
 use pserver_run::{GlobalStep, Layout, RunConfig, Score};
+use pserver_state::Pool;
 use tokio::sync::mpsc;
 use tokio::task::{JoinError, JoinHandle, JoinSet};
 use tokio_stream::Stream;
@@ -35,7 +36,6 @@ use crate::messages::{
 use crate::method::{PULL, PUSH};
 use crate::pb;
 use crate::pb::parameter_server_client::ParameterServerClient;
-use crate::tensor_memory::TensorMemory;
 use crate::transport::{self, BadAddress, MAX_ANSWER_BYTES, MAX_REQUEST_BYTES, PART_BYTES};
 
 /// Longest time the server may hold a pull that it has no work for.
@@ -62,7 +62,7 @@ pub struct Client {
     channel: SecureChannel,
     num_values: usize,
     /// Where variables arrive.
-    memory: TensorMemory,
+    memory: Pool,
     max_checkpoint_bytes: usize,
 }
 
@@ -154,7 +154,7 @@ impl Client {
             inner,
             channel,
             num_values: layout.num_values(),
-            memory: TensorMemory::default(),
+            memory: Pool::new(layout.num_values(), 1),
             max_checkpoint_bytes: transport::max_checkpoint_bytes(layout),
         }
     }
@@ -337,10 +337,10 @@ impl Client {
             if part.is_empty() || found > self.tensor_bytes() {
                 return Err(ClientError::from(self.of_another_size(found)));
             }
-            let tensor = tensor.get_or_insert_with(|| self.memory.take(self.num_values));
+            let tensor = tensor.get_or_insert_with(|| self.memory.take());
             tensor.as_bytes_mut()[begin..found].copy_from_slice(&part);
         }
-        let tensor = tensor.map(|tensor| self.memory.share(tensor).slice(..found));
+        let tensor = tensor.map(|tensor| Bytes::from_owner(tensor).slice(..found));
         Ok((first, tensor.unwrap_or_default()))
     }
 

@@ -24,7 +24,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 use memmap2::{MmapOptions, MmapRaw};
-use pserver_state::lent_memory::Place;
+use pserver_state::pool::Place;
 use pserver_state::shared_path::Access;
 use pserver_state::{Values, open_shared, shared_path};
 use rustix::fs::{FallocateFlags, MemfdFlags, Mode, SealFlags};
@@ -188,7 +188,6 @@ impl ServerSlot {
 pub struct WorkerSlot {
     header: Arc<SharedWords>,
     gradients: Place,
-    num_values: usize,
     nonce: Nonce,
     last: Generation,
 }
@@ -213,7 +212,6 @@ impl WorkerSlot {
         Ok(WorkerSlot {
             header: Arc::new(SharedWords { mapped }),
             gradients: place_of_gradients(&file, num_values).map_err(open_error)?,
-            num_values,
             nonce,
             last: Generation(NO_GENERATION),
         })
@@ -232,7 +230,7 @@ impl WorkerSlot {
     ///
     /// If gradients are under way already.
     pub fn begin(&mut self) -> GradientsUnderWay {
-        let values = self.gradients.lend(self.num_values);
+        let values = self.gradients.lend();
         let values = values.expect("no gradients are under way");
         // Who sees one of the new gradients does not see the old generation any more. They are written as any
         // memory is, past the caches perhaps, so this is a barrier for all that comes after it.
@@ -301,7 +299,7 @@ fn place_of_gradients(file: &File, num_values: usize) -> io::Result<Place> {
     // this worker, maps that part to read, and reads with `shared_copy`, as if the kernel did. This worker
     // opens a slot once.
     let mapping = unsafe { part_of_gradients(num_values).map_mut(file) }?;
-    Ok(Place::new(mapping))
+    Ok(Place::new(mapping, num_values))
 }
 
 /// A part of a slot that two processes look at while one of them may be writing it.

@@ -3,8 +3,8 @@
 //! [`messages`] are plain types; the rest of the workspace knows only these. The code generated
 //! from `proto/cifar/ps/v1/parameter_server.proto` stays inside this crate: `convert` checks what
 //! arrives and turns it into messages, `follower` those of an evaluator. [`server`] says what a server has to do,
-//! [`service`] and [`tensor_routes`] let it be asked, and [`client`] asks; tensors go through `framing` and arrive
-//! in `tensor_memory`. [`transport`] sets both ends of a connection alike, and [`traffic`] counts its bytes. Before
+//! [`service`] and [`tensor_routes`] let it be asked, and [`client`] asks; tensors go through `framing`.
+//! [`transport`] sets both ends of a connection alike, and [`traffic`] counts its bytes. Before
 //! each request stands a [`doorkeeper`], who looks into the table of [`access`]; a client shows who it is
 //! with the [`channel`], `claims` counts the requests that are under way, and answers
 //! stay in memory as long as `unread` says. A worker
@@ -39,8 +39,6 @@ mod claims;
 mod unread;
 
 mod framing;
-
-mod tensor_memory;
 
 pub mod server;
 

@@ -1,6 +1,7 @@
 //! The decisions of a run, without a clock or a network.
 
 use pserver_run::Tower;
+use pserver_state::Values;
 use pserver_wire::messages::Losses;
 
 use super::fixtures::{numerics, run_config, some_time};
