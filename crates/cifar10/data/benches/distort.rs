@@ -17,9 +17,9 @@
 
 use std::path::Path;
 
-use cifar_data::{Dataset, Split, WhenAbsent, distort, pipeline, synthetic};
+use cifar_data::{Batch, Dataset, Split, WhenAbsent, distort, pipeline, synthetic};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use pserver_run::{DataSet, Sample};
+use pserver_run::{DataSet, InputKind, Sample};
 
 const SEED: u64 = 1;
 const NUM_EXAMPLES: u32 = 1024;
@@ -45,18 +45,18 @@ fn images(criterion: &mut Criterion) {
 
     group.throughput(Throughput::Elements(BATCH_SIZE as u64));
     let mut batches = samples.chunks_exact(BATCH_SIZE).cycle();
-    group.bench_function("distorted batch", |bencher| {
-        bencher.iter(|| {
-            let samples = batches.next().expect("a cycle does not end");
-            pipeline::distorted_inputs(&dataset, SEED, samples)
+    let mut batch = Batch::empty();
+    for (name, input) in [
+        ("distorted batch", InputKind::Distorted),
+        ("plain batch", InputKind::Plain),
+    ] {
+        group.bench_function(name, |bencher| {
+            bencher.iter(|| {
+                let samples = batches.next().expect("a cycle does not end");
+                pipeline::train_batch(&dataset, input, SEED, samples, &mut batch);
+            });
         });
-    });
-    group.bench_function("plain batch", |bencher| {
-        bencher.iter(|| {
-            let samples = batches.next().expect("a cycle does not end");
-            pipeline::plain_inputs(&dataset, samples)
-        });
-    });
+    }
 
     group.throughput(Throughput::Elements(100));
     group.bench_function("draw 100 synthetic records", |bencher| {

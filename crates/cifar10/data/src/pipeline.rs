@@ -57,6 +57,9 @@ impl fmt::Debug for Batch {
 
 /// Makes `batch` the training batch of `samples`, prepared as `input` says. Its memory is used again.
 ///
+/// Distorted examples are the tutorial's `distorted_inputs`, but for where its randomness comes from: the draws of
+/// `(seed, epoch, example)`. Plain ones, each the central crop, are for comparing with another implementation.
+///
 /// # Panics
 ///
 /// If a sample's example is not in the training set: a sequence of another data set.
@@ -67,41 +70,11 @@ pub fn train_batch(
     samples: &[Sample],
     batch: &mut Batch,
 ) {
-    match input {
-        InputKind::Distorted => distort_into(dataset, seed, samples, batch),
-        InputKind::Plain => prepare(dataset, Split::Train, samples, |_| None, batch),
-    }
-}
-
-/// Training examples, each distorted by the draws of `(seed, epoch, example)`.
-///
-/// The tutorial's `distorted_inputs`, but for where its randomness comes from.
-///
-/// # Panics
-///
-/// As [`train_batch`].
-#[must_use]
-pub fn distorted_inputs(dataset: &Dataset, seed: u64, samples: &[Sample]) -> Batch {
-    let mut batch = Batch::empty();
-    distort_into(dataset, seed, samples, &mut batch);
-    batch
-}
-
-fn distort_into(dataset: &Dataset, seed: u64, samples: &[Sample], batch: &mut Batch) {
-    let draw = |sample: &Sample| Some(Distortion::draw(seed, sample.epoch, sample.example));
-    prepare(dataset, Split::Train, samples, draw, batch);
-}
-
-/// Training examples, each the central crop: for comparing with another implementation.
-///
-/// # Panics
-///
-/// As [`train_batch`].
-#[must_use]
-pub fn plain_inputs(dataset: &Dataset, samples: &[Sample]) -> Batch {
-    let mut batch = Batch::empty();
-    prepare(dataset, Split::Train, samples, |_| None, &mut batch);
-    batch
+    let distortion = |sample: &Sample| match input {
+        InputKind::Distorted => Some(Distortion::draw(seed, sample.epoch, sample.example)),
+        InputKind::Plain => None,
+    };
+    prepare(dataset, Split::Train, samples, distortion, batch);
 }
 
 /// Examples `range` of `split` for evaluation: the central crop, in file order.

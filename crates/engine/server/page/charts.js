@@ -71,7 +71,7 @@ class Chart {
     if (options.fromZero) low = 0;
     const room = high > low ? (high - low) * 0.06 : Math.max(Math.abs(high) * 0.1, 1e-9);
     high += room;
-    low = options.fromZero || (low >= 0 && low < room) ? Math.max(0, low - room) * 0 : low - room;
+    low = options.fromZero || (low >= 0 && low < room) ? 0 : low - room;
     const [first, last] = [steps[0], Math.max(steps.at(-1), steps[0] + 1)];
     const right = width - MARGIN.right;
     const bottom = options.height - MARGIN.bottom;

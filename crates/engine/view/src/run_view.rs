@@ -12,7 +12,7 @@ use crate::counts::Counts;
 use crate::curve::{Curve, Sample};
 use crate::happenings::{Happenings, Kind};
 use crate::lane::Lanes;
-use crate::scores::{Score, Scores};
+use crate::scores::Scores;
 use crate::times::Times;
 
 /// How a run stands, as far as its ledger tells: a server that is killed says nothing.
@@ -103,11 +103,6 @@ impl RunView {
     /// Takes in that lines of the ledger were skipped.
     pub fn add_damage(&mut self, damage: &Damage) {
         self.damage.extend(damage);
-    }
-
-    /// A checkpoint was scored.
-    pub fn add_score(&mut self, score: Score) {
-        self.scores.add(score);
     }
 
     /// Reads a line of the file of scores; one that is none is passed over.

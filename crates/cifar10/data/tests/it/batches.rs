@@ -20,10 +20,17 @@ fn samples() -> Vec<Sample> {
         .to_vec()
 }
 
+/// What workers of a run of [`SEED`] prepare.
+fn batch(dataset: &Dataset, input: InputKind, samples: &[Sample]) -> Batch {
+    let mut batch = Batch::empty();
+    pipeline::train_batch(dataset, input, SEED, samples, &mut batch);
+    batch
+}
+
 #[test]
 fn a_batch_holds_its_samples_in_order() {
     let dataset = dataset();
-    let batch = pipeline::distorted_inputs(&dataset, SEED, &samples());
+    let batch = batch(&dataset, InputKind::Distorted, &samples());
     for (index, sample) in samples().into_iter().enumerate() {
         let record = dataset.train(sample.example as usize);
         let distortion = Distortion::draw(SEED, sample.epoch, sample.example);
@@ -36,7 +43,7 @@ fn a_batch_holds_its_samples_in_order() {
 
 #[test]
 fn an_example_is_distorted_anew_in_each_epoch() {
-    let batch = pipeline::distorted_inputs(&dataset(), SEED, &samples());
+    let batch = batch(&dataset(), InputKind::Distorted, &samples());
     let images: Vec<&[f32]> = batch.images.chunks_exact(IMAGE_VALUES).collect();
     assert!(images[0] != images[2]);
 }
@@ -69,7 +76,7 @@ fn evaluation_reads_its_split_in_file_order() {
 
 #[test]
 fn every_image_is_standardized() {
-    let batch = pipeline::distorted_inputs(&dataset(), SEED, &samples());
+    let batch = batch(&dataset(), InputKind::Distorted, &samples());
     for image in batch.images.chunks_exact(IMAGE_VALUES) {
         let sum: f64 = image.iter().map(|value| f64::from(*value)).sum();
         let squares: f64 = image.iter().map(|value| f64::from(*value).powi(2)).sum();
@@ -85,7 +92,7 @@ fn every_image_is_standardized() {
 #[test]
 fn the_digest_tells_which_examples_these_are() {
     let dataset = dataset();
-    let digest = |samples: &[Sample]| pipeline::plain_inputs(&dataset, samples).examples_digest;
+    let digest = |samples: &[Sample]| batch(&dataset, InputKind::Plain, samples).examples_digest;
     assert_eq!(digest(&samples()), ExamplesDigest::of(samples()));
     let mut others = samples();
     others.swap(0, 1);
