@@ -3,19 +3,14 @@
 use cifar_data::Batch;
 use cifar_kernels::{Convolutions, InstructionSet, Network, TRUNK_VALUES};
 use pserver_run::{Kernels, Layout};
-use pserver_state::Values;
+use pserver_wire::gradient_buffer::GradientBuffer;
 use pserver_wire::messages::Losses;
 use tch::{Device, TchError};
 
 use crate::gradients::compute_gradients;
 use crate::model::{Model, Variables};
 
-/// Variables of the trunk, both convolutions; those of the head come after them.
-///
-/// All lie end to end in the layout's order, so these are the first numbers of any buffer of them.
-pub const NUM_TRUNK_VALUES: usize = TRUNK_VALUES;
-
-/// Computes the gradients of tower steps, the head's first and then the trunk's.
+/// Computes the gradients of tower steps.
 #[derive(Debug)]
 pub struct Engine {
     kind: Kind,
@@ -23,12 +18,7 @@ pub struct Engine {
 
 #[derive(Debug)]
 enum Kind {
-    Torch {
-        model: Model,
-        layout: Layout,
-        /// All gradients of the tower step whose head was asked for last.
-        gradients: Values,
-    },
+    Torch { model: Model, layout: Layout },
     Own(Box<Network>),
 }
 
@@ -55,13 +45,16 @@ impl Engine {
             Kernels::Auto | Kernels::Torch => Kind::Torch {
                 model: Model::new(device)?,
                 layout: layout.clone(),
-                gradients: Values::zeros(0),
             },
         };
         Ok(Engine { kind })
     }
 
-    /// The losses of a batch, and the gradients of the head: all but the first [`NUM_TRUNK_VALUES`].
+    /// Where a buffer of gradients is cut: the trunk's and the head's, nine tenths of all, which travel while the
+    /// trunk's are computed.
+    pub const CUTS: [usize; 1] = [TRUNK_VALUES];
+
+    /// The losses of a batch, and the gradients.
     ///
     /// They are a function of the arguments alone: with equal numerics, the same bits each time.
     ///
@@ -71,28 +64,29 @@ impl Engine {
     ///
     /// # Panics
     ///
-    /// If the batch or `gradients` is of another size.
-    pub fn head_gradients(
+    /// If the batch is of another size, or `out` is cut elsewhere than at [`CUTS`](Self::CUTS).
+    pub fn gradients(
         &mut self,
         variables: &[f32],
         batch: &Batch,
-        gradients: &mut [f32],
+        out: &mut GradientBuffer,
     ) -> Result<Losses, TchError> {
+        const TRUNK: usize = 0;
+        const HEAD: usize = 1;
         match &mut self.kind {
-            Kind::Torch {
-                model,
-                layout,
-                gradients: all,
-            } => {
+            Kind::Torch { model, layout } => {
                 let variables = Variables::new(layout, variables, model.device())?.trainable();
-                let losses;
-                (losses, *all) = compute_gradients(model, layout, &variables, batch)?;
-                gradients.copy_from_slice(&all[NUM_TRUNK_VALUES..]);
+                let (losses, all) = compute_gradients(model, layout, &variables, batch)?;
+                let (trunk, head) = all.split_at(TRUNK_VALUES);
+                out.part(HEAD).copy_from_slice(head);
+                out.part(TRUNK).copy_from_slice(trunk);
                 Ok(losses)
             }
             Kind::Own(network) => {
-                let losses =
-                    network.head_gradients(variables, &batch.images, &batch.labels, gradients);
+                let (images, labels) = (&batch.images, &batch.labels);
+                let losses = network.head_gradients(variables, images, labels, out.part(HEAD));
+                out.ready(HEAD);
+                network.trunk_gradients(variables, images, out.part(TRUNK));
                 Ok(Losses {
                     cross_entropy: losses.cross_entropy,
                     local3_weight_loss: losses.local3_weight_loss,
@@ -100,21 +94,6 @@ impl Engine {
                     total: losses.total,
                 })
             }
-        }
-    }
-
-    /// The gradients of the trunk, the first [`NUM_TRUNK_VALUES`], for the arguments of the
-    /// [`head_gradients`](Self::head_gradients) before.
-    ///
-    /// # Panics
-    ///
-    /// If the batch or `gradients` is of another size.
-    pub fn trunk_gradients(&mut self, variables: &[f32], batch: &Batch, gradients: &mut [f32]) {
-        match &mut self.kind {
-            Kind::Torch { gradients: all, .. } => {
-                gradients.copy_from_slice(&all[..NUM_TRUNK_VALUES]);
-            }
-            Kind::Own(network) => network.trunk_gradients(variables, &batch.images, gradients),
         }
     }
 }

@@ -5,8 +5,8 @@
 //! kernels of `cifar-kernels`, else with libtorch. There [`model`] is the network, [`gradients`] its
 //! training, [`eval`] its scoring, which [`evaluator`] does for whole checkpoints, found in a
 //! [`checkpoint_folder`], and [`score_text`] shows; [`predict`] shows it a [`picture`]. [`server_link`] is the worker's side of the protocol and
-//! [`follower_link`] the evaluator's, with heartbeats and retries (`persistence`, [`backoff`]); gradients are
-//! handed in from [`gradient_memory`]. [`summarizer`] makes what people look at, and [`training_loop`] puts
+//! [`follower_link`] the evaluator's, with heartbeats and retries (`persistence`, [`backoff`]).
+//! [`summarizer`] makes what people look at, and [`training_loop`] puts
 //! them together in one glance. [`worker_program`] and [`eval_program`] are the command lines.
 
 pub mod device;
@@ -36,8 +36,6 @@ pub mod backoff;
 mod persistence;
 
 pub mod shared_memory;
-
-pub mod gradient_memory;
 
 pub mod server_link;
 

@@ -18,11 +18,12 @@ use pserver_cli::signals;
 use pserver_guard::Credentials;
 use pserver_run::{Layout, Numerics, RunConfig, StateDigest};
 use pserver_state::{Copied, StateFileError, Values};
-use pserver_wire::client::{Client, ClientError, PushUnderWay};
+use pserver_wire::client::{Client, ClientError};
 use pserver_wire::data_plane::DataPlane;
+use pserver_wire::gradient_buffer::{GradientBuffer, Parts, Sender};
 use pserver_wire::messages::{
-    self, Assignment, Attachment, Goodbye, Gradients, GradientsToSend, Losses, Member,
-    PROTOCOL_VERSION, Pull, Push, Pushed, Registration, TowerSummary, Variables, Verdict, Work,
+    self, Assignment, Attachment, Goodbye, Losses, Member, PROTOCOL_VERSION, Pull, Push, Pushed,
+    Registration, TowerSummary, Variables, Verdict, Work,
 };
 use pserver_wire::transport::BadAddress;
 use tokio::runtime::{Handle, Runtime};
@@ -30,7 +31,6 @@ use tokio::sync::{oneshot, watch};
 use tracing::{debug, info, warn};
 
 use crate::backoff;
-use crate::gradient_memory::{GradientMemory, OwnMemory};
 use crate::persistence::{Jitter, persist};
 use crate::shared_memory::{NotShared, SharedMemory};
 
@@ -167,12 +167,8 @@ struct Conversation {
     read: Values,
     /// The digest of their state; none while they are being replaced.
     held: Option<StateDigest>,
-    /// Memory of gradients that were handed in over the wire, for those of the next tower step.
-    spare: Option<OwnMemory>,
     /// What the answer to the last push brought along for the next pull.
     next: Option<Assignment>,
-    /// The next push, whose last part was sent ahead.
-    ahead: Option<PushUnderWay>,
 }
 
 impl ServerLink {
@@ -220,9 +216,7 @@ impl ServerLink {
             sent: None,
             read: Values::zeros(layout.num_values()),
             held: None,
-            spare: None,
             next: None,
-            ahead: None,
         };
         Ok(ServerLink {
             runtime,
@@ -305,21 +299,25 @@ impl ServerLink {
         }
     }
 
-    /// Memory to compute the gradients of a tower step in. It is to be [pushed](Self::push) before the next
-    /// pull, or dropped, and what was sent of it ahead is forgotten then.
+    /// Where to compute the gradients of a tower step. It is to be [pushed](Self::push) before the next pull, or
+    /// dropped, and what was sent of it ahead is forgotten then.
     ///
     /// # Panics
     ///
-    /// If what was taken before is still there, or the layout is not the model's.
-    pub fn gradient_memory(&mut self) -> GradientMemory {
-        self.conversation.gradient_memory()
-    }
-
-    /// Lets the gradients of the head travel while those of the trunk are still computed, where they travel
-    /// at all. The next [`push`](Self::push) has to be of the same memory.
-    pub fn begin_push(&mut self, gradients: &GradientMemory) {
-        let _context = self.runtime.enter();
-        self.conversation.begin_push(gradients);
+    /// If what was taken before is still there, or [`register`](Self::register) was not called.
+    pub fn gradient_buffer(&mut self, parts: &Parts) -> GradientBuffer {
+        let member = self.conversation.member();
+        match &mut self.conversation.shared {
+            Some(shared) => GradientBuffer::in_slot(parts, &mut shared.slot),
+            None => {
+                let sender = Sender {
+                    client: self.conversation.client.clone(),
+                    member,
+                    runtime: self.runtime.handle().clone(),
+                };
+                GradientBuffer::to_send(parts, sender)
+            }
+        }
     }
 
     /// Hands in the gradients of a tower step.
@@ -334,7 +332,7 @@ impl ServerLink {
         &mut self,
         work: &Work,
         computed: Computed,
-        gradients: GradientMemory,
+        gradients: GradientBuffer,
     ) -> Result<Verdict, LinkError> {
         self.until_leaving(async move |conversation| {
             conversation.push(work, computed, gradients).await
@@ -568,20 +566,11 @@ impl Conversation {
         }
     }
 
-    fn gradient_memory(&mut self) -> GradientMemory {
-        self.ahead = None;
-        match (&mut self.shared, self.spare.take()) {
-            (Some(shared), _) => GradientMemory::Slot(shared.slot.begin()),
-            (None, Some(memory)) => GradientMemory::Own(memory.renewed()),
-            (None, None) => GradientMemory::Own(OwnMemory::new(self.layout.num_values())),
-        }
-    }
-
     async fn push(
         &mut self,
         work: &Work,
         computed: Computed,
-        gradients: GradientMemory,
+        gradients: GradientBuffer,
     ) -> Result<Verdict, LinkError> {
         let push = Push {
             member: self.member(),
@@ -592,47 +581,25 @@ impl Conversation {
             compute_time: computed.compute_time,
             attempt: work.attempt,
         };
-        let Pushed { verdict, next } = match gradients {
-            GradientMemory::Slot(gradients) => {
-                let gradients = Gradients::InSlot(gradients.finish());
-                self.push_and_pull(push, gradients).await?
+        let (gradients, ahead) = gradients.finish();
+        let pushed = match ahead {
+            Some(ahead) => {
+                let answer = ahead.finish(push).await;
+                let no_answer =
+                    |error: &ClientError| debug!(%error, "a push in parts got no answer");
+                answer.inspect_err(no_answer).ok()
             }
-            GradientMemory::Own(memory) => {
-                let pushed = self.send(push, &memory).await?;
-                self.spare = Some(memory);
-                pushed
+            None => None,
+        };
+        let Pushed { verdict, next } = match pushed {
+            Some(pushed) => pushed,
+            None => {
+                self.persist(async |client| client.push_and_pull(push, gradients.clone()).await)
+                    .await?
             }
         };
         self.next = next;
         Ok(verdict)
-    }
-
-    /// Sends gradients, or what is missing of them at the server.
-    async fn send(&mut self, push: Push, memory: &OwnMemory) -> Result<Pushed, LinkError> {
-        if let Some(under_way) = self.ahead.take() {
-            let rest = Gradients::Sent(vec![memory.trunk()]);
-            match under_way.finish(push, rest).await {
-                Ok(pushed) => return Ok(pushed),
-                Err(error) => debug!(%error, "a push in parts got no answer"),
-            }
-        }
-        let gradients = Gradients::Sent(vec![memory.trunk(), memory.head()]);
-        self.push_and_pull(push, gradients).await
-    }
-
-    async fn push_and_pull(
-        &mut self,
-        push: Push,
-        gradients: GradientsToSend,
-    ) -> Result<Pushed, LinkError> {
-        self.persist(async |client| client.push_and_pull(push, gradients.clone()).await)
-            .await
-    }
-
-    fn begin_push(&mut self, gradients: &GradientMemory) {
-        if let GradientMemory::Own(memory) = gradients {
-            self.ahead = Some(self.client.begin_push(self.member(), memory.head()));
-        }
     }
 
     fn member(&self) -> Member {

@@ -5,6 +5,7 @@ use std::time::Instant;
 use anyhow::Context;
 use cifar_data::Prefetcher;
 use pserver_cli::exit::Failure;
+use pserver_wire::gradient_buffer::Parts;
 use pserver_wire::messages::{Goodbye, Verdict};
 use tracing::{debug, info, warn};
 
@@ -23,6 +24,7 @@ pub fn train(
     batches: &mut Prefetcher,
     summarizer: &Summarizer,
 ) -> Result<Goodbye, Failure> {
+    let parts = Parts::new(server.variables().len(), &Engine::CUTS);
     loop {
         let work = match server.pull().map_err(or_exit)? {
             Pulled::Work(work) => work,
@@ -30,12 +32,10 @@ pub fn train(
         };
         let batch = batches.take(work.tower_step)?;
         let started = Instant::now();
-        let mut gradients = server.gradient_memory();
+        let mut gradients = server.gradient_buffer(&parts);
         let losses = engine
-            .head_gradients(server.variables(), batch, gradients.head_mut())
+            .gradients(server.variables(), batch, &mut gradients)
             .with_context(|| format!("cannot compute {}", work.tower_step))?;
-        server.begin_push(&gradients);
-        engine.trunk_gradients(server.variables(), batch, gradients.trunk_mut());
         let compute_time = started.elapsed();
 
         let computed = Computed {

@@ -6,12 +6,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use cifar_data::prefetch::{Prefetcher, TrainBatches};
 use cifar_data::{Dataset, WhenAbsent};
-use cifar_worker::engine::{Engine, NUM_TRUNK_VALUES};
+use cifar_worker::engine::Engine;
 use pserver_run::{
     DataSet, GlobalStep, InputKind, Kernels, Layout, SampleSequence, Tower, TowerStep,
 };
-use pserver_state::Values;
 use pserver_state::initial::initial_variables;
+use pserver_wire::gradient_buffer::{GradientBuffer, Parts};
 use tch::Device;
 
 /// Bytes. The system hands out pieces from about here on as fresh pages, which have to be cleared.
@@ -50,7 +50,7 @@ unsafe impl GlobalAlloc for Counting {
 fn a_tower_step_takes_no_large_piece_of_memory() {
     let layout = Layout::cifar10();
     let variables = initial_variables(&layout, 1);
-    let mut gradients = Values::zeros(layout.num_values());
+    let parts = Parts::new(layout.num_values(), &Engine::CUTS);
     let data_set: DataSet = "synthetic:5120".parse().unwrap();
     let dataset = Dataset::open(data_set, "unused".as_ref(), &WhenAbsent::Fail).unwrap();
     let mut prefetcher = Prefetcher::start(TrainBatches {
@@ -73,9 +73,8 @@ fn a_tower_step_takes_no_large_piece_of_memory() {
                 tower: Tower(0),
             };
             let batch = prefetcher.take(tower_step).unwrap();
-            let (trunk, head) = gradients.split_at_mut(NUM_TRUNK_VALUES);
-            engine.head_gradients(&variables, batch, head).unwrap();
-            engine.trunk_gradients(&variables, batch, trunk);
+            let mut gradients = GradientBuffer::to_keep(&parts);
+            engine.gradients(&variables, batch, &mut gradients).unwrap();
         }
         let num_large = NUM_LARGE.load(Ordering::Relaxed) - before;
         assert_eq!(num_large, 0, "with {kernels}");

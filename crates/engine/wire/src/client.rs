@@ -16,7 +16,7 @@ use pserver_state::Pool;
 use tokio::sync::mpsc;
 use tokio::task::{JoinError, JoinHandle, JoinSet};
 use tokio_stream::Stream;
-use tokio_stream::wrappers::ReceiverStream;
+use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::body::Body;
 use tonic::codegen::Service;
 use tonic::codegen::http::Request as HttpRequest;
@@ -36,7 +36,7 @@ use crate::messages::{
 use crate::method::{PULL, PUSH};
 use crate::pb;
 use crate::pb::parameter_server_client::ParameterServerClient;
-use crate::transport::{self, BadAddress, MAX_ANSWER_BYTES, MAX_REQUEST_BYTES, PART_BYTES};
+use crate::transport::{self, BadAddress, MAX_ANSWER_BYTES, MAX_REQUEST_BYTES};
 
 /// Longest time the server may hold a pull that it has no work for.
 pub const PULL_HOLD: Duration = Duration::from_secs(5);
@@ -49,10 +49,6 @@ const ADMIN_TIMEOUT: Duration = Duration::from_secs(80);
 
 /// A follower that gives no sign of life for this long is not waited for.
 pub const FOLLOWER_LEASE: Duration = Duration::from_secs(15);
-
-/// Messages of a push besides as many as its tensor fills: a part may be cut where two layers meet, and
-/// the last message may have none.
-const MORE_PARTS: usize = 4;
 
 /// A connection to a parameter server.
 #[derive(Clone, Debug)]
@@ -275,20 +271,20 @@ impl Client {
         beside_connection(self.clone().send(messages)).await
     }
 
-    /// Begins [`push_and_pull`](Self::push_and_pull): sends the last part of some gradients ahead, while
-    /// those before it are still computed.
+    /// Begins [`push_and_pull`](Self::push_and_pull): parts of the gradients can be sent ahead, while those before
+    /// them are still computed.
     ///
-    /// Belongs into a runtime, which sends it in the background.
+    /// Belongs into a runtime, which sends them in the background.
     #[must_use]
-    pub fn begin_push(&self, member: Member, last_part: Bytes) -> PushUnderWay {
-        // Room for all messages, so that nobody waits here.
-        let (messages, stream) = mpsc::channel(self.tensor_bytes() / PART_BYTES + MORE_PARTS);
-        for part in convert::push_parts(member, vec![last_part]) {
-            let is_sent = messages.try_send(part);
-            debug_assert!(is_sent.is_ok(), "there is room, and somebody listens");
+    pub fn begin_push(&self, member: Member) -> PushStream {
+        // There are as many messages as a tensor fills, so that the channel needs no end.
+        let (messages, stream) = mpsc::unbounded_channel();
+        let stream = UnboundedReceiverStream::new(stream);
+        PushStream {
+            sender: Some(member),
+            messages,
+            reply: tokio::spawn(self.clone().send(stream)),
         }
-        let reply = tokio::spawn(self.clone().send(ReceiverStream::new(stream)));
-        PushUnderWay { messages, reply }
     }
 
     async fn send(
@@ -541,15 +537,25 @@ impl Client {
     }
 }
 
-/// A push whose last part is on its way.
+/// A push that has begun.
 #[derive(Debug)]
-pub struct PushUnderWay {
-    messages: mpsc::Sender<pb::PushRequest>,
+pub struct PushStream {
+    /// Whom the first message names.
+    sender: Option<Member>,
+    messages: mpsc::UnboundedSender<pb::PushRequest>,
     reply: JoinHandle<Result<Pushed, ClientError>>,
 }
 
-impl PushUnderWay {
-    /// Sends the rest: `gradients` are all but the part that was sent ahead.
+impl PushStream {
+    /// Sends a part of the gradients, which is that before the part that was sent last; the first is the last of all.
+    pub fn send(&mut self, part: Bytes) {
+        for message in convert::push_parts(self.sender.take(), vec![part]) {
+            // Where nobody listens any more, the reply tells why.
+            let _ = self.messages.send(message);
+        }
+    }
+
+    /// Sends the rest: `gradients` are all but the parts that were sent ahead.
     ///
     /// # Errors
     ///
@@ -560,8 +566,8 @@ impl PushUnderWay {
         gradients: GradientsToSend,
     ) -> Result<Pushed, ClientError> {
         for message in convert::push_messages(push, gradients, Then::Pull) {
-            // Where nobody listens any more, the reply tells why.
-            let _ = self.messages.send(message).await;
+            // As above.
+            let _ = self.messages.send(message);
         }
         drop(self.messages);
         self.reply.await.map_err(broken_off)?

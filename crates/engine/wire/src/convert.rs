@@ -490,7 +490,7 @@ pub(crate) fn push_messages(
         Gradients::Sent(sent) => (sent, None),
         Gradients::InSlot(Generation(generation)) => (Vec::new(), Some(generation)),
     };
-    let mut before = push_parts(push.member, sent);
+    let mut before = push_parts(Some(push.member), sent);
     let last = pb::PushRequest {
         member: Some(push.member.into()),
         global_step: push.tower_step.global_step.0,
@@ -513,8 +513,9 @@ pub(crate) fn push_messages(
     before
 }
 
-/// Messages that hold nothing but these gradients, from the last part to the first.
-pub(crate) fn push_parts(sender: Member, gradients: Vec<Bytes>) -> Vec<pb::PushRequest> {
+/// Messages that hold nothing but these gradients, from the last part to the first. The first of a push names its
+/// sender.
+pub(crate) fn push_parts(sender: Option<Member>, gradients: Vec<Bytes>) -> Vec<pb::PushRequest> {
     let parts = gradients.into_iter().flat_map(parts).rev();
     let message = |gradients| pb::PushRequest {
         gradients,
@@ -522,7 +523,7 @@ pub(crate) fn push_parts(sender: Member, gradients: Vec<Bytes>) -> Vec<pb::PushR
     };
     let mut messages: Vec<_> = parts.map(message).collect();
     if let Some(first) = messages.first_mut() {
-        first.sender = Some(sender.into());
+        first.sender = sender.map(Into::into);
     }
     messages
 }

@@ -8,11 +8,14 @@
 //! each request stands a [`doorkeeper`], who looks into the table of [`access`]; a client shows who it is
 //! with the [`channel`], `claims` counts the requests that are under way, and answers
 //! stay in memory as long as `unread` says. A worker
-//! on the server's host hands its gradients over in a [`gradient_slot`] instead.
+//! on the server's host hands its gradients over in a [`gradient_slot`] instead; in a [`gradient_buffer`] they are
+//! computed for either way.
 
 pub mod messages;
 
 pub mod data_plane;
+
+pub mod gradient_buffer;
 
 pub mod gradient_slot;
 

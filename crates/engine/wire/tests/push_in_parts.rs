@@ -15,7 +15,7 @@ use pserver_run::{
     GlobalStep, Initializer, Layout, RunConfig, Score, StateDigest, Tower, TowerStep, VariableSpec,
 };
 use pserver_state::Values;
-use pserver_wire::client::{Client, ClientError};
+use pserver_wire::client::{Client, ClientError, PushStream};
 use pserver_wire::gradient_slot::Nonce;
 use pserver_wire::messages::{
     Assignment, Attachment, CheckpointReply, CheckpointRequest, FollowerId, Gradients,
@@ -189,10 +189,17 @@ fn accepted() -> Pushed {
     }
 }
 
+/// Begins a push with its last part.
+fn begin(client: &Client, sender: Member, last_part: &'static [u8]) -> PushStream {
+    let mut stream = client.begin_push(sender);
+    stream.send(Bytes::from_static(last_part));
+    stream
+}
+
 #[tokio::test]
 async fn parts_arrive_as_one_push_in_the_layouts_order() {
     let (recorder, mut client) = start().await;
-    let under_way = client.begin_push(push().member, Bytes::from_static(b"head, 12 by."));
+    let under_way = begin(&client, push().member, b"head, 12 by.");
     let verdict =
         tokio::time::timeout(PATIENCE, under_way.finish(push(), gradients(&[b"4 b."]))).await;
     assert_eq!(verdict.unwrap().unwrap(), accepted());
@@ -208,7 +215,7 @@ async fn parts_arrive_as_one_push_in_the_layouts_order() {
 #[tokio::test]
 async fn a_push_that_is_cut_short_is_never_seen() {
     let (recorder, mut client) = start().await;
-    drop(client.begin_push(push().member, Bytes::from_static(b"head, 12 by.")));
+    drop(begin(&client, push().member, b"head, 12 by."));
     // What comes after it on the same connection is answered, so it has been dealt with.
     let whole = gradients(&[b"sixteen bytes..."]);
     client.push(push(), whole).await.unwrap();
@@ -219,7 +226,7 @@ async fn a_push_that_is_cut_short_is_never_seen() {
 async fn gradients_of_another_size_are_refused() {
     let (recorder, mut client) = start().await;
     for (ahead, rest) in [("head, 12 by.", "3 b"), ("much too long for it", "4 b.")] {
-        let under_way = client.begin_push(push().member, Bytes::from_static(ahead.as_bytes()));
+        let under_way = begin(&client, push().member, ahead.as_bytes());
         let verdict = under_way
             .finish(push(), gradients(&[rest.as_bytes()]))
             .await;
@@ -254,7 +261,7 @@ async fn a_push_has_one_sender() {
     let (recorder, client) = start().await;
     let mut of_another = push().member;
     of_another.worker = WorkerId(1);
-    let under_way = client.begin_push(of_another, Bytes::from_static(b"head, 12 by."));
+    let under_way = begin(&client, of_another, b"head, 12 by.");
     let verdict = under_way.finish(push(), gradients(&[b"4 b."])).await;
     assert!(
         matches!(verdict, Err(ClientError::Refused { reason }) if reason.contains("two workers"))
@@ -265,7 +272,7 @@ async fn a_push_has_one_sender() {
 #[tokio::test]
 async fn half_pushes_of_a_worker_are_limited() {
     let (recorder, mut client) = start().await;
-    let half = || client.begin_push(push().member, Bytes::from_static(b"head, 12 by."));
+    let half = || begin(&client, push().member, b"head, 12 by.");
     let halves = [half(), half()];
     while recorder.taken.load(Ordering::Relaxed) < halves.len() {
         tokio::time::sleep(Duration::from_millis(1)).await;

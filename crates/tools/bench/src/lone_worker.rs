@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, ensure};
 use cifar_data::prefetch::TrainBatches;
 use cifar_data::{Dataset, Prefetcher, WhenAbsent};
-use cifar_worker::engine::{Engine, NUM_TRUNK_VALUES};
+use cifar_worker::engine::Engine;
 use clap::Args;
 use pserver_cli::args::number_of_seconds;
 use pserver_run::{
@@ -18,6 +18,7 @@ use pserver_run::{
 };
 use pserver_state::Values;
 use pserver_state::initial::initial_variables;
+use pserver_wire::gradient_buffer::{GradientBuffer, Parts};
 use tch::Device;
 
 use crate::figures::{
@@ -105,7 +106,7 @@ fn measure_here(args: &LoneArgs) -> anyhow::Result<Figures> {
 struct LoneWorker {
     engine: Engine,
     variables: Values,
-    gradients: Values,
+    parts: Parts,
     batches: Prefetcher,
     next: GlobalStep,
 }
@@ -126,7 +127,7 @@ impl LoneWorker {
         Ok(LoneWorker {
             engine: Engine::new(Device::Cpu, kernels, &layout, BATCH_SIZE as usize)?,
             variables: initial_variables(&layout, SEED),
-            gradients: Values::zeros(layout.num_values()),
+            parts: Parts::new(layout.num_values(), &Engine::CUTS),
             batches,
             next: GlobalStep(0),
         })
@@ -141,9 +142,9 @@ impl LoneWorker {
         self.next = self.next.next();
         let batch = self.batches.take(tower_step)?;
         let began = Instant::now();
-        let (trunk, head) = self.gradients.split_at_mut(NUM_TRUNK_VALUES);
-        self.engine.head_gradients(&self.variables, batch, head)?;
-        self.engine.trunk_gradients(&self.variables, batch, trunk);
+        let mut gradients = GradientBuffer::to_keep(&self.parts);
+        self.engine
+            .gradients(&self.variables, batch, &mut gradients)?;
         Ok(began.elapsed())
     }
 }

@@ -18,8 +18,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
-use cifar_worker::engine::NUM_TRUNK_VALUES;
-use cifar_worker::gradient_memory::GradientMemory;
+use cifar_worker::engine::Engine;
 use cifar_worker::server_link::{Pulled, ServerLink};
 use clap::Args;
 use pserver_cli::args::number_of_seconds;
@@ -27,6 +26,7 @@ use pserver_guard::Credentials;
 use pserver_run::Layout;
 use pserver_state::Values;
 use pserver_wire::data_plane::DataPlane;
+use pserver_wire::gradient_buffer::{GradientBuffer, Parts};
 use pserver_wire::messages::{Variables, Verdict, Work};
 use rustix::time::{ClockId, clock_gettime};
 
@@ -138,6 +138,7 @@ fn medians(steps: &[StepTimes], commit_ms: f64) -> Figures {
 struct Worker {
     link: ServerLink,
     answers: Answers,
+    parts: Parts,
     gradients: Values,
     /// What the answer to the last push brought.
     work: Work,
@@ -156,6 +157,7 @@ impl Worker {
         let gradients = gradient(layout, SEED);
         Ok(Worker {
             answers: Answers::new(&run, &gradients),
+            parts: Parts::new(layout.num_values(), &Engine::CUTS),
             gradients,
             work: pull(&mut link)?,
             link,
@@ -188,16 +190,17 @@ impl Worker {
     }
 
     /// The gradients where a worker would have computed them, and the CPU time of writing them there.
-    fn write_gradients(&mut self) -> (Duration, GradientMemory) {
-        let mut memory = self.link.gradient_memory();
-        let (trunk, head) = self.gradients.split_at(NUM_TRUNK_VALUES);
-        let (to_head, before) = (memory.head_mut(), cpu_time_of_this_thread());
-        to_head.copy_from_slice(head);
-        memory.trunk_mut().copy_from_slice(trunk);
-        (cpu_time_of_this_thread() - before, memory)
+    fn write_gradients(&mut self) -> (Duration, GradientBuffer) {
+        let mut buffer = self.link.gradient_buffer(&self.parts);
+        let [cut] = Engine::CUTS;
+        let (trunk, head) = self.gradients.split_at(cut);
+        let before = cpu_time_of_this_thread();
+        buffer.part(1).copy_from_slice(head);
+        buffer.part(0).copy_from_slice(trunk);
+        (cpu_time_of_this_thread() - before, buffer)
     }
 
-    fn push_and_pull(&mut self, gradients: GradientMemory) -> anyhow::Result<Duration> {
+    fn push_and_pull(&mut self, gradients: GradientBuffer) -> anyhow::Result<Duration> {
         let computed = self.answers.computed(&self.work);
         let began = Instant::now();
         let pushed = self.link.push(&self.work, computed, gradients);

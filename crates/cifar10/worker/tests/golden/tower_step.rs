@@ -1,9 +1,10 @@
 //! A whole tower step, as the worker's loop computes it.
 
 use cifar_data::Batch;
-use cifar_worker::engine::{Engine, NUM_TRUNK_VALUES};
+use cifar_worker::engine::Engine;
 use pserver_state::Values;
-use pserver_wire::messages::Losses;
+use pserver_wire::gradient_buffer::{GradientBuffer, Parts};
+use pserver_wire::messages::{Gradients, Losses};
 
 /// Losses and all gradients of a batch.
 pub(crate) fn all_gradients(
@@ -11,9 +12,13 @@ pub(crate) fn all_gradients(
     variables: &Values,
     batch: &Batch,
 ) -> (Losses, Values) {
+    let mut buffer = GradientBuffer::to_keep(&Parts::new(variables.len(), &Engine::CUTS));
+    let losses = engine.gradients(variables, batch, &mut buffer).unwrap();
+    let (gradients, _) = buffer.finish();
+    let Gradients::Sent(parts) = gradients else {
+        panic!("they are in no slot");
+    };
     let mut gradients = Values::zeros(variables.len());
-    let (trunk, head) = gradients.split_at_mut(NUM_TRUNK_VALUES);
-    let losses = engine.head_gradients(variables, batch, head).unwrap();
-    engine.trunk_gradients(variables, batch, trunk);
+    gradients.as_bytes_mut().copy_from_slice(&parts.concat());
     (losses, gradients)
 }
