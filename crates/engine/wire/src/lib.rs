@@ -6,7 +6,7 @@
 //! [`service`] and [`tensor_routes`] let it be asked, and [`client`] asks; tensors go through `framing`.
 //! [`transport`] sets both ends of a connection alike, and [`traffic`] counts its bytes. Before
 //! each request stands a [`doorkeeper`], who looks into the table of [`access`]; a client shows who it is
-//! with the [`channel`], `claims` counts the requests that are under way, and answers
+//! with the [`channel`], `in_flight` counts the requests that are under way, and answers
 //! stay in memory as long as `unread` says. A worker
 //! on the server's host hands its gradients over in a [`gradient_slot`] instead; in a [`gradient_buffer`] they are
 //! computed for either way.
@@ -37,7 +37,7 @@ pub mod doorkeeper;
 
 pub mod channel;
 
-mod claims;
+mod in_flight;
 
 mod unread;
 

@@ -10,10 +10,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Extensions, Request, Response, Status as RpcStatus};
 
-use crate::claims::{Claims, UnderWay, name_of};
 use crate::client::REQUEST_TIMEOUT;
 use crate::convert;
 use crate::follower;
+use crate::in_flight::{InFlight, UnderWay, name_of};
 use crate::messages::{
     CheckpointReply, FollowerId, LedgerPosition, Order, PROTOCOL_VERSION, Refusal, Registration,
 };
@@ -31,24 +31,24 @@ pub fn service<S: ParameterServer>(
     server: Arc<S>,
     layout: &Layout,
 ) -> TensorRoutes<S, ParameterServerServer<impl GeneratedService + use<S>>> {
-    let claims = Arc::new(Claims::default());
+    let in_flight = Arc::new(InFlight::default());
     let adapter = Adapter {
         server: Arc::clone(&server),
         layout_fingerprint: layout.fingerprint(),
         following: Arc::new(Semaphore::new(MAX_FOLLOWING)),
-        claims: Arc::clone(&claims),
+        in_flight: Arc::clone(&in_flight),
     };
     let others = ParameterServerServer::new(adapter)
         .max_decoding_message_size(MAX_REQUEST_BYTES)
         .max_encoding_message_size(MAX_ANSWER_BYTES);
-    TensorRoutes::new(server, layout, claims, others)
+    TensorRoutes::new(server, layout, in_flight, others)
 }
 
 struct Adapter<S> {
     server: Arc<S>,
     layout_fingerprint: u64,
     following: Arc<Semaphore>,
-    claims: Arc<Claims>,
+    in_flight: Arc<InFlight>,
 }
 
 /// Ledgers that are being followed at a time.
@@ -146,7 +146,7 @@ impl<S: ParameterServer> GeneratedService for Adapter<S> {
         let reply = self.server.checkpoint(request.into()).await?;
         let under_way = match &reply {
             CheckpointReply::Checkpoint { file, .. } => {
-                self.claims.begin_checkpoint(&extensions, file.len())?
+                self.in_flight.begin_checkpoint(&extensions, file.len())?
             }
             CheckpointReply::Wait | CheckpointReply::Goodbye(_) => None,
         };
@@ -157,7 +157,7 @@ impl<S: ParameterServer> GeneratedService for Adapter<S> {
     async fn follow(&self, request: Request<pb::FollowRequest>) -> Reply<Self::FollowStream> {
         let (_, extensions, request) = request.into_parts();
         let from = LedgerPosition::from(request);
-        let following = self.claims.begin_following(&extensions)?;
+        let following = self.in_flight.begin_following(&extensions)?;
         let permit = Arc::clone(&self.following).try_acquire_owned();
         let permit = permit.map_err(|_| {
             RpcStatus::unavailable(format!("{MAX_FOLLOWING} follow the ledger already"))

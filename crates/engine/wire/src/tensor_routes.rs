@@ -14,10 +14,10 @@ use tonic::codegen::http::{Request, Response};
 use tonic::server::NamedService;
 use tonic::{Extensions, Status};
 
-use crate::claims::{Claims, UnderWay};
 use crate::client::REQUEST_TIMEOUT;
 use crate::convert::{self, Then};
 use crate::framing::{Carrier, Messages, answer};
+use crate::in_flight::{InFlight, UnderWay};
 use crate::messages::{
     Assignment, Gradients, Pull, Push, Pushed, ReceivedGradients, Variables, Verdict,
 };
@@ -38,7 +38,7 @@ pub struct TensorRoutes<S, R> {
 struct Tensors<S> {
     server: Arc<S>,
     gradient_bytes: usize,
-    claims: Arc<Claims>,
+    in_flight: Arc<InFlight>,
 }
 
 /// What came of the messages of a push.
@@ -49,11 +49,16 @@ enum Collected {
 }
 
 impl<S, R> TensorRoutes<S, R> {
-    pub(crate) fn new(server: Arc<S>, layout: &Layout, claims: Arc<Claims>, others: R) -> Self {
+    pub(crate) fn new(
+        server: Arc<S>,
+        layout: &Layout,
+        in_flight: Arc<InFlight>,
+        others: R,
+    ) -> Self {
         let tensors = Arc::new(Tensors {
             server,
             gradient_bytes: layout.size_bytes(),
-            claims,
+            in_flight,
         });
         TensorRoutes { tensors, others }
     }
@@ -153,7 +158,7 @@ impl<S: ParameterServer> Tensors<S> {
         let without_end = || Status::invalid_argument("a push without its last part");
         let mut message = messages.next().await?.ok_or_else(without_end)?;
         let sender = convert::member(message.sender.take().or(message.member.clone()))?;
-        let _under_way = self.claims.begin_push(sender)?;
+        let _under_way = self.in_flight.begin_push(sender)?;
         // Where nothing travels there is nothing to take memory for.
         let turned_away = match message.gradients.is_empty() {
             true => None,
@@ -206,7 +211,7 @@ impl<S: ParameterServer> Tensors<S> {
     ) -> Result<Option<UnderWay<String>>, Status> {
         match assignment {
             Assignment::Work(work) if matches!(work.variables, Variables::Sent(_)) => {
-                self.claims.begin_answer(extensions)
+                self.in_flight.begin_answer(extensions)
             }
             _ => Ok(None),
         }

@@ -10,7 +10,7 @@ use tokio::task::AbortHandle;
 use tokio_stream::Stream;
 use tonic::Status;
 
-use crate::claims::UnderWay;
+use crate::in_flight::UnderWay;
 
 /// The messages of an answer, one by one as the connection takes them. What is left at
 /// [`ANSWER_DEADLINE`] is forgotten, whether the peer reads on or not.
@@ -80,7 +80,7 @@ mod tests {
     use tokio_stream::StreamExt;
 
     use super::*;
-    use crate::claims::Counts;
+    use crate::in_flight::Counts;
 
     #[tokio::test(start_paused = true)]
     async fn the_memory_of_an_answer_that_is_not_read_is_given_back() {

@@ -103,7 +103,16 @@ fn train(launcher: &Path, train_dir: &Path, steps: u32, flags: &[&str]) -> anyho
         .args(flags)
         .arg("--train-dir")
         .arg(train_dir);
-    command::run(&mut command, "what it says above is why")
+    // What a run says is looked at only if it fails.
+    let output = command.output();
+    let output = output.with_context(|| format!("cannot start {}", launcher.display()))?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(
+        output.status.success(),
+        "`{}` failed:\n{said}",
+        command::shown(&command)
+    );
+    Ok(())
 }
 
 /// The name of a run, if the two differ in a step or in their last checkpoint.

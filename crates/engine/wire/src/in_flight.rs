@@ -1,4 +1,4 @@
-//! Under what name a worker takes part, and with how many requests at a time.
+//! The requests that are under way, by whom: each peer has so many of a kind at a time and no more.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -16,7 +16,7 @@ use crate::messages::Member;
 
 /// The requests that are under way.
 #[derive(Debug, Default)]
-pub(crate) struct Claims {
+pub(crate) struct InFlight {
     /// By number and secret: requests that show another secret are not the worker's.
     pushes: Counts<Member>,
     answers: Counts<String>,
@@ -24,7 +24,7 @@ pub(crate) struct Claims {
     followed: Counts<String>,
 }
 
-impl Claims {
+impl InFlight {
     /// A push of a worker begins; it is under way until what this gives is dropped.
     ///
     /// # Errors
@@ -190,17 +190,17 @@ mod tests {
 
     #[test]
     fn pushes_of_a_worker_are_counted_until_they_are_over() {
-        let claims = Claims::default();
+        let in_flight = InFlight::default();
         let member = |worker, secret| Member {
             worker: WorkerId(worker),
             secret: Secret([secret; SECRET_BYTES]),
         };
-        let _guesses = [2, 2].map(|wrong| claims.begin_push(member(0, wrong)).unwrap());
-        let first = claims.begin_push(member(0, 1)).unwrap();
-        let _second = claims.begin_push(member(0, 1)).unwrap();
-        assert!(claims.begin_push(member(0, 1)).is_err());
-        assert!(claims.begin_push(member(1, 1)).is_ok());
+        let _guesses = [2, 2].map(|wrong| in_flight.begin_push(member(0, wrong)).unwrap());
+        let first = in_flight.begin_push(member(0, 1)).unwrap();
+        let _second = in_flight.begin_push(member(0, 1)).unwrap();
+        assert!(in_flight.begin_push(member(0, 1)).is_err());
+        assert!(in_flight.begin_push(member(1, 1)).is_ok());
         drop(first);
-        assert!(claims.begin_push(member(0, 1)).is_ok());
+        assert!(in_flight.begin_push(member(0, 1)).is_ok());
     }
 }
