@@ -1,6 +1,6 @@
 //! The clone this program was started in: its folders, its cargo, its built programs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::env;
 use std::fs;
 use std::io;
@@ -46,10 +46,16 @@ impl Workspace {
         let mut git = Command::new("git");
         git.current_dir(&self.root).args(["ls-files", "-z"]);
         let files = command::output(&mut git, "the sources are those that git lists")?;
-        for file in files.split_terminator('\0') {
-            let (from, to) = (self.root.join(file), folder.join(file));
-            copy_if_other(&from, &to)
-                .with_context(|| format!("cannot copy {file} to {}", folder.display()))?;
+        let files: BTreeSet<PathBuf> = files
+            .split_terminator('\0')
+            .map(|file| folder.join(file))
+            .collect();
+        remove_others(folder, &files)
+            .with_context(|| format!("cannot clear {}", folder.display()))?;
+        for to in &files {
+            let from = self.root.join(to.strip_prefix(folder)?);
+            copy_if_other(&from, to)
+                .with_context(|| format!("cannot copy {} to {}", from.display(), to.display()))?;
         }
         Ok(())
     }
@@ -100,6 +106,24 @@ impl Workspace {
     }
 }
 
+/// Removes all files below `folder`, if it is there, but these: those of an older copy.
+fn remove_others(folder: &Path, but: &BTreeSet<PathBuf>) -> io::Result<()> {
+    if !folder.exists() {
+        return Ok(());
+    }
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            remove_others(&path, but)?;
+            // It stays where there is something in it.
+            let _ = fs::remove_dir(&path);
+        } else if !but.contains(&path) {
+            fs::remove_file(&path)?;
+        }
+    }
+    Ok(())
+}
+
 /// Leaves a file that is the same alone, so that cargo sees nothing new.
 fn copy_if_other(from: &Path, to: &Path) -> io::Result<()> {
     let bytes = fs::read(from)?;
@@ -139,6 +163,25 @@ mod tests {
         assert_eq!(check(library), None);
         assert_eq!(check(r#"{"reason":"build-finished","success":true}"#), None);
         assert!(program_of("warning: plain text").is_err());
+    }
+
+    #[test]
+    fn an_older_copy_loses_what_is_not_there_any_more() {
+        let folder = std::env::temp_dir().join(format!("xtask-copy-{}", std::process::id()));
+        fs::create_dir_all(folder.join("gone")).unwrap();
+        fs::create_dir_all(folder.join("kept")).unwrap();
+        let kept = folder.join("kept/a.rs");
+        for file in [
+            folder.join("gone/b.rs"),
+            folder.join("kept/c.rs"),
+            kept.clone(),
+        ] {
+            fs::write(file, "").unwrap();
+        }
+        remove_others(&folder, &BTreeSet::from([kept.clone()])).unwrap();
+        assert!(kept.exists());
+        assert!(!folder.join("gone").exists() && !folder.join("kept/c.rs").exists());
+        fs::remove_dir_all(&folder).unwrap();
     }
 
     #[test]
