@@ -113,7 +113,7 @@ impl Drop for Values {
     }
 }
 
-/// Their bytes, to be shared with whoever sends them.
+/// Their bytes, as a connection takes them.
 impl AsRef<[u8]> for Values {
     fn as_ref(&self) -> &[u8] {
         self.as_bytes()
