@@ -25,8 +25,8 @@ use pserver_run::{GlobalStep, Layout, RunConfig, StateDigest, TowerStep};
 use pserver_state::Values;
 use pserver_wire::client::{Client, ClientError};
 use pserver_wire::messages::{
-    Assignment, Goodbye, Gradients, Member, PROTOCOL_VERSION, Pull, Registration, SECRET_BYTES,
-    SharedMemory, Verdict, Work, WorkerId,
+    Assignment, Goodbye, Gradients, Member, PROTOCOL_VERSION, Pull, Push, Registration,
+    SECRET_BYTES, SharedMemory, Then, Verdict, Work, WorkerId,
 };
 use pserver_wire::transport;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -212,7 +212,7 @@ fn a_worker_cannot_act_under_the_number_of_another() {
         for worker in [0, 1].map(WorkerId) {
             let other = Member { worker, ..own };
             let (push, gradients) = answers.to(other, &work);
-            let verdict = client.push(push, gradients).await.unwrap();
+            let verdict = hand_in(&mut client, push, gradients).await.unwrap();
             assert_eq!(verdict, Verdict::Unregistered);
             let pull = Pull {
                 member: other,
@@ -341,6 +341,16 @@ async fn work(client: &mut Client, member: Member) -> Work {
     }
 }
 
+/// Hands a gradient in; the answer to it.
+async fn hand_in(
+    client: &mut Client,
+    push: Push,
+    gradients: Gradients,
+) -> Result<Verdict, ClientError> {
+    let pushed = client.push(push, gradients, Then::Nothing).await?;
+    Ok(pushed.verdict)
+}
+
 fn wrong_requests(enemy: &mut Enemy, mallory: &mut Mallory) {
     let sent = |values: Values| Gradients::Sent(vec![Bytes::copy_from_slice(values.as_bytes())]);
     let values = gradient(&enemy.layout, 1);
@@ -357,7 +367,9 @@ fn wrong_requests(enemy: &mut Enemy, mallory: &mut Mallory) {
 
     let viewer = enemy.credentials(Some(["eve", "viewer"]), Some(&token_of("viewer")));
     let mut eve = enemy.client(&viewer);
-    let got = enemy.runtime.block_on(eve.push(push, sent(values.clone())));
+    let got = enemy
+        .runtime
+        .block_on(hand_in(&mut eve, push, sent(values.clone())));
     enemy.note(
         "a viewer that pushes",
         got.unwrap_err(),
@@ -365,14 +377,14 @@ fn wrong_requests(enemy: &mut Enemy, mallory: &mut Mallory) {
     );
 
     let short = Values::zeros(1000);
-    let got = enemy.runtime.block_on(client.push(push, sent(short)));
+    let got = enemy.runtime.block_on(hand_in(client, push, sent(short)));
     enemy.note(
         "gradients of the wrong shape",
         got.unwrap_err(),
         "gradients have 4000 bytes",
     );
     let long = Values::zeros(2 * enemy.layout.num_values());
-    let got = enemy.runtime.block_on(client.push(push, sent(long)));
+    let got = enemy.runtime.block_on(hand_in(client, push, sent(long)));
     enemy.note("gradients without end", got.unwrap_err(), "gradients have");
 
     let got = oversized(enemy, credentials);
@@ -382,7 +394,7 @@ fn wrong_requests(enemy: &mut Enemy, mallory: &mut Mallory) {
     other.member.worker = WorkerId(0);
     let got = enemy
         .runtime
-        .block_on(client.push(other, sent(values.clone())));
+        .block_on(hand_in(client, other, sent(values.clone())));
     enemy.note(
         "a push as another worker",
         format!("{:?}", got.unwrap()),
@@ -392,7 +404,7 @@ fn wrong_requests(enemy: &mut Enemy, mallory: &mut Mallory) {
     nobody.member.worker = WorkerId(77_777);
     let got = enemy
         .runtime
-        .block_on(client.push(nobody, sent(values.clone())));
+        .block_on(hand_in(client, nobody, sent(values.clone())));
     enemy.note(
         "a push as nobody",
         format!("{:?}", got.unwrap()),
@@ -404,7 +416,7 @@ fn wrong_requests(enemy: &mut Enemy, mallory: &mut Mallory) {
     for _ in 0..2 {
         let got = enemy
             .runtime
-            .block_on(client.push(old, sent(values.clone())));
+            .block_on(hand_in(client, old, sent(values.clone())));
         let got = got.unwrap();
         assert!(matches!(got, Verdict::Stale { .. }), "{got:?}");
     }
@@ -457,7 +469,7 @@ fn nonsense(enemy: &mut Enemy, mallory: &mut Mallory) {
                 match client.pull(pull).await.unwrap() {
                     Assignment::Work(work) => {
                         let (push, gradients) = answers.to(*member, &work);
-                        let verdict = client.push(push, gradients).await.unwrap();
+                        let verdict = hand_in(client, push, gradients).await.unwrap();
                         count(
                             format!("{verdict:?}")
                                 .split(['(', ' '])
@@ -591,7 +603,7 @@ async fn spoil(client: &mut Client, member: Member, mut answers: Answers) -> BTr
         match client.pull(Pull { member, held: None }).await.unwrap() {
             Assignment::Work(work) => {
                 let (push, gradients) = answers.to(member, &work);
-                match client.push(push, gradients).await.unwrap() {
+                match hand_in(client, push, gradients).await.unwrap() {
                     Verdict::InDoubt => drop(spoilt.insert(work.tower_step)),
                     Verdict::Stale { .. } | Verdict::Goodbye(Goodbye::Quarantined) => {}
                     other => panic!("nonsense is told {other:?}"),

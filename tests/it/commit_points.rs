@@ -1,7 +1,7 @@
 //! A server that dies at any point of a commit loses nothing and counts nothing twice.
 
 use pserver_ledger::Record;
-use pserver_server::commit_path::{CommitPart, CommitPoint};
+use pserver_server::commit_point::CommitPoint;
 
 use crate::cluster::{Cluster, NUM_STEPS, undisturbed};
 
@@ -12,20 +12,18 @@ fn step_of_death(index: usize) -> u64 {
 
 /// Whether the step is committed when the server has come to this point.
 fn is_committed(point: CommitPoint) -> bool {
-    matches!(
-        point,
-        CommitPoint::After(CommitPart::Flip)
-            | CommitPoint::Before(CommitPart::Ledger | CommitPart::Reply)
-            | CommitPoint::After(CommitPart::Ledger | CommitPart::Reply)
-    )
+    matches!(point, CommitPoint::BeforeLedger | CommitPoint::BeforeReply)
 }
 
 #[test]
 fn a_server_that_dies_at_any_point_of_a_commit_goes_on_from_the_last_one() {
-    let mut deaths = CommitPoint::all().enumerate().map(|(index, point)| {
-        let flag = format!("{point}@{}", step_of_death(index));
-        (point, step_of_death(index), flag)
-    });
+    let mut deaths = CommitPoint::ALL
+        .into_iter()
+        .enumerate()
+        .map(|(index, point)| {
+            let flag = format!("{point}@{}", step_of_death(index));
+            (point, step_of_death(index), flag)
+        });
     let (mut point, mut step, flag) = deaths.next().unwrap();
     let mut cluster = Cluster::builder()
         .workers(2)

@@ -7,15 +7,11 @@ use std::thread;
 use std::time::Duration;
 
 use pserver_cli::exit::Exit;
-use pserver_run::{
-    DataSet, DecayBy, GlobalStep, InputKind, Kernels, Layout, Mode, RunConfig, Score, StateDigest,
-};
-use pserver_state::Values;
+use pserver_run::{DataSet, DecayBy, InputKind, Kernels, Layout, Mode, RunConfig, StateDigest};
 use pserver_wire::gradient_slot::Nonce;
 use pserver_wire::messages::{
-    Assignment, Attachment, CheckpointReply, CheckpointRequest, FollowerId, Goodbye, LedgerPart,
-    LedgerPosition, Member, Order, Pull, Push, Pushed, ReceivedGradients, Refusal, Registered,
-    Registration, SECRET_BYTES, Secret, SharedMemory, Status, TowerSummary, Verdict, WorkerId,
+    Assignment, Attachment, Goodbye, Member, Pull, Refusal, Registered, Registration, SECRET_BYTES,
+    Secret, SharedMemory, WorkerId,
 };
 use pserver_wire::server::{ParameterServer, RequestError};
 use pserver_wire::service::service;
@@ -179,63 +175,11 @@ impl ParameterServer for ServerOfAnotherHost {
         Ok(Assignment::Goodbye(Goodbye::Complete))
     }
 
-    fn turned_away(&self, _: Member) -> Option<Verdict> {
-        None
-    }
-
-    fn gradient_memory(&self) -> Values {
-        Values::zeros(Layout::cifar10().num_values())
-    }
-
-    async fn push(&self, _: Push, _: ReceivedGradients) -> Result<Verdict, RequestError> {
-        Ok(Verdict::Unregistered)
-    }
-
-    async fn push_and_pull(
-        &self,
-        push: Push,
-        gradients: ReceivedGradients,
-    ) -> Result<Pushed, RequestError> {
-        let verdict = self.push(push, gradients).await?;
-        Ok(Pushed {
-            verdict,
-            next: None,
-        })
-    }
-
-    async fn summarize(&self, _: Member, _: TowerSummary) -> Result<bool, RequestError> {
-        Ok(false)
-    }
-
-    async fn heartbeat(&self, _: Member) -> Result<bool, RequestError> {
-        Ok(true)
-    }
-
     async fn leave(&self, _: Member) -> Result<(), RequestError> {
         Ok(())
     }
 
-    async fn status(&self) -> Result<Status, RequestError> {
-        Err(RequestError::ShuttingDown)
-    }
-
-    async fn follower_heartbeat(&self, _: FollowerId) -> Result<(), RequestError> {
-        Err(RequestError::ShuttingDown)
-    }
-
-    async fn checkpoint(&self, _: CheckpointRequest) -> Result<CheckpointReply, RequestError> {
-        Err(RequestError::ShuttingDown)
-    }
-
-    async fn ledger(&self, _: LedgerPosition) -> Result<Option<LedgerPart>, RequestError> {
-        Err(RequestError::ShuttingDown)
-    }
-
-    async fn report_score(&self, _: FollowerId, _: Score) -> Result<(), RequestError> {
-        Err(RequestError::ShuttingDown)
-    }
-
-    async fn administer(&self, _: Order) -> Result<GlobalStep, RequestError> {
-        Err(RequestError::ShuttingDown)
+    async fn heartbeat(&self, _: Member) -> Result<bool, RequestError> {
+        Ok(true)
     }
 }

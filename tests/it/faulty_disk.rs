@@ -20,7 +20,7 @@ use pserver_ledger::{History, verify};
 use pserver_run::{GlobalStep, Layout, StateDigest};
 use pserver_state::checkpoint;
 use pserver_wire::client::Client;
-use pserver_wire::messages::{Assignment, PROTOCOL_VERSION, Pull, Registration, Verdict};
+use pserver_wire::messages::{Assignment, PROTOCOL_VERSION, Pull, Registration, Then, Verdict};
 use rustix::process::Signal;
 
 use crate::program::{DEADLINE, command};
@@ -233,7 +233,8 @@ async fn work(address: &str, heard: &mut GlobalStep) -> Result<(), Wrong> {
         *heard = step;
         let gradients = gradient(&layout, step.0 as u32);
         let (push, gradients) = Answers::new(&run, &gradients).to(member, &work);
-        if client.push(push, gradients).await.map_err(away)? == Verdict::Accepted {
+        let pushed = client.push(push, gradients, Then::Nothing).await;
+        if pushed.map_err(away)?.verdict == Verdict::Accepted {
             *heard = GlobalStep(step.0 + 1);
         }
     }

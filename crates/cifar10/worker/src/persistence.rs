@@ -29,7 +29,7 @@ pub(crate) async fn persist<T>(
     server: &str,
     retry_window: Duration,
     jitter: &mut Jitter,
-    request: impl AsyncFn(&mut Client) -> Result<T, ClientError>,
+    mut request: impl AsyncFnMut(&mut Client) -> Result<T, ClientError>,
 ) -> Result<T, LinkError> {
     let started = Instant::now();
     let mut attempt = 0;

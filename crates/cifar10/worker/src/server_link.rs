@@ -570,7 +570,7 @@ impl Conversation {
         &mut self,
         work: &Work,
         computed: Computed,
-        gradients: GradientBuffer,
+        mut gradients: GradientBuffer,
     ) -> Result<Verdict, LinkError> {
         let push = Push {
             member: self.member(),
@@ -581,23 +581,9 @@ impl Conversation {
             compute_time: computed.compute_time,
             attempt: work.attempt,
         };
-        let (gradients, ahead) = gradients.finish();
-        let pushed = match ahead {
-            Some(ahead) => {
-                let answer = ahead.finish(push).await;
-                let no_answer =
-                    |error: &ClientError| debug!(%error, "a push in parts got no answer");
-                answer.inspect_err(no_answer).ok()
-            }
-            None => None,
-        };
-        let Pushed { verdict, next } = match pushed {
-            Some(pushed) => pushed,
-            None => {
-                self.persist(async |client| client.push_and_pull(push, gradients.clone()).await)
-                    .await?
-            }
-        };
+        let Pushed { verdict, next } = self
+            .persist(async |client| gradients.push(client, push).await)
+            .await?;
         self.next = next;
         Ok(verdict)
     }
@@ -617,7 +603,7 @@ impl Conversation {
     /// Repeats a request until it is answered, refused, or the retry window is over.
     async fn persist<T>(
         &mut self,
-        request: impl AsyncFn(&mut Client) -> Result<T, ClientError>,
+        request: impl AsyncFnMut(&mut Client) -> Result<T, ClientError>,
     ) -> Result<T, LinkError> {
         let Conversation {
             client,

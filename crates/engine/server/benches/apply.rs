@@ -23,9 +23,9 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use pserver_run::Layout;
 use pserver_server::averages::MOVING_AVERAGE_DECAY;
 use pserver_server::commit::commit;
-use pserver_server::scrutiny::norm;
 use pserver_state::initial::initial_variables;
 use pserver_state::{TrainingState, Values};
+use pserver_wire::gradient::norm;
 
 const SEED: u64 = 1;
 const NUM_TOWERS: [usize; 4] = [1, 2, 4, 8];

@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use pserver_run::{ExamplesDigest, Numerics, TowerStep};
-use pserver_state::Values;
-use pserver_wire::messages::{Losses, WorkerId};
+use pserver_run::{Numerics, TowerStep};
+use pserver_wire::gradient::Gradient;
+use pserver_wire::messages::{Push, WorkerId};
+
+use crate::scrutiny::Doubt;
 
 /// The gradients that have come in for the next update.
 ///
@@ -19,34 +21,40 @@ pub struct Aggregator {
     needed: usize,
     /// Keyed by tower, so a repeated push cannot count twice, and read in tower order, so the mean
     /// has the same bits whatever order pushes arrive in.
-    pending: BTreeMap<TowerStep, TowerGradient>,
+    pending: BTreeMap<TowerStep, Contribution>,
 }
 
-/// The gradient of one tower, and what is known of it.
+/// One worker's gradient of a tower step, and what is known of it.
 #[derive(Debug)]
-pub struct TowerGradient {
-    /// Step and tower.
-    pub of: TowerStep,
-    /// All variables end to end.
-    pub values: Values,
-    /// Their Euclidean norm.
-    pub norm: f32,
-    /// The tower's losses.
-    pub losses: Losses,
-    /// Digest of the examples that were decoded.
-    pub examples: ExamplesDigest,
-    /// Who computed it.
-    pub worker: WorkerId,
-    /// What that worker computes with: only equals come to the same bits.
+pub struct Contribution {
+    /// Whose it is and of what, and what the worker says of it.
+    pub push: Push,
+    /// The gradient.
+    pub gradient: Gradient,
+    /// What is wrong with it at first sight.
+    pub doubt: Option<Doubt>,
+    /// What the worker computes with: only equals come to the same bits.
     pub numerics: Numerics,
     /// From giving the tower step out to having the gradient.
     pub held: Duration,
-    /// The part of it that the worker computed.
-    pub compute_time: Duration,
     /// When it came.
     pub arrived: Instant,
     /// Updates since the variables that it was taken at.
     pub staleness: u64,
+}
+
+impl Contribution {
+    /// The tower step.
+    #[must_use]
+    pub fn of(&self) -> TowerStep {
+        self.push.tower_step
+    }
+
+    /// Who computed it.
+    #[must_use]
+    pub fn worker(&self) -> WorkerId {
+        self.push.member.worker
+    }
 }
 
 impl Aggregator {
@@ -60,11 +68,11 @@ impl Aggregator {
     }
 
     /// Takes a gradient; false if its tower has one already, which is then kept.
-    pub fn add(&mut self, gradient: TowerGradient) -> bool {
-        if self.pending.contains_key(&gradient.of) {
+    pub fn add(&mut self, contribution: Contribution) -> bool {
+        if self.pending.contains_key(&contribution.of()) {
             return false;
         }
-        self.pending.insert(gradient.of, gradient);
+        self.pending.insert(contribution.of(), contribution);
         true
     }
 
@@ -81,7 +89,7 @@ impl Aggregator {
     }
 
     /// The gradients in tower order, once enough are there; the next update begins with none.
-    pub fn take_complete(&mut self) -> Option<Vec<TowerGradient>> {
+    pub fn take_complete(&mut self) -> Option<Vec<Contribution>> {
         if self.pending.len() < self.needed {
             return None;
         }
@@ -144,17 +152,17 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::training::fixtures::tower_gradient;
+    use crate::training::fixtures::contribution;
 
     #[test]
     fn an_update_is_complete_when_every_tower_is_there() {
         let mut aggregator = Aggregator::new(2);
-        assert!(aggregator.add(tower_gradient(0, 1, &[1.0])));
+        assert!(aggregator.add(contribution(0, 1, &[1.0])));
         assert!(aggregator.take_complete().is_none());
-        assert!(aggregator.add(tower_gradient(0, 0, &[2.0])));
+        assert!(aggregator.add(contribution(0, 0, &[2.0])));
         let complete = aggregator.take_complete().unwrap();
         assert_eq!(
-            [complete[0].norm, complete[1].norm],
+            [complete[0].gradient.norm, complete[1].gradient.norm],
             [2.0, 1.0],
             "in tower order"
         );
@@ -164,8 +172,8 @@ mod tests {
     #[test]
     fn a_second_gradient_of_a_tower_does_not_count() {
         let mut aggregator = Aggregator::new(2);
-        assert!(aggregator.add(tower_gradient(0, 0, &[1.0])));
-        assert!(!aggregator.add(tower_gradient(0, 0, &[9.0])));
+        assert!(aggregator.add(contribution(0, 0, &[1.0])));
+        assert!(!aggregator.add(contribution(0, 0, &[9.0])));
         assert_eq!(aggregator.have(), 1);
     }
 
@@ -177,11 +185,11 @@ mod tests {
         ) {
             let mut aggregator = Aggregator::new(5);
             for tower in order {
-                aggregator.add(tower_gradient(0, tower, &[numbers[tower as usize]]));
+                aggregator.add(contribution(0, tower, &[numbers[tower as usize]]));
             }
             let complete = aggregator.take_complete().unwrap();
             let mut found = [0.0];
-            let towers: Vec<&[f32]> = complete.iter().map(|tower| &tower.values[..]).collect();
+            let towers: Vec<&[f32]> = complete.iter().map(|tower| &tower.gradient.values[..]).collect();
             mean(&towers, 0..1, &mut found);
             let expected = numbers[1..].iter().fold(numbers[0], |sum, number| sum + number) / 5.0;
             prop_assert_eq!(found[0].to_bits(), expected.to_bits());

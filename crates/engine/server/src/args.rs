@@ -11,7 +11,7 @@ use pserver_guard::address::{to_connect_to, to_listen_on};
 use pserver_guard::args::{CredentialArgs, GuardArgs};
 use pserver_run::{DataSet, DecayBy, GlobalStep, InputKind, Kernels};
 
-use crate::commit_path::{CommitPoint, UnknownPoint};
+use crate::commit_point::{CommitPoint, UnknownPoint};
 use crate::server_file::{NoServer, server_of, token_file_of};
 
 const DEFAULT_TRAIN_DIR: &str = "runs/default";
@@ -117,7 +117,7 @@ pub struct Args {
     #[arg(long, hide = true)]
     pub leave_with_parent: bool,
 
-    /// Die at this point of a commit, such as `after-flip@12`: for tests.
+    /// Die at this point of a commit, such as `before-flip@12`: for tests.
     #[arg(long, hide = true, value_name = "POINT@STEP")]
     pub abort_at: Option<AbortAt>,
 }

@@ -12,18 +12,17 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::str::FromStr;
 use std::time::Instant;
 
-use pserver_ledger::record::Phases;
-use pserver_ledger::{LedgerError, Record};
-use pserver_run::GlobalStep;
-use pserver_state::{StateFile, StateFileError};
+use pserver_ledger::record::{Outcome, Phases};
+use pserver_ledger::{LedgerError, LedgerFile, Line, Record};
+use pserver_run::{GlobalStep, StateDigest};
+use pserver_state::{NextState, StateFile, StateFileError};
 use pserver_wire::messages::Goodbye;
 
+use crate::calendar::Calendar;
 use crate::event::Event;
 use crate::note::Note;
-use crate::recorder::Recorder;
 use crate::training::{Snapshot, Training};
 use crate::update::{Update, micros};
 
@@ -38,107 +37,97 @@ pub enum KeepError {
     Ledger(#[from] LedgerError),
 }
 
-/// A point of a commit. Tests have the server die there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CommitPoint {
-    /// Before this part of it.
-    Before(CommitPart),
-    /// After this part of it.
-    After(CommitPart),
+/// The files that a commit goes through, in the order of these methods.
+pub trait CommitFiles: fmt::Debug + Send {
+    /// The state file, to be looked at.
+    fn state_file(&self) -> &StateFile;
+
+    /// A state to be filled in.
+    ///
+    /// # Errors
+    ///
+    /// As [`StateFile::begin`].
+    fn begin(&mut self) -> Result<NextState, StateFileError>;
+
+    /// Writes the new state beside the old one.
+    ///
+    /// # Errors
+    ///
+    /// As [`StateFile::write`].
+    fn write(
+        &mut self,
+        next: &NextState,
+        digest: StateDigest,
+        note: &[u8],
+    ) -> Result<(), StateFileError>;
+
+    /// Has the new state take the place of the old one.
+    ///
+    /// # Errors
+    ///
+    /// As [`StateFile::flip`].
+    fn flip(&mut self) -> Result<(), StateFileError>;
+
+    /// Appends a line to the ledger.
+    ///
+    /// # Errors
+    ///
+    /// [`LedgerError::Write`] if the disk is full or cannot be written.
+    fn append(&mut self, line: &Line) -> Result<(), LedgerError>;
 }
 
-/// A part of a commit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CommitPart {
-    /// The digest of the new state is taken.
-    Digest,
-    /// The new state is written beside the old one.
-    Write,
-    /// The new state takes the place of the old one.
-    Flip,
-    /// The record is appended to the ledger.
-    Ledger,
-    /// The worker whose push was the last is answered.
-    Reply,
+/// The files of a run.
+#[derive(Debug)]
+pub struct Files {
+    /// Holds the newest state.
+    pub state_file: StateFile,
+    /// Has a record of each commit, and of what happens besides.
+    pub ledger: LedgerFile,
 }
 
-impl CommitPart {
-    const NAMES: [(CommitPart, &str); 5] = [
-        (CommitPart::Digest, "digest"),
-        (CommitPart::Write, "write"),
-        (CommitPart::Flip, "flip"),
-        (CommitPart::Ledger, "ledger"),
-        (CommitPart::Reply, "reply"),
-    ];
+impl CommitFiles for Files {
+    fn state_file(&self) -> &StateFile {
+        &self.state_file
+    }
 
-    fn name(self) -> &'static str {
-        let mut names = Self::NAMES.iter();
-        names
-            .find(|(part, _)| *part == self)
-            .map_or("", |(_, name)| name)
+    fn begin(&mut self) -> Result<NextState, StateFileError> {
+        self.state_file.begin()
+    }
+
+    fn write(
+        &mut self,
+        next: &NextState,
+        digest: StateDigest,
+        note: &[u8],
+    ) -> Result<(), StateFileError> {
+        self.state_file.write(next, digest, note)
+    }
+
+    fn flip(&mut self) -> Result<(), StateFileError> {
+        self.state_file.flip()
+    }
+
+    fn append(&mut self, line: &Line) -> Result<(), LedgerError> {
+        self.ledger.append(line)
     }
 }
-
-impl CommitPoint {
-    /// Every point, in the order in which a commit comes to them.
-    pub fn all() -> impl Iterator<Item = CommitPoint> {
-        CommitPart::NAMES
-            .into_iter()
-            .flat_map(|(part, _)| [CommitPoint::Before(part), CommitPoint::After(part)])
-    }
-}
-
-impl fmt::Display for CommitPoint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            CommitPoint::Before(part) => write!(f, "before-{}", part.name()),
-            CommitPoint::After(part) => write!(f, "after-{}", part.name()),
-        }
-    }
-}
-
-/// Text that names no point of a commit.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("no point of a commit is called {0:?}")]
-pub struct UnknownPoint(String);
-
-impl FromStr for CommitPoint {
-    type Err = UnknownPoint;
-
-    fn from_str(name: &str) -> Result<Self, Self::Err> {
-        CommitPoint::all()
-            .find(|point| point.to_string() == name)
-            .ok_or_else(|| UnknownPoint(name.to_owned()))
-    }
-}
-
-/// Called at every point of every commit, with the step before the update.
-pub type AtPoint = Box<dyn Fn(CommitPoint, GlobalStep) + Send + Sync>;
 
 /// Carries updates out and keeps what they lead to.
+#[derive(Debug)]
 pub struct CommitPath {
-    state_file: StateFile,
-    recorder: Recorder,
+    files: Box<dyn CommitFiles>,
+    calendar: Calendar,
     /// What it took to append the record of the commit before.
     ledger_micros: u64,
 }
 
-impl fmt::Debug for CommitPath {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("CommitPath")
-            .field("state_file", &self.state_file)
-            .field("recorder", &self.recorder)
-            .finish_non_exhaustive()
-    }
-}
-
 impl CommitPath {
-    /// A way into `state_file`, which holds the state of the run, and the ledger.
+    /// A way into `files`, whose state is that of the run.
     #[must_use]
-    pub fn new(state_file: StateFile, recorder: Recorder) -> Self {
+    pub fn new(files: impl CommitFiles + 'static, calendar: Calendar) -> Self {
         CommitPath {
-            state_file,
-            recorder,
+            files: Box::new(files),
+            calendar,
             ledger_micros: 0,
         }
     }
@@ -146,7 +135,7 @@ impl CommitPath {
     /// The file that holds the newest state.
     #[must_use]
     pub fn state_file(&self) -> &StateFile {
-        &self.state_file
+        self.files.state_file()
     }
 
     /// Carries an update out, and hands it back if it cannot be: nothing has changed then.
@@ -157,22 +146,16 @@ impl CommitPath {
     pub fn commit(
         &mut self,
         clock: impl Fn() -> Instant,
-        at: impl Fn(CommitPoint),
         training: &mut Training,
         update: Update,
     ) -> Result<Option<Update>, KeepError> {
-        use CommitPart::{Digest, Flip, Ledger, Write};
-        use CommitPoint::{After, Before};
-
         let began = clock();
-        let mut next = self.state_file.begin()?;
+        let mut next = self.files.begin()?;
         if update.apply(&mut next.state).is_err() {
             return Ok(Some(update));
         }
         let applied = clock();
-        at(Before(Digest));
         let digest = next.state.digest();
-        at(After(Digest));
         let digested = clock();
         let between = |from: Instant, to: Instant| micros(to.saturating_duration_since(from));
         let phases = Phases {
@@ -183,35 +166,22 @@ impl CommitPath {
             ledger_micros: self.ledger_micros,
         };
         let record = Record::Commit(update.record(digest, phases));
-        let mut line = self.recorder.line(digested, record);
+        let mut line = self.line(digested, record);
         let note = Note {
             run: Cow::Borrowed(training.run()),
             commit: Some(Cow::Borrowed(&line)),
             applied: update.applied().map(Cow::Borrowed),
         };
-        at(Before(Write));
-        let note = note.to_bytes();
-        self.state_file.write(&next, digest, &note)?;
-        at(After(Write));
-        at(Before(Flip));
-        self.state_file.flip()?;
-        at(After(Flip));
+        self.files.write(&next, digest, &note.to_bytes())?;
+        self.files.flip()?;
         let written = clock();
 
-        training.commit(
-            written,
-            update,
-            Snapshot {
-                state: next.state,
-                digest,
-            },
-        );
+        let NextState { state, .. } = next;
+        training.commit(written, update, Snapshot { state, digest });
         if let Record::Commit(commit) = &mut line.record {
             commit.phases.write_micros = between(digested, written);
         }
-        at(Before(Ledger));
-        self.recorder.append(&line)?;
-        at(After(Ledger));
+        self.files.append(&line)?;
         self.ledger_micros = between(written, clock());
         Ok(None)
     }
@@ -222,10 +192,8 @@ impl CommitPath {
     ///
     /// [`KeepError::Ledger`].
     pub fn happened(&mut self, now: Instant, events: &[Event]) -> Result<(), KeepError> {
-        for event in events {
-            self.recorder.happened(now, event)?;
-        }
-        Ok(())
+        let mut records = events.iter().filter_map(Event::record);
+        records.try_for_each(|record| self.append(now, record))
     }
 
     /// Keeps that a checkpoint was written.
@@ -234,7 +202,7 @@ impl CommitPath {
     ///
     /// [`KeepError::Ledger`].
     pub fn checkpoint(&mut self, now: Instant, global_step: GlobalStep) -> Result<(), KeepError> {
-        Ok(self.recorder.checkpoint(now, global_step)?)
+        self.append(now, Record::Checkpoint { global_step })
     }
 
     /// Keeps that the server leaves.
@@ -248,23 +216,26 @@ impl CommitPath {
         global_step: GlobalStep,
         goodbye: Goodbye,
     ) -> Result<(), KeepError> {
-        Ok(self.recorder.end(now, global_step, goodbye)?)
+        let outcome = match goodbye {
+            Goodbye::Complete => Outcome::Complete,
+            Goodbye::Diverged => Outcome::Diverged,
+            Goodbye::Stopping | Goodbye::Quarantined => Outcome::Stopped,
+        };
+        let record = Record::End {
+            global_step,
+            outcome,
+        };
+        self.append(now, record)
     }
-}
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+    fn append(&mut self, now: Instant, record: Record) -> Result<(), KeepError> {
+        Ok(self.files.append(&self.line(now, record))?)
+    }
 
-    #[test]
-    fn every_point_of_a_commit_has_a_name() {
-        let names: Vec<String> = CommitPoint::all().map(|point| point.to_string()).collect();
-        assert_eq!(names.len(), 10);
-        assert_eq!(names[0], "before-digest");
-        assert_eq!(names[9], "after-reply");
-        for (name, point) in names.iter().zip(CommitPoint::all()) {
-            assert_eq!(name.parse(), Ok(point));
+    fn line(&self, now: Instant, record: Record) -> Line {
+        Line {
+            at_micros: self.calendar.micros(now),
+            record,
         }
-        assert!("before-lunch".parse::<CommitPoint>().is_err());
     }
 }

@@ -2,11 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use pserver_ledger::record::Dropped;
+use pserver_ledger::Record;
+use pserver_ledger::record::{Dropped, Unit};
 use pserver_run::{GlobalStep, TowerStep};
 use pserver_wire::messages::{TowerSummary, WorkerId};
 
 use crate::summaries::UpdateSummary;
+use crate::update::micros;
 
 /// A worker, for people.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -125,9 +127,87 @@ pub enum Event {
 }
 
 impl Event {
+    /// What the ledger is to say of it; `None` for what people are told and nobody asks for afterwards. Commits have
+    /// a way of their own.
+    #[must_use]
+    pub fn record(&self) -> Option<Record> {
+        Some(match self {
+            Event::Joined { who, numerics } => Record::Joined {
+                worker: who.worker.0,
+                name: who.name.clone(),
+                numerics: numerics.clone(),
+            },
+            Event::Left(who) => Record::Left {
+                worker: who.worker.0,
+            },
+            Event::Lost(who) => Record::Lost {
+                worker: who.worker.0,
+            },
+            Event::Overdue {
+                tower_step,
+                slow,
+                also_given_to,
+            } => Record::Overdue {
+                of: unit(*tower_step),
+                slow: slow.0,
+                also_given_to: also_given_to.0,
+            },
+            Event::Dropped {
+                tower_step,
+                worker,
+                reason,
+            } => Record::Dropped {
+                of: unit(*tower_step),
+                worker: worker.0,
+                reason: *reason,
+            },
+            Event::InDoubt {
+                tower_step,
+                who,
+                reason,
+            } => Record::InDoubt {
+                of: unit(*tower_step),
+                worker: who.worker.0,
+                reason: reason.clone(),
+            },
+            Event::Audited {
+                tower_step,
+                workers: [first, second],
+                equal,
+            } => Record::Audited {
+                of: unit(*tower_step),
+                workers: [first.worker.0, second.worker.0],
+                equal: *equal,
+            },
+            Event::Quarantined { who, reason } => Record::Quarantined {
+                worker: who.worker.0,
+                reason: reason.clone(),
+            },
+            Event::StandsStill { waits_for } => Record::StoodStill {
+                waits_for: waits_for.clone(),
+            },
+            Event::Suspended { pause } => Record::Suspended {
+                pause_micros: micros(*pause),
+            },
+            Event::GoesOn { .. }
+            | Event::Stalled { .. }
+            | Event::Committed { .. }
+            | Event::SummaryDue(_)
+            | Event::TowerSummarised { .. }
+            | Event::Diverged { .. } => return None,
+        })
+    }
+
     /// Whether it holds gradients, images or a state.
     fn is_large(&self) -> bool {
         matches!(self, Event::SummaryDue(_) | Event::TowerSummarised { .. })
+    }
+}
+
+fn unit(of: TowerStep) -> Unit {
+    Unit {
+        step: of.global_step,
+        tower: of.tower,
     }
 }
 

@@ -20,7 +20,7 @@ use pserver_wire::transport::PART_BYTES;
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::recorder::Calendar;
+use crate::calendar::Calendar;
 
 /// Checkpoints that are being sent at a time: each is in memory until its last byte is gone.
 const MAX_SENDING: usize = 8;

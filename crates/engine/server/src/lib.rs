@@ -5,12 +5,12 @@
 //! [`pace`], [`patience`], [`scrutiny`], [`serials`] and [`aggregator`] know who works on what, how
 //! fast, what to believe and what has come in, and [`followers`] who looks on; [`loss_averages`] and
 //! [`summaries`] are what people look at; [`training`] puts them together, answers every request,
-//! tells of every [`event`], says what [`saves`] are to be made, and makes each [`update`] of the [`gradient`]s. None of them reads a clock,
+//! tells of every [`event`], says what [`saves`] are to be made, and makes each [`update`]. None of them reads a clock,
 //! takes a lock or waits.
 //!
 //! Around them is a thin shell: [`service`] answers the wire and looks into [`shared_memory`] and
-//! [`follower_files`], [`commit_path`] takes an update into the files, with a [`note`] beside the state
-//! and through the [`recorder`] into the ledger; [`serve`] runs until the end, [`train_dir`] keeps the
+//! [`follower_files`], [`commit_path`] takes an update into the files, with a [`note`] beside the state and a record in the ledger, dated by
+//! the [`calendar`], and has a [`commit_point`] wherever a test may have the server die; [`serve`] runs until the end, [`train_dir`] keeps the
 //! files, [`server_file`] says where it listens, [`start`] goes on with them, [`step_log`] writes the tutorial's lines, [`summary_writer`] what
 //! TensorBoard shows, [`args`] and [`config`] are the command line, and [`program`] is `main`.
 //! [`page`] shows the run in a browser and to Prometheus, [`inquiry`] is what the program says about
@@ -48,17 +48,17 @@ pub mod saves;
 
 pub mod update;
 
-pub mod gradient;
-
 pub mod aggregator;
 
 pub mod training;
 
 pub mod note;
 
-pub mod recorder;
+pub mod calendar;
 
 pub mod commit_path;
+
+pub mod commit_point;
 
 pub mod shared_memory;
 

@@ -24,12 +24,12 @@ use tokio::sync::{oneshot, watch as signal};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tracing::{error, warn};
 
+use crate::calendar::Calendar;
 use crate::date_header;
 use crate::page::entry::{Connections, PagePeer};
 use crate::page::host::Names;
 use crate::page::routes::Site;
 use crate::page::watch::Watch;
-use crate::recorder::Calendar;
 
 pub mod live;
 

@@ -25,11 +25,12 @@ use tracing::info;
 
 use crate::administration::give;
 use crate::args::{AbortAt, Args, ServerArgs, Verb};
-use crate::commit_path::{AtPoint, CommitPath};
+use crate::calendar::Calendar;
+use crate::commit_path::CommitPath;
+use crate::commit_point::WatchedFiles;
 use crate::follower_files::FollowerFiles;
 use crate::inquiry::answer;
 use crate::page::{Page, Source};
-use crate::recorder::{Calendar, Recorder};
 use crate::serve::{Entrance, Keeper, serve};
 use crate::server_file::{ServerFile, address_for_clients};
 use crate::service::Service;
@@ -229,7 +230,7 @@ async fn train(
     calendar: Calendar,
 ) -> Result<Exit, Failure> {
     let leave = signals::asked_to_leave()?;
-    let (state_file, ledger, calendar) = open_files(&train_dir, &layout, &start, calendar)?;
+    let (files, calendar) = open_files(&train_dir, &layout, &start, calendar)?;
     let bound = listeners.workers.local_addr().context(NO_ADDRESS)?;
     let for_clients = address_for_clients(&args.listen, bound);
     let server_file = ServerFile::write(train_dir.folder(), &for_clients)
@@ -268,7 +269,17 @@ async fn train(
         train_dir: Arc::clone(&train_dir),
         layout: Arc::clone(&layout),
     };
-    let commit_path = CommitPath::new(state_file, Recorder::new(ledger, calendar));
+    let commit_path = match args.abort_at {
+        None => CommitPath::new(files, calendar),
+        Some(death) => {
+            let watched = WatchedFiles::new(files, move |point, global_step| {
+                if death == (AbortAt { point, global_step }) {
+                    std::process::abort();
+                }
+            });
+            CommitPath::new(watched, calendar)
+        }
+    };
     let mut training = Training::new(
         calendar.moment,
         start.run,
@@ -282,9 +293,8 @@ async fn train(
     if !server_file.replaces_another() {
         training.expect_nobody();
     }
-    let files = FollowerFiles::new(train_dir.folder(), calendar);
-    let at_point = abort_at(args.abort_at);
-    let service = Service::new(training, commit_path, &layout, at_point, files);
+    let follower_files = FollowerFiles::new(train_dir.folder(), calendar);
+    let service = Service::new(training, commit_path, &layout, follower_files);
     let service = Arc::new(service);
     let source = Source {
         train_dir: args.train_dir.clone(),
@@ -331,15 +341,6 @@ fn since_1970(now: SystemTime) -> Result<Duration, Failure> {
             "the clock of this machine is not in the years 1970 to 9999: set it, and start again",
         )
         .or_exit(Exit::TryAgain)
-}
-
-/// What happens at the points of a commit: nothing, or in a test of them the sudden end.
-fn abort_at(abort_at: Option<AbortAt>) -> AtPoint {
-    Box::new(move |point, global_step| {
-        if abort_at == Some(AbortAt { point, global_step }) {
-            std::process::abort();
-        }
-    })
 }
 
 /// The full configuration, so that a log says what it is of.

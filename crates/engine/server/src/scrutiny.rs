@@ -8,11 +8,10 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 
-use multiversion::multiversion;
 use pserver_run::TowerStep;
 use pserver_wire::messages::WorkerId;
 
-use crate::aggregator::TowerGradient;
+use crate::aggregator::Contribution;
 
 /// Steps that the median of norms is taken of; nothing is absurd before there are as many.
 const WINDOW: usize = 100;
@@ -80,25 +79,16 @@ impl Norms {
     }
 }
 
-/// One worker's gradient of a tower step.
-#[derive(Debug)]
-pub struct Answer {
-    /// The gradient.
-    pub gradient: TowerGradient,
-    /// What is wrong with it at first sight.
-    pub doubt: Option<Doubt>,
-}
-
 /// The answers to the tower steps that are not settled yet.
 #[derive(Debug, Default)]
 pub struct Questions {
-    answers: BTreeMap<TowerStep, Vec<Answer>>,
+    answers: BTreeMap<TowerStep, Vec<Contribution>>,
 }
 
 impl Questions {
     /// Adds an answer; all of its tower step, in order of arrival.
-    pub fn add(&mut self, answer: Answer) -> &[Answer] {
-        let answers = self.answers.entry(answer.gradient.of).or_default();
+    pub fn add(&mut self, answer: Contribution) -> &[Contribution] {
+        let answers = self.answers.entry(answer.of()).or_default();
         answers.push(answer);
         answers
     }
@@ -111,19 +101,19 @@ impl Questions {
 
     /// The answers to a tower step so far.
     #[must_use]
-    pub fn answers(&self, of: TowerStep) -> &[Answer] {
+    pub fn answers(&self, of: TowerStep) -> &[Contribution] {
         self.answers.get(&of).map_or(&[], Vec::as_slice)
     }
 
     /// The answers to a tower step, which is settled with this.
-    pub fn settle(&mut self, of: TowerStep) -> Vec<Answer> {
+    pub fn settle(&mut self, of: TowerStep) -> Vec<Contribution> {
         self.answers.remove(&of).unwrap_or_default()
     }
 
     /// Forgets the answers of a worker that is not to be believed.
     pub fn forget(&mut self, worker: WorkerId) {
         for answers in self.answers.values_mut() {
-            answers.retain(|answer| answer.gradient.worker != worker);
+            answers.retain(|answer| answer.worker() != worker);
         }
     }
 
@@ -154,7 +144,7 @@ pub enum Ruling {
 /// `is_audited`: a second answer is wanted even though nothing is wrong with the first.
 /// `has_others`: there is a worker that has not answered yet.
 #[must_use]
-pub fn rule(answers: &[Answer], is_audited: bool, has_others: bool) -> Ruling {
+pub fn rule(answers: &[Contribution], is_audited: bool, has_others: bool) -> Ruling {
     let of_doubt = |in_doubt: bool| {
         let indices = 0..answers.len();
         indices
@@ -189,91 +179,42 @@ pub fn rule(answers: &[Answer], is_audited: bool, has_others: bool) -> Ruling {
 
 /// Whether answers that differ say something about their workers: those compute alike, and none of
 /// them was asked twice.
-pub fn are_comparable<'a>(answers: impl Iterator<Item = &'a Answer> + Clone) -> bool {
-    let mut workers: Vec<WorkerId> = answers.clone().map(|a| a.gradient.worker).collect();
+pub fn are_comparable<'a>(answers: impl Iterator<Item = &'a Contribution> + Clone) -> bool {
+    let mut workers: Vec<WorkerId> = answers.clone().map(|a| a.worker()).collect();
     let count = workers.len();
     workers.sort_unstable();
     workers.dedup();
-    let mut numerics = answers.map(|answer| &answer.gradient.numerics);
+    let mut numerics = answers.map(|answer| &answer.numerics);
     let first = numerics.next();
     workers.len() == count && numerics.all(|other| Some(other) == first)
 }
 
 /// Whether two answers agree in every bit.
 #[must_use]
-pub fn same_bits(a: &Answer, b: &Answer) -> bool {
+pub fn same_bits(a: &Contribution, b: &Contribution) -> bool {
     a.gradient.values.as_bytes() == b.gradient.values.as_bytes()
-}
-
-/// Euclidean norm; not finite if one of the numbers is not, or if it is beyond the largest number.
-#[must_use]
-pub fn norm(numbers: &[f32]) -> f32 {
-    let mut norm = Norm::default();
-    norm.add(numbers);
-    norm.get()
-}
-
-/// A Euclidean norm that is taken piece by piece, with the same bits as at once.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Norm {
-    /// Sums of squares that grow side by side, so that the compiler may use vectors.
-    sums: [f32; Norm::LANES],
-}
-
-impl Norm {
-    const LANES: usize = 32;
-
-    /// Takes in more numbers: a multiple of 32 of them, unless they are the last.
-    pub fn add(&mut self, numbers: &[f32]) {
-        self.sums = add_squares(self.sums, numbers);
-    }
-
-    /// The norm of all that was taken in.
-    #[must_use]
-    pub fn get(&self) -> f32 {
-        let sum: f64 = self.sums.into_iter().map(f64::from).sum();
-        sum.sqrt() as f32
-    }
-}
-
-/// Adds each number's square to one of the sums, in turns. The sums are a copy, which stays in registers.
-#[multiversion(targets("x86_64+avx512f", "x86_64+avx2"))]
-fn add_squares(mut sums: [f32; Norm::LANES], numbers: &[f32]) -> [f32; Norm::LANES] {
-    let (chunks, rest) = numbers.as_chunks::<{ Norm::LANES }>();
-    for chunk in chunks {
-        for (sum, number) in sums.iter_mut().zip(chunk) {
-            *sum += number * number;
-        }
-    }
-    for (sum, number) in sums.iter_mut().zip(rest) {
-        *sum += number * number;
-    }
-    sums
 }
 
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
-    use proptest::prelude::*;
     use pserver_state::Values;
 
     use super::*;
-    use crate::training::fixtures::{numerics, some_time, tower_gradient};
+    use crate::training::fixtures::{contribution, numerics, some_time};
 
-    fn answer(worker: u32, number: f32) -> Answer {
-        let mut gradient = tower_gradient(0, 0, &[number]);
-        gradient.worker = WorkerId(worker);
-        gradient.arrived = some_time() + Duration::from_secs(u64::from(worker));
-        Answer {
-            gradient,
-            doubt: (!number.is_finite()).then_some(Doubt::NotFinite),
-        }
+    fn answer(worker: u32, number: f32) -> Contribution {
+        let mut answer = contribution(0, 0, &[number]);
+        answer.push.member.worker = WorkerId(worker);
+        answer.arrived = some_time() + Duration::from_secs(u64::from(worker));
+        answer.doubt = (!number.is_finite()).then_some(Doubt::NotFinite);
+        answer
     }
 
     /// What is ruled about answers with these numbers, when there are others to ask.
     fn ruling(numbers: &[f32], is_audited: bool) -> Ruling {
-        let answers: Vec<Answer> = (0..).zip(numbers).map(|(w, n)| answer(w, *n)).collect();
+        let answers: Vec<Contribution> = (0..).zip(numbers).map(|(w, n)| answer(w, *n)).collect();
         rule(&answers, is_audited, true)
     }
 
@@ -323,7 +264,7 @@ mod tests {
         let twice = [answer(0, 1.0), answer(1, 2.0), answer(0, 1.0)];
         assert_eq!(rule(&twice, true, true), count(0, &[]));
         let mut otherwise = answer(1, 2.0);
-        otherwise.gradient.numerics = numerics(8);
+        otherwise.numerics = numerics(8);
         assert_eq!(
             rule(&[answer(0, 1.0), otherwise], true, true),
             count(0, &[])
@@ -344,32 +285,6 @@ mod tests {
             Some(Doubt::Absurd { median: 2.0, .. })
         ));
         assert_eq!(norms.doubt(f32::NAN, 1.0), Some(Doubt::NotFinite));
-    }
-
-    proptest! {
-        #[test]
-        fn the_norm_is_that_of_double_precision(numbers in prop::collection::vec(-1e3_f32..1e3, 0..200)) {
-            let exact = numbers.iter().map(|n| f64::from(*n).powi(2)).sum::<f64>().sqrt();
-            prop_assert!((f64::from(norm(&numbers)) - exact).abs() <= exact * 1e-6);
-        }
-
-        #[test]
-        fn a_norm_taken_piece_by_piece_has_the_same_bits(
-            numbers in prop::collection::vec(-1e3_f32..1e3, 0..300), chunks in 1_usize..5,
-        ) {
-            let mut pieces = Norm::default();
-            numbers.chunks(chunks * 32).for_each(|piece| pieces.add(piece));
-            prop_assert_eq!(pieces.get().to_bits(), norm(&numbers).to_bits());
-        }
-
-        #[test]
-        fn one_number_that_is_not_finite_shows_in_the_norm(
-            at in 0_usize..100, wrong in prop::sample::select(vec![f32::NAN, f32::INFINITY, f32::NEG_INFINITY]),
-        ) {
-            let mut numbers = [1.0; 100];
-            numbers[at] = wrong;
-            prop_assert!(!norm(&numbers).is_finite());
-        }
     }
 
     #[test]

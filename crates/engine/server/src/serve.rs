@@ -193,7 +193,6 @@ struct Supervisor {
 
 impl Supervisor {
     async fn run(&mut self, leave: impl Future<Output = Exit>) -> Result<Exit, Failure> {
-        let mut changes = self.service.changes();
         let mut ticks = tokio::time::interval(TICK);
         let mut orders = self
             .service
@@ -216,7 +215,7 @@ impl Supervisor {
                     self.carry_out(commission).await;
                 }
                 result = saved(&mut self.saving) => self.keep_saved(result)?,
-                _ = changes.recv() => {}
+                () = self.service.changed() => {}
                 _ = ticks.tick() => self.service.change(|training, now| training.tick(now)),
             }
             if let Some(error) = self.service.take_failure() {
@@ -494,9 +493,9 @@ mod tests {
 
     use super::*;
     use crate::args::RunArgs;
+    use crate::calendar::Calendar;
     use crate::commit_path::CommitPath;
     use crate::follower_files::FollowerFiles;
-    use crate::recorder::{Calendar, Recorder};
     use crate::start::{open_files, resume_or_begin};
     use crate::training::fixtures::some_time;
     use crate::training::{Limits, Snapshot, Training, initial_state};
@@ -523,8 +522,7 @@ mod tests {
             moment: some_time(),
             since_1970: Duration::ZERO,
         };
-        let (state_file, ledger, calendar) =
-            open_files(&train_dir, &layout, &start, calendar).unwrap();
+        let (files, calendar) = open_files(&train_dir, &layout, &start, calendar).unwrap();
         let mut training = Training::new(
             Instant::now().into_std(),
             start.run.clone(),
@@ -535,9 +533,8 @@ mod tests {
         training.checkpoint_saved(GlobalStep(0));
         let service = Service::new(
             training,
-            CommitPath::new(state_file, Recorder::new(ledger, calendar)),
+            CommitPath::new(files, calendar),
             &layout,
-            Box::new(|_, _| {}),
             FollowerFiles::new(train_dir.folder(), calendar),
         );
         Supervisor {
@@ -585,9 +582,8 @@ mod tests {
         let written = save_slowly(&mut supervisor);
         let service = Arc::clone(&supervisor.service);
         let heard = async {
-            let mut changes = service.changes();
             while service.ask(|training, _| training.phase()) != Phase::Closing(Goodbye::Stopping) {
-                changes.recv().await.unwrap();
+                tokio::time::sleep(Duration::from_millis(1)).await;
             }
             written.send(()).unwrap();
         };

@@ -2,30 +2,30 @@
 //! commits take.
 
 use std::fmt;
+use std::mem;
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use pserver_guard::limits::max_workers;
 use pserver_run::{EvalData, GlobalStep, Layout, RunConfig, Score};
-use pserver_state::{Pool, Values};
+use pserver_state::Pool;
 use pserver_wire::client::PULL_HOLD;
-use pserver_wire::gradient_slot::{Generation, Nonce};
+use pserver_wire::gradient::Gradient;
+use pserver_wire::gradient_slot::Nonce;
 use pserver_wire::messages::{
     self, Assignment, Attachment, CheckpointReply, CheckpointRequest, FollowerId, Goodbye,
-    Gradients, LedgerPart, LedgerPosition, Member, Order, Pull, Push, Pushed as PushAnswer,
-    ReceivedGradients, Refusal, Registered, Registration, Secret, Status, TowerSummary, Variables,
-    Verdict,
+    LedgerPart, LedgerPosition, Member, Order, Pull, Push, Pushed, Refusal, Registered,
+    Registration, Secret, Status, Then, TowerSummary, Variables, Verdict,
 };
-use pserver_wire::server::{ParameterServer, RequestError};
-use tokio::sync::{broadcast, mpsc, oneshot};
+use pserver_wire::server::{Landing, ParameterServer, RequestError};
+use tokio::sync::{Notify, broadcast, mpsc, oneshot};
 use tracing::{debug, error, info, warn};
 
-use crate::commit_path::{AtPoint, CommitPart, CommitPath, CommitPoint, KeepError};
+use crate::commit_path::{CommitPath, KeepError};
 use crate::event::{Event, EventQueue};
 use crate::follower_files::{FollowerFiles, Kept};
-use crate::gradient::Gradient;
 use crate::shared_memory::SharedMemory;
-use crate::training::{ForFollower, Phase, Pushed, Training};
+use crate::training::{Decision, ForFollower, Phase, Training};
 use crate::update::Update;
 
 /// How often somebody who follows the ledger gets what is new.
@@ -46,38 +46,121 @@ pub struct Commission {
     pub done: oneshot::Sender<GlobalStep>,
 }
 
-/// The run behind a lock, and a signal for whoever waits for it to change.
+/// The run behind a lock, and those who wait for it.
 pub struct Service {
-    guarded: Mutex<Guarded>,
-    /// Wakes who waits in the order in which they came, so that a simulation can be repeated: a
-    /// `watch` wakes them in a random order.
-    changed: broadcast::Sender<()>,
+    inner: Mutex<Inner>,
+    /// Wakes the one who supervises the run.
+    changed: Notify,
     /// Wakes the followers that wait for a checkpoint, which is not at every step.
     for_followers: broadcast::Sender<()>,
     num_towers: u32,
     /// Memory of gradients that were applied, for those to come.
     gradients: Pool,
-    at_point: AtPoint,
     follower_files: FollowerFiles,
     orders: mpsc::Sender<Commission>,
     orders_given: Mutex<Option<mpsc::Receiver<Commission>>>,
+    /// How often the lock was taken.
+    #[cfg(test)]
+    acquisitions: std::sync::atomic::AtomicU32,
 }
 
 /// The run, the way into its files, and what is to be told of it.
 #[derive(Debug)]
-struct Guarded {
+struct Inner {
     training: Training,
     commit_path: CommitPath,
     shared_memory: SharedMemory,
+    /// Workers that wait for a tower step, in the order in which they came.
+    waiting: Vec<Waiting>,
     events: EventQueue,
     failure: Option<KeepError>,
     /// Something could not be kept: nothing more is given out or taken.
     has_failed: bool,
-    /// The member whose push was the last of a step, until it is heard of again.
-    answered: Option<(Member, GlobalStep)>,
 }
 
-impl Guarded {
+/// A pull without work: it is answered as soon as there is some.
+#[derive(Debug)]
+struct Waiting {
+    pull: Pull,
+    answer: oneshot::Sender<Assignment>,
+}
+
+impl Inner {
+    /// Fails where something could not be kept.
+    fn goes_on(&self) -> Result<(), RequestError> {
+        match self.has_failed {
+            true => Err(RequestError::ShuttingDown),
+            false => Ok(()),
+        }
+    }
+
+    /// Takes a gradient, and commits the step if it was the last one missing. The verdict, and whether there may be
+    /// something new for those who wait.
+    fn push(&mut self, push: Push, gradient: Gradient) -> Result<(Verdict, bool), RequestError> {
+        match self.training.push(now(), push, gradient) {
+            // One that simply counts leaves those who wait nothing to do: with many workers it would be asked
+            // for each of them at each push.
+            Decision::Answer(verdict) => {
+                let changes = verdict != Verdict::Accepted || self.training.has_questions();
+                Ok((verdict, changes))
+            }
+            Decision::Complete(update) => Ok((self.commit(*update)?, true)),
+        }
+    }
+
+    /// Commits a step that is complete; the answer to the push that completed it.
+    fn commit(&mut self, update: Update) -> Result<Verdict, RequestError> {
+        match self.commit_path.commit(now, &mut self.training, update) {
+            Ok(None) => Ok(Verdict::Accepted),
+            Ok(Some(update)) => Ok(self.training.overflowed(&update)),
+            Err(error) => {
+                self.fail(error);
+                Err(RequestError::ShuttingDown)
+            }
+        }
+    }
+
+    /// Answers a pull now, or as soon as there is work. A newer pull of a worker takes the place of the one before.
+    fn pull(&mut self, pull: Pull) -> oneshot::Receiver<Assignment> {
+        let (answer, answered) = oneshot::channel();
+        let is_older = |waiting: &Waiting| waiting.pull.member == pull.member;
+        self.waiting.retain(|waiting| !is_older(waiting));
+        match self.assignment(pull) {
+            // Nobody who gives up at once need be told.
+            Some(assignment) => drop(answer.send(assignment)),
+            None => self.waiting.push(Waiting { pull, answer }),
+        }
+        answered
+    }
+
+    /// Answers those who wait and whom there is something to say to, in the order in which they came.
+    fn answer_waiting(&mut self) {
+        for waiting in mem::take(&mut self.waiting) {
+            // Who gave up gets no tower step.
+            if waiting.answer.is_closed() {
+                continue;
+            }
+            match self.assignment(waiting.pull) {
+                Some(assignment) => drop(waiting.answer.send(assignment)),
+                None => self.waiting.push(waiting),
+            }
+        }
+    }
+
+    /// Work for a worker, if there is any. One that shares memory reads the variables itself.
+    fn assignment(&mut self, pull: Pull) -> Option<Assignment> {
+        let mut assignment = self.training.pull(now(), pull)?;
+        if let Assignment::Work(work) = &mut assignment
+            && matches!(work.variables, Variables::Sent(_))
+            && self.shared_memory.slot(pull.member.worker).is_some()
+        {
+            // The state that the file holds is that of the work: both change under the same lock.
+            let sequence = self.commit_path.state_file().sequence();
+            work.variables = Variables::InStateFile { sequence };
+        }
+        Some(assignment)
+    }
+
     /// Keeps what happened in the ledger, and for the one who tells people.
     fn keep_events(&mut self) {
         let events = self.training.take_events();
@@ -97,53 +180,54 @@ impl Guarded {
     fn fail(&mut self, error: KeepError) {
         self.has_failed = true;
         self.failure.get_or_insert(error);
+        // They hear at their next request that nothing goes on here.
+        self.waiting.clear();
     }
 }
 
 impl fmt::Debug for Service {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Service")
-            .field("guarded", &self.guarded)
+            .field("inner", &self.inner)
             .finish_non_exhaustive()
     }
 }
 
 impl Service {
     /// A service for `training`, whose gradients are of `layout` and whose commits take
-    /// `commit_path`. `at_point` is called at every point of every commit; followers get and give
-    /// `follower_files`.
+    /// `commit_path`. Followers get and give `follower_files`.
     #[must_use]
     pub fn new(
         training: Training,
         commit_path: CommitPath,
         layout: &Layout,
-        at_point: AtPoint,
         follower_files: FollowerFiles,
     ) -> Self {
         // One is enough: to have missed changes is to see that there was one.
-        let ((changed, _), (for_followers, _)) = (broadcast::channel(1), broadcast::channel(1));
+        let (for_followers, _) = broadcast::channel(1);
         let (orders, orders_given) = mpsc::channel(MAX_ORDERS);
         let num_towers = training.run().num_towers;
         let most = training.run().gradients_per_update() as usize + 1;
-        let guarded = Guarded {
+        let inner = Inner {
             training,
             commit_path,
             shared_memory: SharedMemory::new(layout.num_values()),
+            waiting: Vec::new(),
             events: EventQueue::default(),
             failure: None,
             has_failed: false,
-            answered: None,
         };
         Service {
-            guarded: Mutex::new(guarded),
-            changed,
+            inner: Mutex::new(inner),
+            changed: Notify::new(),
             for_followers,
             num_towers,
             gradients: Pool::new(layout.num_values(), most),
-            at_point,
             follower_files,
             orders,
             orders_given: Mutex::new(Some(orders_given)),
+            #[cfg(test)]
+            acquisitions: std::sync::atomic::AtomicU32::new(0),
         }
     }
 
@@ -185,24 +269,36 @@ impl Service {
     ///
     /// [`KeepError`] if that cannot be written.
     pub fn end(&self, goodbye: Goodbye) -> Result<(), KeepError> {
-        let mut guarded = self.lock();
-        let global_step = guarded.training.snapshot().state.global_step;
-        guarded.commit_path.end(now(), global_step, goodbye)
+        let mut inner = self.lock();
+        let global_step = inner.training.snapshot().state.global_step;
+        inner.commit_path.end(now(), global_step, goodbye)
     }
 
     /// Asks the run something that changes nothing for those who wait.
     pub fn ask<T>(&self, question: impl FnOnce(&mut Training, Instant) -> T) -> T {
-        let mut guarded = self.lock();
-        let answer = question(&mut guarded.training, now());
-        guarded.keep_events();
+        let inner = &mut *self.lock();
+        let answer = question(&mut inner.training, now());
+        inner.keep_events();
         answer
     }
 
-    /// Changes the run and wakes those who wait.
+    /// Changes the run and answers those who wait for that.
     pub fn change<T>(&self, change: impl FnOnce(&mut Training, Instant) -> T) -> T {
-        let answer = self.ask(change);
-        self.tell_change();
+        let inner = &mut *self.lock();
+        let answer = change(&mut inner.training, now());
+        self.settle(inner, true);
         answer
+    }
+
+    /// What is to be done when something has happened. `changes`: there may be something new for those who wait.
+    fn settle(&self, inner: &mut Inner, changes: bool) {
+        if changes {
+            inner.answer_waiting();
+        }
+        inner.keep_events();
+        if changes {
+            self.changed.notify_one();
+        }
     }
 
     /// A checkpoint of this step is there for followers.
@@ -218,148 +314,9 @@ impl Service {
         self.tell_followers();
     }
 
-    /// Hears of every change from now on, of several at once perhaps.
-    pub fn changes(&self) -> broadcast::Receiver<()> {
-        self.changed.subscribe()
-    }
-
-    /// Takes a gradient, and commits the step if it was the last one missing.
-    fn take(&self, push: &Push, gradient: Gradient) -> Result<Verdict, RequestError> {
-        let guarded = &mut *self.lock();
-        if guarded.has_failed {
-            return Err(RequestError::ShuttingDown);
-        }
-        match guarded.training.push(now(), push, gradient) {
-            Pushed::Answered(verdict) => Ok(self.answer(guarded, verdict)),
-            Pushed::Complete(update) => self.commit(guarded, push.member, *update),
-        }
-    }
-
-    /// Answers a push that completes no step.
-    fn answer(&self, guarded: &mut Guarded, verdict: Verdict) -> Verdict {
-        guarded.keep_events();
-        // One that simply counts leaves those who wait nothing to do: with many workers they
-        // would all be woken for each.
-        if verdict != Verdict::Accepted || guarded.training.has_questions() {
-            self.tell_change();
-        }
-        verdict
-    }
-
-    /// Commits a step that is complete; the answer to `pusher`.
-    fn commit(
-        &self,
-        guarded: &mut Guarded,
-        pusher: Member,
-        update: Update,
-    ) -> Result<Verdict, RequestError> {
-        let Guarded {
-            training,
-            commit_path,
-            ..
-        } = guarded;
-        let step = update.global_step();
-        let at = |point| (self.at_point)(point, step);
-        let answer = match commit_path.commit(now, at, training, update) {
-            Ok(None) => {
-                at(CommitPoint::Before(CommitPart::Reply));
-                guarded.answered = Some((pusher, step));
-                Ok(Verdict::Accepted)
-            }
-            Ok(Some(update)) => Ok(training.overflowed(&update)),
-            Err(error) => Err(error),
-        };
-        guarded.keep_events();
-        self.tell_change();
-        answer.map_err(|error| {
-            guarded.fail(error);
-            RequestError::ShuttingDown
-        })
-    }
-
-    /// Work for a worker, if there is any. One that shares memory reads the variables itself.
-    fn give(&self, pull: Pull) -> Option<Assignment> {
-        let mut guarded = self.lock();
-        let mut assignment = guarded.training.pull(now(), pull);
-        guarded.keep_events();
-        if let Some(Assignment::Work(work)) = &mut assignment
-            && matches!(work.variables, Variables::Sent(_))
-            && guarded.shared_memory.slot(pull.member.worker).is_some()
-        {
-            // The state that the file holds is that of the work: both change under this lock.
-            let sequence = guarded.commit_path.state_file().sequence();
-            work.variables = Variables::InStateFile { sequence };
-        }
-        assignment
-    }
-
-    /// Takes the gradients that a worker has put into its slot. If they may count they are copied out, outside of
-    /// the lock.
-    ///
-    /// What the slot holds belongs to another push if this one was on its way for too long: then
-    /// nobody waits for its answer any more.
-    fn take_from_slot(&self, push: &Push, generation: Generation) -> Result<Verdict, RequestError> {
-        let not_there = || {
-            let what = "the gradients of this push are not in the worker's slot";
-            RequestError::Invalid(what.to_owned())
-        };
-        let mut guarded = self.lock();
-        if let Err(verdict) = guarded.training.check(now(), push) {
-            return Ok(self.answer(&mut guarded, verdict));
-        }
-        let slot = guarded.shared_memory.slot(push.member.worker);
-        let slot = slot.ok_or_else(not_there)?;
-        drop(guarded);
-        let gradient = Gradient::out_of(&slot, generation, self.gradients.take());
-        let gradient = gradient.ok_or_else(not_there)?;
-        self.take(push, gradient)
-    }
-
-    fn accept(&self, push: &Push, gradients: ReceivedGradients) -> Result<Verdict, RequestError> {
-        self.heard_from(push.member)?;
-        if push.tower_step.tower.0 >= self.num_towers {
-            return Err(RequestError::Invalid(format!(
-                "there is no tower {}",
-                push.tower_step.tower
-            )));
-        }
-        match gradients {
-            Gradients::Sent(values) => self.take(push, Gradient::new(values)),
-            Gradients::InSlot(generation) => self.take_from_slot(push, generation),
-        }
-    }
-
-    /// A worker asks for something: that shows that the answer to its push was sent.
-    fn heard_from(&self, member: Member) -> Result<(), RequestError> {
-        let mut guarded = self.lock();
-        if guarded.has_failed {
-            return Err(RequestError::ShuttingDown);
-        }
-        if let Some((_, step)) = guarded.answered.take_if(|(who, _)| *who == member) {
-            (self.at_point)(CommitPoint::After(CommitPart::Reply), step);
-        }
-        Ok(())
-    }
-
-    /// Work for a worker, or what else there is to say, within [`PULL_HOLD`].
-    async fn assignment(&self, pull: Pull) -> Assignment {
-        let mut changes = self.changes();
-        let answer = async {
-            loop {
-                if let Some(assignment) = self.give(pull) {
-                    return assignment;
-                }
-                // The sender lives as long as this service; having missed a change is one.
-                let _ = changes.recv().await;
-            }
-        };
-        let answer = tokio::time::timeout(PULL_HOLD, answer).await;
-        answer.unwrap_or(Assignment::Wait)
-    }
-
-    fn tell_change(&self) {
-        // Nobody waits now: that is no error.
-        let _ = self.changed.send(());
+    /// Waits until something has changed since the last call. For one who supervises the run, and no other.
+    pub async fn changed(&self) {
+        self.changed.notified().await;
     }
 
     fn tell_followers(&self) {
@@ -367,13 +324,25 @@ impl Service {
         let _ = self.for_followers.send(());
     }
 
-    fn lock(&self) -> MutexGuard<'_, Guarded> {
-        self.guarded.lock().unwrap_or_else(|_| {
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        #[cfg(test)]
+        self.acquisitions
+            .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        self.inner.lock().unwrap_or_else(|_| {
             // The panic has said what is wrong; the last commit is safe in its file.
             error!("a bug: the server panicked in the middle of a decision, and ends");
             pserver_cli::console::finish();
             std::process::exit(BUG)
         })
+    }
+}
+
+/// The answer to a pull, or that there is none yet, within [`PULL_HOLD`].
+async fn within_hold(answered: oneshot::Receiver<Assignment>) -> Assignment {
+    match tokio::time::timeout(PULL_HOLD, answered).await {
+        Ok(Ok(assignment)) => assignment,
+        // It took too long, a newer pull took its place, or the server goes on no more.
+        Ok(Err(_)) | Err(_) => Assignment::Wait,
     }
 }
 
@@ -405,13 +374,13 @@ impl ParameterServer for Service {
     }
 
     async fn share_memory(&self, member: Member) -> Result<messages::SharedMemory, RequestError> {
-        let mut guarded = self.lock();
-        if !guarded.training.is_member(member) {
+        let mut inner = self.lock();
+        if !inner.training.is_member(member) {
             return Ok(messages::SharedMemory::Unregistered);
         }
-        Ok(match guarded.shared_memory.offer(member.worker) {
+        Ok(match inner.shared_memory.offer(member.worker) {
             Ok(slot_path) => messages::SharedMemory::Offered {
-                state_path: guarded.commit_path.state_file().shared_path(),
+                state_path: inner.commit_path.state_file().shared_path(),
                 slot_path,
             },
             Err(error) => messages::SharedMemory::Refused {
@@ -421,49 +390,65 @@ impl ParameterServer for Service {
     }
 
     async fn attach(&self, member: Member, nonce: Nonce) -> Result<Attachment, RequestError> {
-        let mut guarded = self.lock();
-        if !guarded.training.is_member(member) {
+        let mut inner = self.lock();
+        if !inner.training.is_member(member) {
             return Ok(Attachment::Unregistered);
         }
-        Ok(guarded.shared_memory.attach(member.worker, nonce))
+        Ok(inner.shared_memory.attach(member.worker, nonce))
     }
 
     async fn pull(&self, pull: Pull) -> Result<Assignment, RequestError> {
-        self.heard_from(pull.member)?;
-        Ok(self.assignment(pull).await)
+        let answered = {
+            let inner = &mut *self.lock();
+            inner.goes_on()?;
+            let answered = inner.pull(pull);
+            self.settle(inner, false);
+            answered
+        };
+        Ok(within_hold(answered).await)
     }
 
-    fn turned_away(&self, member: Member) -> Option<Verdict> {
-        self.lock().training.turned_away(member)
-    }
-
-    fn gradient_memory(&self) -> Values {
-        self.gradients.take()
+    fn land(&self, member: Member) -> Result<Result<Landing, Verdict>, RequestError> {
+        let slot = {
+            let inner = self.lock();
+            inner.goes_on()?;
+            if let Some(verdict) = inner.training.turned_away(member) {
+                return Ok(Err(verdict));
+            }
+            inner.shared_memory.slot(member.worker)
+        };
+        let memory = self.gradients.take();
+        Ok(Ok(Landing { memory, slot }))
     }
 
     async fn push(
         &self,
         push: Push,
-        gradients: ReceivedGradients,
-    ) -> Result<Verdict, RequestError> {
-        self.accept(&push, gradients)
-    }
-
-    async fn push_and_pull(
-        &self,
-        push: Push,
-        gradients: ReceivedGradients,
-    ) -> Result<PushAnswer, RequestError> {
+        gradient: Gradient,
+        then: Then,
+    ) -> Result<Pushed, RequestError> {
+        let tower = push.tower_step.tower;
+        if tower.0 >= self.num_towers {
+            return Err(RequestError::Invalid(format!("there is no tower {tower}")));
+        }
         let pull = Pull {
             member: push.member,
             held: Some(push.state_digest),
         };
-        let verdict = self.accept(&push, gradients)?;
-        let next = match verdict {
-            Verdict::Accepted => Some(self.assignment(pull).await),
-            _ => None,
+        let (verdict, answered) = {
+            let inner = &mut *self.lock();
+            inner.goes_on()?;
+            let pushed = inner.push(push, gradient);
+            let pulls = then == Then::Pull && matches!(pushed, Ok((Verdict::Accepted, _)));
+            let answered = pulls.then(|| inner.pull(pull));
+            self.settle(inner, !matches!(pushed, Ok((_, false))));
+            (pushed?.0, answered)
         };
-        Ok(PushAnswer { verdict, next })
+        let next = match answered {
+            Some(answered) => Some(within_hold(answered).await),
+            None => None,
+        };
+        Ok(Pushed { verdict, next })
     }
 
     async fn summarize(&self, member: Member, summary: TowerSummary) -> Result<bool, RequestError> {

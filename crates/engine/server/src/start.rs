@@ -5,15 +5,16 @@ use std::path::Path;
 
 use anyhow::{Context, anyhow};
 use pserver_cli::exit::{Exit, Failure, OrExit};
-use pserver_ledger::{LedgerFile, Line, opening_lines};
+use pserver_ledger::{Line, opening_lines};
 use pserver_run::{GlobalStep, Layout, RunConfig};
-use pserver_state::{Checkpoint, StateFile, StateFileError, Stored, TrainingState, checkpoint};
+use pserver_state::{Checkpoint, StateFileError, Stored, TrainingState, checkpoint};
 use tracing::{info, warn};
 
 use crate::args::RunArgs;
+use crate::calendar::Calendar;
+use crate::commit_path::Files;
 use crate::config::{self, ResumeError};
 use crate::note::Note;
-use crate::recorder::Calendar;
 use crate::serials::AppliedSerials;
 use crate::train_dir::{Kept, TrainDir, TrainDirError};
 use crate::training::initial_state;
@@ -165,7 +166,7 @@ pub fn open_files(
     layout: &Layout,
     start: &Start,
     calendar: Calendar,
-) -> Result<(StateFile, LedgerFile, Calendar), Failure> {
+) -> Result<(Files, Calendar), Failure> {
     let digest = start.state.digest();
     let (mut ledger, head) = train_dir.ledger().or_exit(Exit::Disk)?;
     let calendar = calendar.not_before(ledger.last_micros());
@@ -193,7 +194,7 @@ pub fn open_files(
     let state_file = train_dir
         .state_file(layout, start.run.num_towers, &stored)
         .or_exit(Exit::Disk)?;
-    Ok((state_file, ledger, calendar))
+    Ok((Files { state_file, ledger }, calendar))
 }
 
 /// How a train dir that cannot be used ends the program.
@@ -429,17 +430,18 @@ mod tests {
         let train_dir = TrainDir::open(folder.path(), 2, false).unwrap();
         let start = resume_or_begin(&RunArgs::default(), &train_dir, &layout).unwrap();
         let open = |secs| open_files(&train_dir, &layout, &start, at(secs)).unwrap();
-        let (_, mut ledger, _) = open(100);
+        let (mut files, _) = open(100);
         let left = Line {
             at_micros: 150_000_000,
             record: Record::Left { worker: 0 },
         };
-        ledger.append(&left).unwrap();
-        let (_, ledger, calendar) = open(50);
+        files.ledger.append(&left).unwrap();
+        drop(files);
+        let (files, calendar) = open(50);
         assert_eq!(calendar.since_1970, Duration::from_secs(150));
-        drop(ledger);
+        drop(files);
         let (reopened, _) = train_dir.ledger().unwrap();
         assert_eq!(reopened.last_micros(), 150_000_000);
-        assert_eq!(open(200).2.since_1970, Duration::from_secs(200));
+        assert_eq!(open(200).1.since_1970, Duration::from_secs(200));
     }
 }

@@ -21,7 +21,7 @@ use pserver_wire::messages::TowerSummary;
 use tokio::sync::oneshot;
 use tracing::{debug, error, warn};
 
-use crate::recorder::Calendar;
+use crate::calendar::Calendar;
 use crate::summaries::{UpdateSummary, images, tower_values};
 
 /// Summaries that may wait to be written. One holds the gradients of a step.

@@ -22,23 +22,23 @@ use pserver_run::{
 };
 use pserver_state::TrainingState;
 use pserver_wire::client::PULL_HOLD;
+use pserver_wire::gradient::Gradient;
 use pserver_wire::messages::{
     Assignment, CheckpointRequest, FollowerId, Goodbye, Member, Pull, Push, Refusal, Registered,
     Registration, Secret, TowerSummary, Variables, Verdict, Work, WorkerId,
 };
 
-use crate::aggregator::{Aggregator, TowerGradient};
+use crate::aggregator::{Aggregator, Contribution};
 use crate::assignment::{Assigned, Assignments};
 use crate::event::{Event, Who};
 use crate::followers::Followers;
-use crate::gradient::Gradient;
 use crate::loss_averages::LossAverages;
 use crate::membership::{Members, Worker};
 use crate::pace::Pace;
 use crate::patience::{Passed, Patience};
 use crate::saves::Saves;
 use crate::schedule::LearningRateSchedule;
-use crate::scrutiny::{Answer, Norms, Questions};
+use crate::scrutiny::{Norms, Questions};
 use crate::serials::AppliedSerials;
 use crate::step_log::Throughput;
 use crate::summaries::{UpdateSummary, Wanted};
@@ -74,11 +74,12 @@ impl AsRef<[u8]> for SharedVariables {
     }
 }
 
-/// What becomes of a push.
+/// What is decided about a push.
 #[derive(Debug)]
-pub enum Pushed {
+#[must_use]
+pub enum Decision {
     /// This is the answer.
-    Answered(Verdict),
+    Answer(Verdict),
     /// It was the last gradient that the next update needed. The update is to be carried out and handed to
     /// [`Training::commit`]; then the answer is [`Verdict::Accepted`]. If it cannot be carried out,
     /// [`Training::overflowed`] has the answer.
@@ -465,12 +466,9 @@ impl Training {
         !self.questions.is_empty()
     }
 
-    /// By how many updates the gradient of a push is too old, which is 0 in a synchronous run.
-    ///
-    /// # Errors
-    ///
-    /// The answer to a push that cannot count, whatever its gradient is.
-    pub fn check(&mut self, now: Instant, push: &Push) -> Result<u64, Verdict> {
+    /// By how many updates the gradient of a push is too old, which is 0 in a synchronous run; or the answer to one
+    /// that cannot count, whatever its gradient is.
+    fn check(&mut self, now: Instant, push: &Push) -> Result<u64, Verdict> {
         if let Some(verdict) = self.turned_away(push.member) {
             return Err(verdict);
         }
@@ -490,54 +488,43 @@ impl Training {
     }
 
     /// Takes the gradient of a tower step, which is that of `push`, checked in size.
-    pub fn push(&mut self, now: Instant, push: &Push, gradient: Gradient) -> Pushed {
-        let answered = Pushed::Answered;
-        let staleness = match self.check(now, push) {
+    pub fn push(&mut self, now: Instant, push: Push, gradient: Gradient) -> Decision {
+        let staleness = match self.check(now, &push) {
             Ok(staleness) => staleness,
-            Err(verdict) => return answered(verdict),
+            Err(verdict) => return Decision::Answer(verdict),
         };
-        let Some(sender) = self.members.get(push.member.worker) else {
-            return answered(Verdict::Unregistered);
+        let (of, worker) = (push.tower_step, push.member.worker);
+        let Some(sender) = self.members.get(worker) else {
+            return Decision::Answer(Verdict::Unregistered);
         };
         let numerics = sender.numerics.clone();
-        let (of, worker) = (push.tower_step, push.member.worker);
-        let examples = ExamplesDigest(push.examples_digest);
-        if examples != ExamplesDigest::of(self.sequence.samples(of)) {
+        if ExamplesDigest(push.examples_digest) != ExamplesDigest::of(self.sequence.samples(of)) {
             self.quarantine(worker, format!("it did not use the examples of {of}"));
-            return answered(Verdict::Goodbye(Goodbye::Quarantined));
+            return Decision::Answer(Verdict::Goodbye(Goodbye::Quarantined));
         }
-        let answer = Answer {
+        let held = self.towers.held_for(now, of, worker);
+        let contribution = Contribution {
             doubt: self.norms.doubt(push.losses.total, gradient.norm),
-            gradient: TowerGradient {
-                of,
-                values: gradient.values,
-                norm: gradient.norm,
-                losses: push.losses,
-                examples,
-                worker,
-                numerics,
-                held: self
-                    .towers
-                    .held_for(now, of, worker)
-                    .unwrap_or(push.compute_time),
-                compute_time: push.compute_time,
-                arrived: now,
-                staleness,
-            },
+            held: held.unwrap_or(push.compute_time),
+            push,
+            gradient,
+            numerics,
+            arrived: now,
+            staleness,
         };
-        self.judge(now, answer)
+        self.judge(now, contribution)
     }
 
     /// The update that these gradients make.
-    fn update(&mut self, now: Instant, gradients: Vec<TowerGradient>) -> Update {
+    fn update(&mut self, now: Instant, contributions: Vec<Contribution>) -> Update {
         let mut learning_rate = self.schedule.learning_rate(self.snapshot.state.global_step);
         let mut applied = None;
         if let Mode::Asynchronous { scaled, .. } = self.run.mode {
             let mut serials = self.applied.clone();
-            for gradient in &gradients {
-                serials.insert(gradient.of.serial(self.run.num_towers));
+            for one in &contributions {
+                serials.insert(one.of().serial(self.run.num_towers));
                 if scaled {
-                    learning_rate /= gradient.staleness as f32 + 1.0;
+                    learning_rate /= one.staleness as f32 + 1.0;
                 }
             }
             applied = Some(serials);
@@ -551,7 +538,7 @@ impl Training {
                 .step_began
                 .map_or(Duration::ZERO, |began| now.saturating_duration_since(began)),
             gathered: now,
-            gradients,
+            contributions,
         }
     }
 
@@ -561,15 +548,18 @@ impl Training {
         let before = update.global_step();
         let losses = update.losses();
         let loss_averages = self.loss_averages.take_in(losses);
-        for gradient in &update.gradients {
+        for one in &update.contributions {
             // In asynchronous mode the others remain open.
-            self.towers.close(gradient.of);
+            self.towers.close(one.of());
         }
         if let Some(applied) = update.applied {
             self.applied = applied;
         }
         if self.summaries.includes(before) {
-            let gradients = update.gradients.into_iter().map(|of| of.values);
+            let gradients = update
+                .contributions
+                .into_iter()
+                .map(|one| one.gradient.values);
             self.events.push(Event::SummaryDue(Box::new(UpdateSummary {
                 at: now,
                 before: update.before,
@@ -626,9 +616,9 @@ impl Training {
     ///
     /// If the update is not one that [`push`](Self::push) made: those have gradients.
     pub fn overflowed(&mut self, update: &Update) -> Verdict {
-        let last = update.gradients.iter().max_by_key(|of| of.arrived);
+        let last = update.contributions.iter().max_by_key(|one| one.arrived);
         let last = last.expect("an update has gradients");
-        let (of, worker) = (last.of, last.worker);
+        let (of, worker) = (last.of(), last.worker());
         self.diverge(of, worker, update.loss())
     }
 

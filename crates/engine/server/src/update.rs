@@ -5,11 +5,11 @@ use std::time::{Duration, Instant};
 
 use pserver_ledger::Commit;
 use pserver_ledger::record::{Phases, TowerRecord, Unit};
-use pserver_run::{GlobalStep, StateDigest};
+use pserver_run::{ExamplesDigest, GlobalStep, StateDigest};
 use pserver_state::TrainingState;
 use pserver_wire::messages::Losses;
 
-use crate::aggregator::TowerGradient;
+use crate::aggregator::Contribution;
 use crate::commit::{NotFinite, commit};
 use crate::serials::AppliedSerials;
 use crate::training::Snapshot;
@@ -23,7 +23,7 @@ pub struct Update {
     /// The state that it is applied to.
     pub(crate) before: Arc<Snapshot>,
     /// The gradients, in tower order.
-    pub(crate) gradients: Vec<TowerGradient>,
+    pub(crate) contributions: Vec<Contribution>,
     /// The learning rate.
     pub(crate) learning_rate: f32,
     /// Upper limit of the moving averages' decay.
@@ -49,7 +49,11 @@ impl Update {
     ///
     /// [`NotFinite`] if a variable or a moving average is not finite after it.
     pub fn apply(&self, next: &mut TrainingState) -> Result<(), NotFinite> {
-        let gradients: Vec<&[f32]> = self.gradients.iter().map(|of| &of.values[..]).collect();
+        let gradients: Vec<&[f32]> = self
+            .contributions
+            .iter()
+            .map(|one| &one.gradient.values[..])
+            .collect();
         commit(
             &self.before.state,
             &gradients,
@@ -68,16 +72,16 @@ impl Update {
     /// Mean total loss over the gradients.
     #[must_use]
     pub fn loss(&self) -> f32 {
-        self.mean(|of| of.losses.total)
+        self.mean(|one| one.push.losses.total)
     }
 
     /// Mean of each loss over the gradients.
     #[must_use]
     pub fn losses(&self) -> Losses {
         Losses {
-            cross_entropy: self.mean(|of| of.losses.cross_entropy),
-            local3_weight_loss: self.mean(|of| of.losses.local3_weight_loss),
-            local4_weight_loss: self.mean(|of| of.losses.local4_weight_loss),
+            cross_entropy: self.mean(|one| one.push.losses.cross_entropy),
+            local3_weight_loss: self.mean(|one| one.push.losses.local3_weight_loss),
+            local4_weight_loss: self.mean(|one| one.push.losses.local4_weight_loss),
             total: self.loss(),
         }
     }
@@ -85,12 +89,16 @@ impl Update {
     /// Mean norm of the gradients.
     #[must_use]
     pub fn norm(&self) -> f32 {
-        self.mean(|of| of.norm)
+        self.mean(|one| one.gradient.norm)
     }
 
-    fn mean(&self, of: impl Fn(&TowerGradient) -> f32) -> f32 {
-        let sum: f64 = self.gradients.iter().map(|g| f64::from(of(g))).sum();
-        (sum / self.gradients.len() as f64) as f32
+    fn mean(&self, of: impl Fn(&Contribution) -> f32) -> f32 {
+        let sum: f64 = self
+            .contributions
+            .iter()
+            .map(|one| f64::from(of(one)))
+            .sum();
+        (sum / self.contributions.len() as f64) as f32
     }
 
     /// What the ledger is to say of it.
@@ -101,9 +109,9 @@ impl Update {
             learning_rate: self.learning_rate,
             loss: self.loss(),
             towers: self
-                .gradients
+                .contributions
                 .iter()
-                .map(|gradient| tower_record(gradient, self.gathered))
+                .map(|one| tower_record(one, self.gathered))
                 .collect(),
             gather_micros: micros(self.gather),
             phases,
@@ -112,20 +120,21 @@ impl Update {
     }
 }
 
-fn tower_record(gradient: &TowerGradient, gathered: Instant) -> TowerRecord {
+fn tower_record(contribution: &Contribution, gathered: Instant) -> TowerRecord {
+    let Contribution { push, gradient, .. } = contribution;
     TowerRecord {
         of: Unit {
-            step: gradient.of.global_step,
-            tower: gradient.of.tower,
+            step: push.tower_step.global_step,
+            tower: push.tower_step.tower,
         },
-        worker: gradient.worker.0,
-        examples: gradient.examples,
-        loss: gradient.losses.total,
+        worker: push.member.worker.0,
+        examples: ExamplesDigest(push.examples_digest),
+        loss: push.losses.total,
         norm: gradient.norm,
-        held_micros: micros(gradient.held),
-        compute_micros: micros(gradient.compute_time),
-        waited_micros: micros(gathered.saturating_duration_since(gradient.arrived)),
-        staleness: gradient.staleness,
+        held_micros: micros(contribution.held),
+        compute_micros: micros(push.compute_time),
+        waited_micros: micros(gathered.saturating_duration_since(contribution.arrived)),
+        staleness: contribution.staleness,
     }
 }
 

@@ -12,17 +12,15 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use pserver_guard::Credentials;
-use pserver_run::{GlobalStep, Layout, RunConfig, Score, StateDigest, Tower, TowerStep};
+use pserver_run::{GlobalStep, Layout, StateDigest, Tower, TowerStep};
 use pserver_state::Values;
 use pserver_wire::client::Client;
-use pserver_wire::gradient_slot::Nonce;
+use pserver_wire::gradient::Gradient;
 use pserver_wire::messages::{
-    Assignment, Attachment, CheckpointReply, CheckpointRequest, FollowerId, Gradients, LedgerPart,
-    LedgerPosition, Losses, Member, Order, Pull, Push, Pushed, ReceivedGradients, Refusal,
-    Registered, Registration, SECRET_BYTES, Secret, SharedMemory, Status, TowerSummary, Variables,
-    Verdict, Work, WorkerId,
+    Assignment, Gradients, Losses, Member, Pull, Push, Pushed, SECRET_BYTES, Secret, Then,
+    Variables, Verdict, Work, WorkerId,
 };
-use pserver_wire::server::{ParameterServer, RequestError};
+use pserver_wire::server::{Landing, ParameterServer, RequestError};
 use pserver_wire::service::service;
 use pserver_wire::transport::{incoming, server_builder};
 use tokio::net::TcpListener;
@@ -58,86 +56,23 @@ impl Agreeable {
 }
 
 impl ParameterServer for Agreeable {
-    async fn run(&self) -> Result<RunConfig, RequestError> {
-        Err(RequestError::ShuttingDown)
-    }
-
-    async fn register(&self, _: Registration) -> Result<Result<Registered, Refusal>, RequestError> {
-        Err(RequestError::ShuttingDown)
-    }
-
-    async fn share_memory(&self, _: Member) -> Result<SharedMemory, RequestError> {
-        Ok(SharedMemory::Unregistered)
-    }
-
-    async fn attach(&self, _: Member, _: Nonce) -> Result<Attachment, RequestError> {
-        Ok(Attachment::Unregistered)
-    }
-
     async fn pull(&self, _: Pull) -> Result<Assignment, RequestError> {
         Ok(self.work())
     }
 
-    fn turned_away(&self, _: Member) -> Option<Verdict> {
-        None
-    }
-
-    fn gradient_memory(&self) -> Values {
+    fn land(&self, _: Member) -> Result<Result<Landing, Verdict>, RequestError> {
         let spare = self.spare.lock().expect("nobody panics with it").take();
-        spare.unwrap_or_else(|| Values::zeros(self.variables.len() / size_of::<f32>()))
+        let memory =
+            spare.unwrap_or_else(|| Values::zeros(self.variables.len() / size_of::<f32>()));
+        Ok(Ok(Landing { memory, slot: None }))
     }
 
-    async fn push(&self, _: Push, gradients: ReceivedGradients) -> Result<Verdict, RequestError> {
-        if let Gradients::Sent(gradients) = gradients {
-            *self.spare.lock().expect("nobody panics with it") = Some(gradients);
-        }
-        Ok(Verdict::Accepted)
-    }
-
-    async fn push_and_pull(
-        &self,
-        push: Push,
-        gradients: ReceivedGradients,
-    ) -> Result<Pushed, RequestError> {
-        let verdict = self.push(push, gradients).await?;
-        let next = Some(self.work());
-        Ok(Pushed { verdict, next })
-    }
-
-    async fn summarize(&self, _: Member, _: TowerSummary) -> Result<bool, RequestError> {
-        Ok(false)
-    }
-
-    async fn heartbeat(&self, _: Member) -> Result<bool, RequestError> {
-        Ok(true)
-    }
-
-    async fn leave(&self, _: Member) -> Result<(), RequestError> {
-        Ok(())
-    }
-
-    async fn status(&self) -> Result<Status, RequestError> {
-        Err(RequestError::ShuttingDown)
-    }
-
-    async fn follower_heartbeat(&self, _: FollowerId) -> Result<(), RequestError> {
-        Err(RequestError::ShuttingDown)
-    }
-
-    async fn checkpoint(&self, _: CheckpointRequest) -> Result<CheckpointReply, RequestError> {
-        Err(RequestError::ShuttingDown)
-    }
-
-    async fn ledger(&self, _: LedgerPosition) -> Result<Option<LedgerPart>, RequestError> {
-        Err(RequestError::ShuttingDown)
-    }
-
-    async fn report_score(&self, _: FollowerId, _: Score) -> Result<(), RequestError> {
-        Err(RequestError::ShuttingDown)
-    }
-
-    async fn administer(&self, _: Order) -> Result<GlobalStep, RequestError> {
-        Err(RequestError::ShuttingDown)
+    async fn push(&self, _: Push, gradient: Gradient, _: Then) -> Result<Pushed, RequestError> {
+        *self.spare.lock().expect("nobody panics with it") = Some(gradient.values);
+        Ok(Pushed {
+            verdict: Verdict::Accepted,
+            next: None,
+        })
     }
 }
 
@@ -200,7 +135,10 @@ fn push_and_pull(criterion: &mut Criterion) {
     group.throughput(Throughput::Bytes(layout.size_bytes() as u64));
     group.bench_function("push", |bencher| {
         let gradients = Gradients::Sent(vec![tensor.clone()]);
-        bencher.iter(|| worker.block_on(client.push(push(), gradients.clone())));
+        bencher.iter(|| {
+            let push = client.push(push(), gradients.clone(), Then::Nothing);
+            worker.block_on(push)
+        });
     });
     group.bench_function("pull", |bencher| {
         bencher.iter(|| worker.block_on(client.pull(pull)));

@@ -24,14 +24,14 @@ use tonic::transport::Channel;
 use tonic::{Code, Request, Status as RpcStatus, Streaming};
 
 use crate::channel::SecureChannel;
-use crate::convert::{self, Then};
+use crate::convert;
 use crate::follower;
 use crate::framing::{self, Messages};
 use crate::gradient_slot::Nonce;
 use crate::messages::{
-    Assignment, Attachment, CheckpointReply, CheckpointRequest, FollowerId, GradientsToSend,
-    LedgerPart, LedgerPosition, Malformed, Member, Pull, Push, Pushed, Registered, Registration,
-    SharedMemory, Status, TowerSummary, Variables, Verdict, Work,
+    Assignment, Attachment, CheckpointReply, CheckpointRequest, FollowerId, Gradients, LedgerPart,
+    LedgerPosition, Malformed, Member, Pull, Push, Pushed, Registered, Registration, SharedMemory,
+    Status, Then, TowerSummary, Variables, Work,
 };
 use crate::method::{PULL, PUSH};
 use crate::pb;
@@ -241,7 +241,7 @@ impl Client {
         in_time(limit, answer).await
     }
 
-    /// Hands in a gradient.
+    /// Hands in a gradient; the server may hold the answer for [`PULL_HOLD`] if a pull comes [with it](Then::Pull).
     ///
     /// # Errors
     ///
@@ -249,34 +249,17 @@ impl Client {
     pub async fn push(
         &mut self,
         push: Push,
-        gradients: GradientsToSend,
-    ) -> Result<Verdict, ClientError> {
-        let messages = stream::iter(convert::push_messages(push, gradients, Then::Nothing));
-        let pushed = beside_connection(self.clone().send(messages)).await;
-        Ok(pushed?.verdict)
-    }
-
-    /// Hands in a gradient and asks for the next tower step at once, holding the variables of the
-    /// one pushed. The server may hold the answer for [`PULL_HOLD`].
-    ///
-    /// # Errors
-    ///
-    /// [`ClientError`], as [`push`](Self::push).
-    pub async fn push_and_pull(
-        &mut self,
-        push: Push,
-        gradients: GradientsToSend,
+        gradients: Gradients,
+        then: Then,
     ) -> Result<Pushed, ClientError> {
-        let messages = stream::iter(convert::push_messages(push, gradients, Then::Pull));
+        let messages = stream::iter(convert::push_messages(push, gradients, then));
         beside_connection(self.clone().send(messages)).await
     }
 
-    /// Begins [`push_and_pull`](Self::push_and_pull): parts of the gradients can be sent ahead, while those before
-    /// them are still computed.
+    /// Begins a push: parts of the gradients can be sent ahead, while those before them are still computed.
     ///
     /// Belongs into a runtime, which sends them in the background.
-    #[must_use]
-    pub fn begin_push(&self, member: Member) -> PushStream {
+    pub(crate) fn begin_push(&self, member: Member) -> PushStream {
         // There are as many messages as a tensor fills, so that the channel needs no end.
         let (messages, stream) = mpsc::unbounded_channel();
         let stream = UnboundedReceiverStream::new(stream);
@@ -539,7 +522,7 @@ impl Client {
 
 /// A push that has begun.
 #[derive(Debug)]
-pub struct PushStream {
+pub(crate) struct PushStream {
     /// Whom the first message names.
     sender: Option<Member>,
     messages: mpsc::UnboundedSender<pb::PushRequest>,
@@ -548,24 +531,16 @@ pub struct PushStream {
 
 impl PushStream {
     /// Sends a part of the gradients, which is that before the part that was sent last; the first is the last of all.
-    pub fn send(&mut self, part: Bytes) {
+    pub(crate) fn send(&mut self, part: Bytes) {
         for message in convert::push_parts(self.sender.take(), vec![part]) {
             // Where nobody listens any more, the reply tells why.
             let _ = self.messages.send(message);
         }
     }
 
-    /// Sends the rest: `gradients` are all but the parts that were sent ahead.
-    ///
-    /// # Errors
-    ///
-    /// [`ClientError`], as [`Client::push_and_pull`]; nothing of it counts then, and all may be pushed again.
-    pub async fn finish(
-        self,
-        push: Push,
-        gradients: GradientsToSend,
-    ) -> Result<Pushed, ClientError> {
-        for message in convert::push_messages(push, gradients, Then::Pull) {
+    /// Sends all parts that were not sent ahead, and with the last what is said of the gradients.
+    pub(crate) async fn finish(self, push: Push, rest: Vec<Bytes>) -> Result<Pushed, ClientError> {
+        for message in convert::push_messages(push, Gradients::Sent(rest), Then::Pull) {
             // As above.
             let _ = self.messages.send(message);
         }

@@ -16,10 +16,10 @@ use pserver_run::{
 
 use crate::gradient_slot::{Generation, Nonce};
 use crate::messages::{
-    Activations, Assignment, Attachment, Goodbye, Gradients, GradientsToSend, Losses,
-    MAX_NAME_BYTES, MAX_SUMMARY_IMAGES, Malformed, Member, Pull, Push, Pushed, Registered,
-    Registration, SUMMARY_IMAGE_BYTES, Secret, SharedMemory, Status, TowerSummary, Variables,
-    Verdict, Work, WorkerId, WorkerStatus,
+    Activations, Assignment, Attachment, Goodbye, Gradients, Losses, MAX_NAME_BYTES,
+    MAX_SUMMARY_IMAGES, Malformed, Member, Pull, Push, Pushed, Registered, Registration,
+    SUMMARY_IMAGE_BYTES, Secret, SharedMemory, Status, Then, TowerSummary, Variables, Verdict,
+    Work, WorkerId, WorkerStatus,
 };
 use crate::pb;
 use crate::transport::PART_BYTES;
@@ -470,22 +470,9 @@ fn tower_step(global_step: u64, tower: u32) -> TowerStep {
     }
 }
 
-/// What a worker does after a push.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Then {
-    /// It pulls, and wants both answers together.
-    Pull,
-    /// It says in another request.
-    Nothing,
-}
-
 /// The messages of a push: the parts of its gradients from the last to the first, and all else with
 /// the first part.
-pub(crate) fn push_messages(
-    push: Push,
-    gradients: GradientsToSend,
-    then: Then,
-) -> Vec<pb::PushRequest> {
+pub(crate) fn push_messages(push: Push, gradients: Gradients, then: Then) -> Vec<pb::PushRequest> {
     let (sent, slot_generation) = match gradients {
         Gradients::Sent(sent) => (sent, None),
         Gradients::InSlot(Generation(generation)) => (Vec::new(), Some(generation)),

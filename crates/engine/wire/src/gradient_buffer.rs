@@ -4,6 +4,7 @@
 //! With shared memory that is its slot, which the server reads. Over the wire the buffer is cut into parts, each of
 //! which may travel while those before it are still computed.
 
+use std::mem;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -12,8 +13,8 @@ use pserver_state::{Pool, Values};
 use tokio::runtime::Handle;
 
 use crate::client::{Client, ClientError, PushStream};
-use crate::gradient_slot::{GradientsUnderWay, WorkerSlot};
-use crate::messages::{Gradients, GradientsToSend, Member, Push, Pushed};
+use crate::gradient_slot::{Generation, GradientsUnderWay, WorkerSlot};
+use crate::messages::{Gradients, Member, Push, Pushed, Then};
 
 /// Buffers of one part are at hand for this many tower steps: one is computed while the one before may still be on its
 /// way.
@@ -59,6 +60,8 @@ pub struct GradientBuffer {
 enum Memory {
     /// The worker's slot, which the server reads.
     Slot(GradientsUnderWay),
+    /// The same, where they are all there.
+    Finished(Generation),
     /// Memory of this process, for each part by itself.
     Parts(Vec<Part>),
 }
@@ -127,6 +130,7 @@ impl GradientBuffer {
     pub fn part(&mut self, part: usize) -> &mut [f32] {
         match &mut self.memory {
             Memory::Slot(gradients) => &mut gradients[self.parts.0[part].0.clone()],
+            Memory::Finished(_) => panic!("part {part} is handed in"),
             Memory::Parts(parts) => match &mut parts[part] {
                 Part::Mine(values) => values,
                 Part::Lent(_) => panic!("part {part} is on its way"),
@@ -147,6 +151,9 @@ impl GradientBuffer {
             return;
         };
         let bytes = parts[part].lend();
+        if bytes.is_empty() {
+            return;
+        }
         let begin = || {
             let _context = sender.runtime.enter();
             sender.client.begin_push(sender.member)
@@ -154,24 +161,48 @@ impl GradientBuffer {
         self.stream.get_or_insert_with(begin).send(bytes);
     }
 
-    /// All gradients, as they can be handed in as often as it takes; and what was sent ahead of them.
-    pub fn finish(self) -> (GradientsToSend, Option<SentAhead>) {
-        let mut parts = match self.memory {
-            Memory::Slot(gradients) => return (Gradients::InSlot(gradients.finish()), None),
-            Memory::Parts(parts) => parts,
-        };
-        let all: Vec<Bytes> = parts.iter_mut().map(Part::lend).collect();
-        let rest = all[..self.ready].to_vec();
-        let ahead = self.stream.map(|stream| SentAhead { stream, rest });
-        (Gradients::Sent(all), ahead)
+    /// Hands the gradients in, and asks for the next tower step. To be tried again if there is no answer: then nothing
+    /// of them counted.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError`], as [`Client::push`].
+    pub async fn push(&mut self, client: &mut Client, push: Push) -> Result<Pushed, ClientError> {
+        match (&mut self.memory, self.stream.take()) {
+            (Memory::Parts(parts), Some(stream)) => {
+                let rest = lend_all(&mut parts[..self.ready]);
+                stream.finish(push, rest).await
+            }
+            _ => client.push(push, self.gradients(), Then::Pull).await,
+        }
     }
+
+    /// All gradients, which nobody writes to from here on.
+    pub fn gradients(&mut self) -> Gradients {
+        let memory = match mem::replace(&mut self.memory, Memory::Parts(Vec::new())) {
+            Memory::Slot(gradients) => Memory::Finished(gradients.finish()),
+            other => other,
+        };
+        self.memory = memory;
+        match &mut self.memory {
+            Memory::Finished(generation) => Gradients::InSlot(*generation),
+            Memory::Parts(parts) => Gradients::Sent(lend_all(parts)),
+            Memory::Slot(_) => unreachable!("it was finished just now"),
+        }
+    }
+}
+
+/// The bytes of these parts, without those that are empty: nothing of a push travels in them.
+fn lend_all(parts: &mut [Part]) -> Vec<Bytes> {
+    let lent = parts.iter_mut().map(Part::lend);
+    lent.filter(|bytes| !bytes.is_empty()).collect()
 }
 
 impl Part {
     /// Its bytes, which nobody writes to from here on.
     fn lend(&mut self) -> Bytes {
         if let Part::Mine(values) = self {
-            let values = std::mem::replace(values, Values::zeros(0));
+            let values = mem::replace(values, Values::zeros(0));
             *self = Part::Lent(Bytes::from_owner(values));
         }
         match self {
@@ -181,31 +212,13 @@ impl Part {
     }
 }
 
-/// A push of which the last parts are on their way.
-#[derive(Debug)]
-pub struct SentAhead {
-    stream: PushStream,
-    rest: Vec<Bytes>,
-}
-
-impl SentAhead {
-    /// Sends the rest, and asks for the next tower step.
-    ///
-    /// # Errors
-    ///
-    /// [`ClientError`], as [`Client::push_and_pull`]; nothing of it counts then, and all may be pushed again.
-    pub async fn finish(self, push: Push) -> Result<Pushed, ClientError> {
-        self.stream.finish(push, Gradients::Sent(self.rest)).await
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn sent(buffer: GradientBuffer) -> Vec<Bytes> {
-        match buffer.finish() {
-            (Gradients::Sent(parts), None) => parts,
+    fn sent(mut buffer: GradientBuffer) -> Vec<Bytes> {
+        match buffer.gradients() {
+            Gradients::Sent(parts) => parts,
             other => panic!("{other:?}"),
         }
     }
@@ -255,7 +268,7 @@ mod tests {
         buffer.part(1).copy_from_slice(&[2.0, 3.0]);
         buffer.ready(1);
         buffer.part(0).copy_from_slice(&[1.0]);
-        let (Gradients::InSlot(generation), None) = buffer.finish() else {
+        let Gradients::InSlot(generation) = buffer.gradients() else {
             panic!("they are in the slot");
         };
         let mut found = [0.0; 3];

@@ -9,11 +9,13 @@
 //! with the [`channel`], `in_flight` counts the requests that are under way, and answers
 //! stay in memory as long as `unread` says. A worker
 //! on the server's host hands its gradients over in a [`gradient_slot`] instead; in a [`gradient_buffer`] they are
-//! computed for either way.
+//! computed for either way, and as a [`gradient`] the server has them.
 
 pub mod messages;
 
 pub mod data_plane;
+
+pub mod gradient;
 
 pub mod gradient_buffer;
 

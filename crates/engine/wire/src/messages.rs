@@ -9,7 +9,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use pserver_events::Histogram;
 use pserver_run::{GlobalStep, Numerics, RunConfig, StateDigest, Tower, TowerStep};
-use pserver_state::Values;
 use rustix::rand::{GetRandomFlags, getrandom};
 use subtle::ConstantTimeEq;
 
@@ -255,7 +254,7 @@ pub enum Variables {
     /// It holds them already.
     Held,
     /// They are sent: little-endian f32, all end to end. At a client they begin on a 64-byte boundary, as
-    /// [`Values`] do.
+    /// `pserver_state::Values` do.
     Sent(Bytes),
     /// They are in the state file that the server shares, in the state of this sequence number.
     InStateFile {
@@ -371,21 +370,23 @@ pub struct Push {
     pub attempt: u32,
 }
 
-/// How the server comes by gradients. `S` is what they are at this end of the wire.
+/// Gradients, as a worker hands them in.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Gradients<S> {
-    /// They are sent.
-    Sent(S),
+pub enum Gradients {
+    /// They are sent: little-endian f32, all variables end to end, in one part or several that follow each other.
+    Sent(Vec<Bytes>),
     /// They are in the worker's slot.
     InSlot(Generation),
 }
 
-/// Gradients as a worker has them: little-endian f32, all variables end to end, in one part or several
-/// that follow each other.
-pub type GradientsToSend = Gradients<Vec<Bytes>>;
-
-/// Gradients as the server gets them, which are of the layout's size.
-pub type ReceivedGradients = Gradients<Values>;
+/// What a worker does after a push.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Then {
+    /// It pulls, holding the variables of the gradient, and wants both answers together.
+    Pull,
+    /// It says in another request.
+    Nothing,
+}
 
 /// The answer to a [`Push`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -410,12 +411,13 @@ pub enum Verdict {
     Unregistered,
 }
 
-/// The answer to a [`Push`] of a worker that would pull next.
+/// The answer to a [`Push`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct Pushed {
     /// To the push.
     pub verdict: Verdict,
-    /// To the pull; `None` if the worker has to pull itself, as after all but an accepted push.
+    /// To the pull that came [with it](Then::Pull); `None` if the worker has to pull itself, as after all but an
+    /// accepted push.
     pub next: Option<Assignment>,
 }
 

@@ -1,110 +1,149 @@
 //! What a server has to do, in plain messages.
 
+use std::sync::Arc;
+
 use pserver_run::{GlobalStep, RunConfig, Score};
 use pserver_state::Values;
 use tonic::Status as RpcStatus;
 
-use crate::gradient_slot::Nonce;
+use crate::gradient::Gradient;
+use crate::gradient_slot::{Nonce, ServerSlot};
 use crate::messages::{
     Assignment, Attachment, CheckpointReply, CheckpointRequest, FollowerId, LedgerPart,
-    LedgerPosition, Member, Order, Pull, Push, Pushed, ReceivedGradients, Refusal, Registered,
-    Registration, SharedMemory, Status, TowerSummary, Verdict,
+    LedgerPosition, Member, Order, Pull, Push, Pushed, Refusal, Registered, Registration,
+    SharedMemory, Status, Then, TowerSummary, Verdict,
 };
 
-/// What a parameter server answers.
+/// What a parameter server answers; of itself, that it is shutting down.
 pub trait ParameterServer: Send + Sync + 'static {
     /// The configuration of the run.
-    fn run(&self) -> impl Future<Output = Result<RunConfig, RequestError>> + Send;
+    fn run(&self) -> impl Future<Output = Result<RunConfig, RequestError>> + Send {
+        async { Err(RequestError::ShuttingDown) }
+    }
 
     /// Makes the caller a worker of the run, or says why it cannot be one.
     fn register(
         &self,
-        registration: Registration,
-    ) -> impl Future<Output = Result<Result<Registered, Refusal>, RequestError>> + Send;
+        _registration: Registration,
+    ) -> impl Future<Output = Result<Result<Registered, Refusal>, RequestError>> + Send {
+        async { Err(RequestError::ShuttingDown) }
+    }
 
     /// Offers memory to share with a worker.
     fn share_memory(
         &self,
-        member: Member,
-    ) -> impl Future<Output = Result<SharedMemory, RequestError>> + Send;
+        _member: Member,
+    ) -> impl Future<Output = Result<SharedMemory, RequestError>> + Send {
+        async { Err(RequestError::ShuttingDown) }
+    }
 
     /// A worker has opened the memory that it was offered, as the nonce in it shows.
     fn attach(
         &self,
-        member: Member,
-        nonce: Nonce,
-    ) -> impl Future<Output = Result<Attachment, RequestError>> + Send;
+        _member: Member,
+        _nonce: Nonce,
+    ) -> impl Future<Output = Result<Attachment, RequestError>> + Send {
+        async { Err(RequestError::ShuttingDown) }
+    }
 
     /// Gives a tower step, waiting a while for one.
-    fn pull(&self, pull: Pull) -> impl Future<Output = Result<Assignment, RequestError>> + Send;
+    fn pull(&self, _pull: Pull) -> impl Future<Output = Result<Assignment, RequestError>> + Send {
+        async { Err(RequestError::ShuttingDown) }
+    }
 
-    /// What there is to say to the pushes of somebody who is no worker of the run now, whatever is in them.
-    fn turned_away(&self, member: Member) -> Option<Verdict>;
+    /// A push begins. `Err` is the answer to it, whatever is in it.
+    fn land(&self, _member: Member) -> Result<Result<Landing, Verdict>, RequestError> {
+        Err(RequestError::ShuttingDown)
+    }
 
-    /// Memory for the gradients of a push, of the layout's size, with anything in it.
-    fn gradient_memory(&self) -> Values;
-
-    /// Takes a gradient.
+    /// Takes a gradient. If it counts and the worker pulls with it, gives the next tower step too, waiting a while for
+    /// one.
     fn push(
         &self,
-        push: Push,
-        gradients: ReceivedGradients,
-    ) -> impl Future<Output = Result<Verdict, RequestError>> + Send;
-
-    /// Takes a gradient and, if it counts, gives the next tower step, waiting a while for one.
-    fn push_and_pull(
-        &self,
-        push: Push,
-        gradients: ReceivedGradients,
-    ) -> impl Future<Output = Result<Pushed, RequestError>> + Send;
+        _push: Push,
+        _gradient: Gradient,
+        _then: Then,
+    ) -> impl Future<Output = Result<Pushed, RequestError>> + Send {
+        async { Err(RequestError::ShuttingDown) }
+    }
 
     /// Takes what a worker alone knows of a tower step; false if nobody waits for it.
     fn summarize(
         &self,
-        member: Member,
-        summary: TowerSummary,
-    ) -> impl Future<Output = Result<bool, RequestError>> + Send;
+        _member: Member,
+        _summary: TowerSummary,
+    ) -> impl Future<Output = Result<bool, RequestError>> + Send {
+        async { Err(RequestError::ShuttingDown) }
+    }
 
     /// Notes a sign of life; false if the member is unknown.
-    fn heartbeat(&self, member: Member) -> impl Future<Output = Result<bool, RequestError>> + Send;
+    fn heartbeat(
+        &self,
+        _member: Member,
+    ) -> impl Future<Output = Result<bool, RequestError>> + Send {
+        async { Err(RequestError::ShuttingDown) }
+    }
 
     /// Ends a membership.
-    fn leave(&self, member: Member) -> impl Future<Output = Result<(), RequestError>> + Send;
+    fn leave(&self, _member: Member) -> impl Future<Output = Result<(), RequestError>> + Send {
+        async { Err(RequestError::ShuttingDown) }
+    }
 
     /// How the run stands.
-    fn status(&self) -> impl Future<Output = Result<Status, RequestError>> + Send;
+    fn status(&self) -> impl Future<Output = Result<Status, RequestError>> + Send {
+        async { Err(RequestError::ShuttingDown) }
+    }
 
     /// Notes a sign of life of a follower.
     fn follower_heartbeat(
         &self,
-        follower: FollowerId,
-    ) -> impl Future<Output = Result<(), RequestError>> + Send;
+        _follower: FollowerId,
+    ) -> impl Future<Output = Result<(), RequestError>> + Send {
+        async { Err(RequestError::ShuttingDown) }
+    }
 
     /// Gives the newest checkpoint, waiting a while for one.
     fn checkpoint(
         &self,
-        request: CheckpointRequest,
-    ) -> impl Future<Output = Result<CheckpointReply, RequestError>> + Send;
+        _request: CheckpointRequest,
+    ) -> impl Future<Output = Result<CheckpointReply, RequestError>> + Send {
+        async { Err(RequestError::ShuttingDown) }
+    }
 
     /// Whatever there is of the ledger from a place on, waiting a while for it; `None` if the run is over
     /// and there is no more.
     fn ledger(
         &self,
-        from: LedgerPosition,
-    ) -> impl Future<Output = Result<Option<LedgerPart>, RequestError>> + Send;
+        _from: LedgerPosition,
+    ) -> impl Future<Output = Result<Option<LedgerPart>, RequestError>> + Send {
+        async { Err(RequestError::ShuttingDown) }
+    }
 
     /// Keeps a score.
     fn report_score(
         &self,
-        follower: FollowerId,
-        score: Score,
-    ) -> impl Future<Output = Result<(), RequestError>> + Send;
+        _follower: FollowerId,
+        _score: Score,
+    ) -> impl Future<Output = Result<(), RequestError>> + Send {
+        async { Err(RequestError::ShuttingDown) }
+    }
 
     /// Does what somebody says who runs the server; the step of the checkpoint that was written for it.
     fn administer(
         &self,
-        order: Order,
-    ) -> impl Future<Output = Result<GlobalStep, RequestError>> + Send;
+        _order: Order,
+    ) -> impl Future<Output = Result<GlobalStep, RequestError>> + Send {
+        async { Err(RequestError::ShuttingDown) }
+    }
+}
+
+/// Where the gradients of a push go.
+#[derive(Debug)]
+pub struct Landing {
+    /// Memory of the layout's size, with anything in it.
+    pub memory: Values,
+    /// The worker's slot, if it shares memory.
+    pub slot: Option<Arc<ServerSlot>>,
 }
 
 /// A request that has no answer.

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use pserver_run::Layout;
-use pserver_state::Values;
 use tonic::body::Body;
 use tonic::codegen::Service;
 use tonic::codegen::http::{Request, Response};
@@ -15,15 +14,14 @@ use tonic::server::NamedService;
 use tonic::{Extensions, Status};
 
 use crate::client::REQUEST_TIMEOUT;
-use crate::convert::{self, Then};
+use crate::convert;
 use crate::framing::{Carrier, Messages, answer};
+use crate::gradient::Gradient;
 use crate::in_flight::{InFlight, UnderWay};
-use crate::messages::{
-    Assignment, Gradients, Pull, Push, Pushed, ReceivedGradients, Variables, Verdict,
-};
+use crate::messages::{Assignment, Pull, Push, Pushed, Then, Variables, Verdict};
 use crate::method::{self, PULL, PUSH};
 use crate::pb;
-use crate::server::ParameterServer;
+use crate::server::{Landing, ParameterServer};
 use crate::transport::MAX_REQUEST_BYTES;
 use crate::unread::Unread;
 
@@ -39,13 +37,6 @@ struct Tensors<S> {
     server: Arc<S>,
     gradient_bytes: usize,
     in_flight: Arc<InFlight>,
-}
-
-/// What came of the messages of a push.
-enum Collected {
-    Push(Push, ReceivedGradients, Then),
-    /// This is the answer, whatever is in it.
-    TurnedAway(Verdict),
 }
 
 impl<S, R> TensorRoutes<S, R> {
@@ -127,18 +118,10 @@ impl<S: ParameterServer> Tensors<S> {
         let whole = whole.await.map_err(|_| {
             Status::deadline_exceeded("the last part of the gradients did not come in time")
         })??;
-        let (push, gradients, then) = match whole {
-            Collected::Push(push, gradients, then) => (push, gradients, then),
-            Collected::TurnedAway(verdict) => {
-                let next = None;
-                let turned_away = convert::push_replies(Pushed { verdict, next });
-                return Ok(replies(turned_away, None));
-            }
-        };
-        let Pushed { verdict, next } = match then {
-            Then::Pull => self.server.push_and_pull(push, gradients).await?,
-            Then::Nothing => Pushed {
-                verdict: self.server.push(push, gradients).await?,
+        let Pushed { verdict, next } = match whole {
+            Ok((push, gradient, then)) => self.server.push(push, gradient, then).await?,
+            Err(verdict) => Pushed {
+                verdict,
                 next: None,
             },
         };
@@ -152,38 +135,33 @@ impl<S: ParameterServer> Tensors<S> {
         Ok(replies(convert::push_replies(pushed), under_way))
     }
 
-    /// All messages of a push as one. What is cut short is forgotten here, and for what comes from no
-    /// worker of the run no memory is taken.
-    async fn collect(&self, mut messages: Messages<pb::PushRequest>) -> Result<Collected, Status> {
+    /// All messages of a push as one, and its gradient in the server's own memory; or the answer to it, whatever is in
+    /// it. What is cut short is forgotten here, and for what comes from no worker of the run no memory is taken.
+    async fn collect(
+        &self,
+        mut messages: Messages<pb::PushRequest>,
+    ) -> Result<Result<(Push, Gradient, Then), Verdict>, Status> {
         let without_end = || Status::invalid_argument("a push without its last part");
         let mut message = messages.next().await?.ok_or_else(without_end)?;
         let sender = convert::member(message.sender.take().or(message.member.clone()))?;
         let _under_way = self.in_flight.begin_push(sender)?;
-        // Where nothing travels there is nothing to take memory for.
-        let turned_away = match message.gradients.is_empty() {
-            true => None,
-            false => self.server.turned_away(sender),
-        };
-        let (mut gradients, mut found) = (None, 0);
+        let mut landing = self.server.land(sender)?;
+        let mut found = 0;
         loop {
             // Given back before the next is waited for, so that the connection can use its memory again.
             let part = mem::take(&mut message.gradients);
             found += part.len();
-            if found > self.gradient_bytes {
+            let is_last = message.member.is_some();
+            // Parts of nothing could come for ever.
+            if found > self.gradient_bytes || (part.is_empty() && !is_last) {
                 return Err(self.of_another_size(found));
             }
-            if part.is_empty() && message.member.is_none() {
-                // Parts of nothing could come for ever.
-                return Err(self.of_another_size(found));
-            }
-            if !part.is_empty() && turned_away.is_none() {
-                let all: &mut Values =
-                    gradients.get_or_insert_with(|| self.server.gradient_memory());
+            if let Ok(Landing { memory, .. }) = &mut landing {
                 let from = self.gradient_bytes - found;
-                all.as_bytes_mut()[from..][..part.len()].copy_from_slice(&part);
+                memory.as_bytes_mut()[from..][..part.len()].copy_from_slice(&part);
             }
             drop(part);
-            if message.member.is_some() {
+            if is_last {
                 break;
             }
             message = messages.next().await?.ok_or_else(without_end)?;
@@ -192,15 +170,22 @@ impl<S: ParameterServer> Tensors<S> {
         if push.member != sender {
             return Err(Status::invalid_argument("a push of two workers"));
         }
-        if let Some(verdict) = turned_away {
-            return Ok(Collected::TurnedAway(verdict));
-        }
-        let gradients = match (in_slot, gradients) {
-            (Some(generation), None) => Gradients::InSlot(generation),
-            (None, Some(all)) if found == self.gradient_bytes => Gradients::Sent(all),
+        let Landing { memory, slot } = match landing {
+            Ok(landing) => landing,
+            Err(verdict) => return Ok(Err(verdict)),
+        };
+        let gradient = match in_slot {
+            Some(generation) if found == 0 => {
+                let gradient = slot.and_then(|slot| Gradient::out_of(&slot, generation, memory));
+                gradient.ok_or_else(|| {
+                    let what = "the gradients of this push are not in the worker's slot";
+                    Status::invalid_argument(what)
+                })?
+            }
+            None if found == self.gradient_bytes => Gradient::new(memory),
             _ => return Err(self.of_another_size(found)),
         };
-        Ok(Collected::Push(push, gradients, then))
+        Ok(Ok((push, gradient, then)))
     }
 
     /// An answer with work begins, which counts if variables travel with it.

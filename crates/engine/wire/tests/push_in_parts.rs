@@ -10,23 +10,22 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
+use proptest::prelude::*;
 use pserver_guard::Credentials;
-use pserver_run::{
-    GlobalStep, Initializer, Layout, RunConfig, Score, StateDigest, Tower, TowerStep, VariableSpec,
-};
+use pserver_run::{GlobalStep, Initializer, Layout, StateDigest, Tower, TowerStep, VariableSpec};
 use pserver_state::Values;
-use pserver_wire::client::{Client, ClientError, PushStream};
-use pserver_wire::gradient_slot::Nonce;
+use pserver_wire::client::{Client, ClientError};
+use pserver_wire::gradient::Gradient;
+use pserver_wire::gradient_buffer::{GradientBuffer, Parts, Sender};
 use pserver_wire::messages::{
-    Assignment, Attachment, CheckpointReply, CheckpointRequest, FollowerId, Gradients,
-    GradientsToSend, LedgerPart, LedgerPosition, Losses, Member, Order, Pull, Push, Pushed,
-    ReceivedGradients, Refusal, Registered, Registration, SECRET_BYTES, Secret, SharedMemory,
-    Status, TowerSummary, Verdict, WorkerId,
+    Assignment, Gradients, Losses, Member, Push, Pushed, SECRET_BYTES, Secret, Then, Verdict,
+    WorkerId,
 };
-use pserver_wire::server::{ParameterServer, RequestError};
+use pserver_wire::server::{Landing, ParameterServer, RequestError};
 use pserver_wire::service::service;
 use pserver_wire::transport::{incoming, server_builder};
 use tokio::net::TcpListener;
+use tokio::runtime::Handle;
 
 /// Long enough for anything that is on its way over the loopback interface.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -43,7 +42,7 @@ fn layout() -> Layout {
 
 /// Notes what is pushed.
 #[derive(Debug, Default)]
-struct Recorder {
+struct Notebook {
     pushes: Mutex<Vec<Values>>,
     /// How often memory was taken.
     taken: AtomicUsize,
@@ -52,111 +51,44 @@ struct Recorder {
 /// A worker that the server does not know.
 const STRANGER: WorkerId = WorkerId(9);
 
-impl Recorder {
+impl Notebook {
     fn gradients(&self) -> Vec<Vec<u8>> {
         let pushes = self.pushes.lock().unwrap();
         pushes.iter().map(|push| push.as_bytes().to_vec()).collect()
     }
 }
 
-impl ParameterServer for Recorder {
-    async fn run(&self) -> Result<RunConfig, RequestError> {
-        Err(RequestError::ShuttingDown)
-    }
-
-    async fn register(&self, _: Registration) -> Result<Result<Registered, Refusal>, RequestError> {
-        Err(RequestError::ShuttingDown)
-    }
-
-    async fn share_memory(&self, _: Member) -> Result<SharedMemory, RequestError> {
-        Err(RequestError::ShuttingDown)
-    }
-
-    async fn attach(&self, _: Member, _: Nonce) -> Result<Attachment, RequestError> {
-        Err(RequestError::ShuttingDown)
-    }
-
-    async fn pull(&self, _: Pull) -> Result<Assignment, RequestError> {
-        Err(RequestError::ShuttingDown)
-    }
-
-    fn turned_away(&self, member: Member) -> Option<Verdict> {
-        (member.worker == STRANGER).then_some(Verdict::Unregistered)
-    }
-
-    fn gradient_memory(&self) -> Values {
-        self.taken.fetch_add(1, Ordering::Relaxed);
-        Values::zeros(layout().num_values())
-    }
-
-    async fn push(&self, _: Push, gradients: ReceivedGradients) -> Result<Verdict, RequestError> {
-        match gradients {
-            Gradients::Sent(gradients) => self.pushes.lock().unwrap().push(gradients),
-            Gradients::InSlot(_) => panic!("there is no slot"),
+impl ParameterServer for Notebook {
+    fn land(&self, member: Member) -> Result<Result<Landing, Verdict>, RequestError> {
+        if member.worker == STRANGER {
+            return Ok(Err(Verdict::Unregistered));
         }
-        Ok(Verdict::Accepted)
+        self.taken.fetch_add(1, Ordering::Relaxed);
+        let memory = Values::zeros(layout().num_values());
+        Ok(Ok(Landing { memory, slot: None }))
     }
 
-    async fn push_and_pull(
-        &self,
-        push: Push,
-        gradients: ReceivedGradients,
-    ) -> Result<Pushed, RequestError> {
-        self.push(push, gradients).await.map(|_| accepted())
-    }
-
-    async fn summarize(&self, _: Member, _: TowerSummary) -> Result<bool, RequestError> {
-        Ok(false)
-    }
-
-    async fn heartbeat(&self, _: Member) -> Result<bool, RequestError> {
-        Ok(true)
-    }
-
-    async fn leave(&self, _: Member) -> Result<(), RequestError> {
-        Ok(())
-    }
-
-    async fn status(&self) -> Result<Status, RequestError> {
-        Err(RequestError::ShuttingDown)
-    }
-
-    async fn follower_heartbeat(&self, _: FollowerId) -> Result<(), RequestError> {
-        Err(RequestError::ShuttingDown)
-    }
-
-    async fn checkpoint(&self, _: CheckpointRequest) -> Result<CheckpointReply, RequestError> {
-        Err(RequestError::ShuttingDown)
-    }
-
-    async fn ledger(&self, _: LedgerPosition) -> Result<Option<LedgerPart>, RequestError> {
-        Err(RequestError::ShuttingDown)
-    }
-
-    async fn report_score(&self, _: FollowerId, _: Score) -> Result<(), RequestError> {
-        Err(RequestError::ShuttingDown)
-    }
-
-    async fn administer(&self, _: Order) -> Result<GlobalStep, RequestError> {
-        Err(RequestError::ShuttingDown)
+    async fn push(&self, _: Push, gradient: Gradient, then: Then) -> Result<Pushed, RequestError> {
+        self.pushes.lock().unwrap().push(gradient.values);
+        Ok(accepted(then))
     }
 }
 
-async fn start() -> (Arc<Recorder>, Client) {
-    let recorder = Arc::new(Recorder::default());
+async fn start() -> (Arc<Notebook>, Client) {
+    let notebook = Arc::new(Notebook::default());
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let server = server_builder(&layout())
-        .add_service(service(Arc::clone(&recorder), &layout()))
+        .add_service(service(Arc::clone(&notebook), &layout()))
         .serve_with_incoming(incoming(listener));
     tokio::spawn(server);
     (
-        recorder,
+        notebook,
         Client::new(&address, &layout(), &Credentials::default()).unwrap(),
     )
 }
 
-fn gradients(parts: &[&'static [u8]]) -> GradientsToSend {
+fn gradients(parts: &[&'static [u8]]) -> Gradients {
     Gradients::Sent(parts.iter().map(|part| Bytes::from_static(part)).collect())
 }
 
@@ -182,108 +114,151 @@ fn push() -> Push {
     }
 }
 
-fn accepted() -> Pushed {
+fn accepted(then: Then) -> Pushed {
     Pushed {
         verdict: Verdict::Accepted,
-        next: Some(Assignment::Wait),
+        next: (then == Then::Pull).then_some(Assignment::Wait),
     }
 }
 
-/// Begins a push with its last part.
-fn begin(client: &Client, sender: Member, last_part: &'static [u8]) -> PushStream {
-    let mut stream = client.begin_push(sender);
-    stream.send(Bytes::from_static(last_part));
-    stream
+/// A buffer with these bytes in it, cut at these numbers, whose parts `member` sends as soon as they are ready.
+fn buffer(client: &Client, member: Member, cuts: &[usize], bytes: &[u8; 16]) -> GradientBuffer {
+    let parts = Parts::new(layout().num_values(), cuts);
+    let sender = Sender {
+        client: client.clone(),
+        member,
+        runtime: Handle::current(),
+    };
+    let mut buffer = GradientBuffer::to_send(&parts, sender);
+    let mut rest = &bytes[..];
+    for part in 0..=cuts.len() {
+        let numbers = buffer.part(part);
+        let (here, after) = rest.split_at(size_of_val(numbers));
+        bytemuck::cast_slice_mut(numbers).copy_from_slice(here);
+        rest = after;
+    }
+    buffer
+}
+
+/// A push whose last three numbers are on their way.
+fn half(client: &Client, member: Member) -> GradientBuffer {
+    let mut half = buffer(client, member, &[1], b"4 b.head, 12 by.");
+    half.ready(1);
+    half
+}
+
+async fn hand_in(client: &mut Client, parts: &[&'static [u8]]) -> Result<Pushed, ClientError> {
+    client.push(push(), gradients(parts), Then::Nothing).await
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(50))]
+
+    #[test]
+    fn parts_arrive_as_one_push_wherever_they_are_cut_and_however_many_are_sent_ahead(
+        mut cuts in prop::collection::vec(0_usize..=4, 0..6), ahead in 0_usize..7, bytes: [u8; 16],
+    ) {
+        cuts.sort_unstable();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let arrived = runtime.block_on(async {
+            let (notebook, mut client) = start().await;
+            let mut buffer = buffer(&client, push().member, &cuts, &bytes);
+            for part in (0..=cuts.len()).rev().take(ahead) {
+                buffer.ready(part);
+            }
+            // To be pushed once more is what happens where the answer is lost.
+            for _ in 0..2 {
+                let pushed = tokio::time::timeout(PATIENCE, buffer.push(&mut client, push())).await;
+                assert_eq!(pushed.unwrap().unwrap(), accepted(Then::Pull));
+            }
+            notebook.gradients()
+        });
+        prop_assert_eq!(arrived, [bytes.to_vec(), bytes.to_vec()]);
+    }
 }
 
 #[tokio::test]
-async fn parts_arrive_as_one_push_in_the_layouts_order() {
-    let (recorder, mut client) = start().await;
-    let under_way = begin(&client, push().member, b"head, 12 by.");
-    let verdict =
-        tokio::time::timeout(PATIENCE, under_way.finish(push(), gradients(&[b"4 b."]))).await;
-    assert_eq!(verdict.unwrap().unwrap(), accepted());
-    let parts = gradients(&[b"4 b.", b"head, ", b"12 by."]);
-    let whole = client.push(push(), parts).await;
-    assert_eq!(whole.unwrap(), Verdict::Accepted);
-    let one = gradients(&[b"4 b.head, 12 by."]);
-    let whole = client.push_and_pull(push(), one).await;
-    assert_eq!(whole.unwrap(), accepted());
-    assert_eq!(recorder.gradients(), [b"4 b.head, 12 by."; 3]);
+async fn the_messages_of_a_push_may_be_of_any_size() {
+    let (notebook, mut client) = start().await;
+    for parts in [
+        &[&b"4 b."[..], b"head, ", b"12 by."][..],
+        &[b"4 b.head, 12 by."],
+    ] {
+        let pushed = hand_in(&mut client, parts).await;
+        assert_eq!(pushed.unwrap(), accepted(Then::Nothing));
+    }
+    assert_eq!(notebook.gradients(), [b"4 b.head, 12 by."; 2]);
 }
 
 #[tokio::test]
 async fn a_push_that_is_cut_short_is_never_seen() {
-    let (recorder, mut client) = start().await;
-    drop(begin(&client, push().member, b"head, 12 by."));
+    let (notebook, mut client) = start().await;
+    drop(half(&client, push().member));
     // What comes after it on the same connection is answered, so it has been dealt with.
-    let whole = gradients(&[b"sixteen bytes..."]);
-    client.push(push(), whole).await.unwrap();
-    assert_eq!(recorder.gradients(), [b"sixteen bytes..."]);
+    hand_in(&mut client, &[b"sixteen bytes..."]).await.unwrap();
+    assert_eq!(notebook.gradients(), [b"sixteen bytes..."]);
 }
 
 #[tokio::test]
 async fn gradients_of_another_size_are_refused() {
-    let (recorder, mut client) = start().await;
-    for (ahead, rest) in [("head, 12 by.", "3 b"), ("much too long for it", "4 b.")] {
-        let under_way = begin(&client, push().member, ahead.as_bytes());
-        let verdict = under_way
-            .finish(push(), gradients(&[rest.as_bytes()]))
-            .await;
+    let (notebook, mut client) = start().await;
+    for parts in [
+        [&b"3 b"[..], b"head, 12 by."],
+        [b"4 b.", b"much too long for it"],
+    ] {
+        let refused = hand_in(&mut client, &parts).await;
         assert!(
-            matches!(verdict, Err(ClientError::Refused { .. })),
-            "{verdict:?}"
+            matches!(refused, Err(ClientError::Refused { .. })),
+            "{refused:?}"
         );
     }
     // Parts of nothing could come for ever.
     for parts in [[&b""[..], b"sixteen bytes..."], [b"sixteen bytes...", b""]] {
-        let verdict = client.push(push(), gradients(&parts)).await;
-        assert_eq!(verdict.is_ok(), parts[0].is_empty());
+        let pushed = hand_in(&mut client, &parts).await;
+        assert_eq!(pushed.is_ok(), parts[0].is_empty());
     }
-    assert_eq!(recorder.gradients().len(), 1);
+    assert_eq!(notebook.gradients().len(), 1);
 }
 
 #[tokio::test]
 async fn for_the_push_of_a_stranger_no_memory_is_taken() {
-    let (recorder, mut client) = start().await;
+    let (notebook, mut client) = start().await;
     let mut of_a_stranger = push();
     of_a_stranger.member.worker = STRANGER;
     let whole = gradients(&[b"sixteen bytes..."]);
-    let verdict = client.push(of_a_stranger, whole.clone()).await;
-    assert_eq!(verdict.unwrap(), Verdict::Unregistered);
-    assert_eq!(recorder.taken.load(Ordering::Relaxed), 0);
-    client.push(push(), whole).await.unwrap();
-    assert_eq!(recorder.taken.load(Ordering::Relaxed), 1);
+    let pushed = client.push(of_a_stranger, whole, Then::Pull).await.unwrap();
+    assert_eq!((pushed.verdict, pushed.next), (Verdict::Unregistered, None));
+    assert_eq!(notebook.taken.load(Ordering::Relaxed), 0);
+    hand_in(&mut client, &[b"sixteen bytes..."]).await.unwrap();
+    assert_eq!(notebook.taken.load(Ordering::Relaxed), 1);
 }
 
 #[tokio::test]
 async fn a_push_has_one_sender() {
-    let (recorder, client) = start().await;
+    let (notebook, mut client) = start().await;
     let mut of_another = push().member;
     of_another.worker = WorkerId(1);
-    let under_way = begin(&client, of_another, b"head, 12 by.");
-    let verdict = under_way.finish(push(), gradients(&[b"4 b."])).await;
+    let refused = half(&client, of_another).push(&mut client, push()).await;
     assert!(
-        matches!(verdict, Err(ClientError::Refused { reason }) if reason.contains("two workers"))
+        matches!(refused, Err(ClientError::Refused { reason }) if reason.contains("two workers"))
     );
-    assert!(recorder.gradients().is_empty());
+    assert!(notebook.gradients().is_empty());
 }
 
 #[tokio::test]
 async fn half_pushes_of_a_worker_are_limited() {
-    let (recorder, mut client) = start().await;
-    let half = || begin(&client, push().member, b"head, 12 by.");
-    let halves = [half(), half()];
-    while recorder.taken.load(Ordering::Relaxed) < halves.len() {
+    let (notebook, mut client) = start().await;
+    let halves = [(); 2].map(|()| half(&client, push().member));
+    while notebook.taken.load(Ordering::Relaxed) < halves.len() {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
-    let whole = gradients(&[b"sixteen bytes..."]);
-    let refused = client.push(push(), whole.clone()).await.unwrap_err();
+    let whole: &[&[u8]] = &[b"sixteen bytes..."];
+    let refused = hand_in(&mut client, whole).await.unwrap_err();
     assert!(refused.is_transient(), "{refused}");
     drop(halves);
     // What was begun is forgotten a moment later.
     let again = async {
-        while client.push(push(), whole.clone()).await.is_err() {
+        while hand_in(&mut client, whole).await.is_err() {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     };

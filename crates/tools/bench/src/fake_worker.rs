@@ -6,7 +6,7 @@ use bytes::Bytes;
 use cifar_worker::server_link::Computed;
 use pserver_run::{ExamplesDigest, Kernels, Layout, Numerics, RunConfig, SampleSequence};
 use pserver_state::Values;
-use pserver_wire::messages::{Gradients, GradientsToSend, Losses, Member, Push, Work};
+use pserver_wire::messages::{Gradients, Losses, Member, Push, Work};
 
 /// What such a worker says that it computes with.
 #[must_use]
@@ -75,7 +75,7 @@ impl Answers {
     }
 
     /// What a worker that had done `work` would push over the wire.
-    pub fn to(&mut self, member: Member, work: &Work) -> (Push, GradientsToSend) {
+    pub fn to(&mut self, member: Member, work: &Work) -> (Push, Gradients) {
         let Computed {
             losses,
             examples_digest,

@@ -12,7 +12,7 @@ use pserver_cli::console::say;
 use pserver_guard::Credentials;
 use pserver_run::{Layout, RunConfig};
 use pserver_wire::client::Client;
-use pserver_wire::messages::{Assignment, Member, PROTOCOL_VERSION, Pull, Registration};
+use pserver_wire::messages::{Assignment, Member, PROTOCOL_VERSION, Pull, Registration, Then};
 use serde::Serialize;
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
@@ -281,7 +281,7 @@ async fn answer_all(
         match assignment {
             Assignment::Work(work) => {
                 let (push, gradients) = answers.to(member, &work);
-                next = client.push_and_pull(push, gradients).await?.next;
+                next = client.push(push, gradients, Then::Pull).await?.next;
             }
             Assignment::Wait => {}
             other => bail!("a worker is told {other:?}"),

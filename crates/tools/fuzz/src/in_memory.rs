@@ -79,7 +79,8 @@ impl Ends {
             .build()
             .expect("a thread can have a runtime");
         let within = runtime.enter();
-        let recorder = Arc::new(Recorder::default());
+        let recorder = Recorder::new().expect("there is memory for a slot");
+        let recorder = Arc::new(recorder);
         let service = service(Arc::clone(&recorder), &layout());
         let puppet = Puppet::default();
         let client = client_of(Server::builder().add_service(service.clone()));

@@ -1,18 +1,19 @@
 //! A parameter server that notes what it is asked, and answers what it is told to.
 
-use std::sync::{Mutex, PoisonError};
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use pserver_run::{GlobalStep, RunConfig, Score};
 use pserver_state::Values;
 use pserver_wire::client::{Client, ClientError};
-use pserver_wire::gradient_slot::Nonce;
+use pserver_wire::gradient::Gradient;
+use pserver_wire::gradient_slot::{Generation, Nonce, ServerSlot, WorkerSlot};
 use pserver_wire::messages::{
-    Assignment, Attachment, CheckpointReply, CheckpointRequest, FollowerId, Gradients,
-    GradientsToSend, LedgerPart, LedgerPosition, Member, Order, Pull, Push, Pushed,
-    ReceivedGradients, Refusal, Registered, Registration, SharedMemory, Status, TowerSummary,
-    Verdict,
+    Assignment, Attachment, CheckpointReply, CheckpointRequest, FollowerId, Gradients, LedgerPart,
+    LedgerPosition, Member, Order, Pull, Push, Pushed, Refusal, Registered, Registration,
+    SharedMemory, Status, Then, TowerSummary, Verdict,
 };
-use pserver_wire::server::{ParameterServer, RequestError};
+use pserver_wire::server::{Landing, ParameterServer, RequestError};
 
 use crate::in_memory::layout;
 
@@ -24,8 +25,8 @@ pub(crate) enum Asked {
     ShareMemory(Member),
     Attach(Member, Nonce),
     Pull(Pull),
-    Push(Push, ReceivedGradients),
-    PushAndPull(Push, ReceivedGradients),
+    /// With the gradients, wherever they were.
+    Push(Push, Values, Then),
     Summarize(Member, TowerSummary),
     Heartbeat(Member),
     Leave(Member),
@@ -51,10 +52,14 @@ pub(crate) enum Answer {
     Status(Status),
 }
 
-#[derive(Debug, Default)]
+/// What the slot holds that every worker shares with the recorder.
+pub(crate) const IN_SLOT: (Generation, [f32; 4]) = (Generation(3), [4.0, 3.0, 2.0, 1.0]);
+
+#[derive(Debug)]
 pub(crate) struct Recorder {
     asked: Mutex<Option<Asked>>,
     answer: Mutex<Option<Answer>>,
+    slot: Arc<ServerSlot>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -62,6 +67,23 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 }
 
 impl Recorder {
+    /// # Errors
+    ///
+    /// If the system has no memory for a slot.
+    pub(crate) fn new() -> io::Result<Self> {
+        let (generation, gradients) = IN_SLOT;
+        let slot = ServerSlot::create(gradients.len())?;
+        slot.reserve()?;
+        let mut worker =
+            WorkerSlot::open(&slot.path(), gradients.len()).map_err(io::Error::other)?;
+        while worker.write(&gradients) != generation {}
+        Ok(Recorder {
+            asked: Mutex::default(),
+            answer: Mutex::default(),
+            slot: Arc::new(slot),
+        })
+    }
+
     /// What was asked last.
     pub(crate) fn take(&self) -> Option<Asked> {
         lock(&self.asked).take()
@@ -122,29 +144,20 @@ impl ParameterServer for Recorder {
         }
     }
 
-    fn turned_away(&self, _: Member) -> Option<Verdict> {
-        None
-    }
-
-    fn gradient_memory(&self) -> Values {
-        Values::zeros(layout().num_values())
+    fn land(&self, _: Member) -> Result<Result<Landing, Verdict>, RequestError> {
+        Ok(Ok(Landing {
+            memory: Values::zeros(layout().num_values()),
+            slot: Some(Arc::clone(&self.slot)),
+        }))
     }
 
     async fn push(
         &self,
         push: Push,
-        gradients: ReceivedGradients,
-    ) -> Result<Verdict, RequestError> {
-        self.note(Asked::Push(push, gradients));
-        no_answer()
-    }
-
-    async fn push_and_pull(
-        &self,
-        push: Push,
-        gradients: ReceivedGradients,
+        gradient: Gradient,
+        then: Then,
     ) -> Result<Pushed, RequestError> {
-        match self.note(Asked::PushAndPull(push, gradients)) {
+        match self.note(Asked::Push(push, gradient.values, then)) {
             Some(Answer::Pushed(pushed)) => Ok(pushed),
             _ => no_answer(),
         }
@@ -214,10 +227,9 @@ impl Asked {
             Asked::ShareMemory(member) => client.share_memory(member).await.map(drop),
             Asked::Attach(member, nonce) => client.attach(member, nonce).await.map(drop),
             Asked::Pull(pull) => client.pull(pull).await.map(drop),
-            Asked::Push(push, gradients) => client.push(push, to_send(gradients)).await.map(drop),
-            Asked::PushAndPull(push, gradients) => {
-                let pushed = client.push_and_pull(push, to_send(gradients));
-                pushed.await.map(drop)
+            Asked::Push(push, values, then) => {
+                let gradients = Gradients::Sent(vec![values.as_bytes().to_vec().into()]);
+                client.push(push, gradients, then).await.map(drop)
             }
             Asked::Summarize(member, summary) => client.summarize(member, summary).await.map(drop),
             Asked::Heartbeat(member) => client.heartbeat(member).await.map(drop),
@@ -231,13 +243,5 @@ impl Asked {
             Asked::Administer(Order::Drain) => client.drain().await.map(drop),
             Asked::Administer(Order::Stop) => client.stop().await.map(drop),
         }
-    }
-}
-
-/// Gradients that were received, to be sent on.
-fn to_send(gradients: ReceivedGradients) -> GradientsToSend {
-    match gradients {
-        Gradients::Sent(values) => Gradients::Sent(vec![values.as_bytes().to_vec().into()]),
-        Gradients::InSlot(generation) => Gradients::InSlot(generation),
     }
 }

@@ -21,18 +21,19 @@ use pserver_run::{
 };
 use pserver_state::checkpoint::{self, Checkpoint};
 use pserver_state::{TrainingState, Values};
-use pserver_wire::gradient_slot::{Generation, Nonce};
+use pserver_wire::client::{Client, ClientError};
+use pserver_wire::gradient_slot::Nonce;
 use pserver_wire::messages::{
     Activations, Assignment, Attachment, CheckpointReply, CheckpointRequest, FollowerId, Goodbye,
     Gradients, LedgerPart, LedgerPosition, Losses, Member, Order, PROTOCOL_VERSION, Pull, Push,
     Pushed, Registered, Registration, SECRET_BYTES, SUMMARY_IMAGE_BYTES, Secret, SharedMemory,
-    Status, TowerSummary, Variables, Verdict, Work, WorkerId, WorkerStatus,
+    Status, Then, TowerSummary, Variables, Verdict, Work, WorkerId, WorkerStatus,
 };
 use tar::{EntryType, Header};
 
 use crate::in_memory::{self, with_ends};
 use crate::pieces::in_pieces;
-use crate::recorder::{Answer, Asked};
+use crate::recorder::{Answer, Asked, IN_SLOT};
 use crate::wire_reply::QUESTIONS;
 use crate::wire_request::METHODS;
 use crate::{checkpoint as checkpoint_target, scratch};
@@ -233,19 +234,27 @@ fn requests() -> Group {
 
 /// What a client sends when it asks: the method, and the messages.
 fn sent(asked: Asked) -> (String, Vec<Vec<u8>>) {
+    sent_by(async |client| asked.ask(client).await)
+}
+
+fn sent_by(
+    ask: impl AsyncFnOnce(&mut Client) -> Result<(), ClientError>,
+) -> (String, Vec<Vec<u8>>) {
     with_ends(|ends| {
         let mut client = ends.puppets_client.clone();
         ends.puppet.says(Bytes::new());
-        let _ = ends.wait_for(asked.ask(&mut client));
+        let _ = ends.wait_for(ask(&mut client));
         ends.puppet.heard()
     })
 }
 
 fn pushes() -> Group {
     let values = Values::from([1.0, -2.0, 0.5, 1e-3].as_slice());
-    let in_slot = Gradients::InSlot(Generation(3));
-    let whole = sent(Asked::PushAndPull(push(), Gradients::Sent(values.clone()))).1;
-    let in_slot = sent(Asked::Push(push(), in_slot)).1;
+    let whole = sent(Asked::Push(push(), values.clone(), Then::Pull)).1;
+    let (_, in_slot) = sent_by(async |client| {
+        let in_slot = Gradients::InSlot(IN_SLOT.0);
+        client.push(push(), in_slot, Then::Nothing).await.map(drop)
+    });
     // Three numbers ahead, and the first with all the rest.
     let ahead = |bytes: &[u8]| [&[0x42, bytes.len() as u8], bytes].concat();
     let (first, rest) = values.as_bytes().split_at(4);

@@ -1,11 +1,11 @@
 //! What the server's end makes of any sequence of messages that is to be a push.
 
 use prost::Message;
-use pserver_wire::messages::Gradients;
+use pserver_wire::gradient_slot::Generation;
 
 use crate::in_memory::{framed, with_ends};
 use crate::pieces::pieces;
-use crate::recorder::Asked;
+use crate::recorder::{Asked, IN_SLOT};
 use crate::wire_request::assert_is_asked_again;
 
 /// What of a message decides where its part of the gradients goes.
@@ -35,15 +35,18 @@ pub fn wire_push(bytes: &[u8]) {
             assert!(!status.message().is_empty(), "{status:?}");
             return;
         };
-        let (Asked::Push(_, gradients) | Asked::PushAndPull(_, gradients)) = &asked else {
+        let Asked::Push(_, values, _) = &asked else {
             panic!("{asked:?} is no push");
         };
         let sent = Sent::of(bytes);
-        match gradients {
-            Gradients::Sent(values) => assert_eq!(values.as_bytes(), sent.gradients),
-            Gradients::InSlot(generation) => {
+        match sent.slot_generation {
+            None => assert_eq!(values.as_bytes(), sent.gradients),
+            Some(generation) => {
                 assert!(sent.gradients.is_empty());
-                assert_eq!(Some(generation.0), sent.slot_generation);
+                assert_eq!(
+                    (Generation(generation), &values[..]),
+                    (IN_SLOT.0, &IN_SLOT.1[..])
+                );
             }
         }
         assert_is_asked_again(ends, asked);

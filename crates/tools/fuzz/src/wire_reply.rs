@@ -2,15 +2,15 @@
 
 use pserver_run::{GlobalStep, StateDigest, Tower, TowerStep};
 use pserver_wire::client::{Client, ClientError};
-use pserver_wire::gradient_slot::{Generation, Nonce};
+use pserver_wire::gradient_slot::Nonce;
 use pserver_wire::messages::{
     Assignment, CheckpointRequest, FollowerId, Gradients, LedgerPosition, Losses, Member, Pull,
-    Push, Registration, SECRET_BYTES, Secret, Variables, WorkerId,
+    Push, Registration, SECRET_BYTES, Secret, Then, Variables, WorkerId,
 };
 
 use crate::in_memory::{framed, layout, with_ends};
 use crate::pieces::pieces;
-use crate::recorder::Answer;
+use crate::recorder::{Answer, IN_SLOT};
 
 /// What a client asks for, in an order that seeds know.
 pub const QUESTIONS: [&str; 9] = [
@@ -75,8 +75,8 @@ pub(crate) async fn ask(
         "attach" => Answer::Attachment(client.attach(member, Nonce([7; 16])).await?),
         "pull" => Answer::Assignment(client.pull(Pull { member, held: None }).await?),
         "push_and_pull" => {
-            let in_slot = Gradients::InSlot(Generation(1));
-            Answer::Pushed(client.push_and_pull(push(member), in_slot).await?)
+            let in_slot = Gradients::InSlot(IN_SLOT.0);
+            Answer::Pushed(client.push(push(member), in_slot, Then::Pull).await?)
         }
         "status" => Answer::Status(client.status().await?),
         "checkpoint" => {

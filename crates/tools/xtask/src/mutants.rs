@@ -56,13 +56,13 @@ static MUTANTS: [Mutant; 11] = [
             },
             Edit {
                 file: AGGREGATOR,
-                find: "        if self.pending.contains_key(&gradient.of) {
+                find: "        if self.pending.contains_key(&contribution.of()) {
             return false;
         }
 ",
-                replace: "        let mut gradient = gradient;
-        while self.pending.contains_key(&gradient.of) {
-            gradient.of.tower.0 += 1;
+                replace: "        let mut contribution = contribution;
+        while self.pending.contains_key(&contribution.of()) {
+            contribution.push.tower_step.tower.0 += 1;
         }
 ",
             },
@@ -133,20 +133,20 @@ static MUTANTS: [Mutant; 11] = [
         edits: &[
             Edit {
                 file: COMMIT_PATH,
-                find: "        self.state_file.write(&next, digest, &note)?;
+                find: "        self.files.write(&next, digest, &note.to_bytes())?;
 ",
                 replace: "        let is_written = update.global_step().0 % 2 == 0;
         if is_written {
-            self.state_file.write(&next, digest, &note)?;
+            self.files.write(&next, digest, &note.to_bytes())?;
         }
 ",
             },
             Edit {
                 file: COMMIT_PATH,
-                find: "        self.state_file.flip()?;
+                find: "        self.files.flip()?;
 ",
                 replace: "        if is_written {
-            self.state_file.flip()?;
+            self.files.flip()?;
         }
 ",
             },

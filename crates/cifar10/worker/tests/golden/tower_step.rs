@@ -14,8 +14,7 @@ pub(crate) fn all_gradients(
 ) -> (Losses, Values) {
     let mut buffer = GradientBuffer::to_keep(&Parts::new(variables.len(), &Engine::CUTS));
     let losses = engine.gradients(variables, batch, &mut buffer).unwrap();
-    let (gradients, _) = buffer.finish();
-    let Gradients::Sent(parts) = gradients else {
+    let Gradients::Sent(parts) = buffer.gradients() else {
         panic!("they are in no slot");
     };
     let mut gradients = Values::zeros(variables.len());

@@ -308,7 +308,7 @@ mod tests {
     use std::io::Write;
 
     use super::*;
-    use crate::recorder::Calendar;
+    use crate::calendar::Calendar;
     use crate::training::fixtures::some_time;
 
     #[test]

@@ -1,24 +1,32 @@
 //! A service whose workers share memory with it, and its followers.
 
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
 use bytes::Bytes;
+use pserver_guard::Credentials;
 use pserver_run::{
     Confusion, ExamplesDigest, Initializer, SampleSequence, ScoredVariables, TowerStep,
     VariableSpec,
 };
-use pserver_state::{Copied, Folder, StateFile, StateReader, Stored, TrainingState};
+use pserver_state::{Copied, Folder, StateFile, StateReader, Stored, TrainingState, Values};
+use pserver_wire::client::Client;
 use pserver_wire::gradient_slot::WorkerSlot;
-use pserver_wire::messages::{Losses, PROTOCOL_VERSION, Work};
+use pserver_wire::messages::{Gradients, Losses, PROTOCOL_VERSION, Work, WorkerId, WorkerStatus};
+use pserver_wire::transport::{incoming, server_builder};
 use tempfile::TempDir;
+use tokio::net::TcpListener;
 
 use super::*;
-use crate::recorder::{Calendar, Recorder};
+use crate::calendar::Calendar;
+use crate::commit_path::Files;
 use crate::serials::AppliedSerials;
 use crate::training::Limits;
 use crate::training::fixtures::{numerics, run_config, some_time};
 
 /// Two towers over two numbers, which begin as 1 and 2; the learning rate is a half.
 struct Bench {
-    service: Service,
+    service: Arc<Service>,
     layout: Layout,
     folder: TempDir,
 }
@@ -45,7 +53,11 @@ impl Bench {
             moment: some_time(),
             since_1970: std::time::Duration::ZERO,
         };
-        let commit_path = CommitPath::new(state_file, Recorder::new(ledger.0, calendar));
+        let files = Files {
+            state_file,
+            ledger: ledger.0,
+        };
+        let commit_path = CommitPath::new(files, calendar);
         let training = Training::new(
             some_time(),
             run_config(),
@@ -54,11 +66,30 @@ impl Bench {
             AppliedSerials::default(),
         );
         let files = FollowerFiles::new(&Folder::open(folder.path()).unwrap(), calendar);
-        let service = Service::new(training, commit_path, &layout, Box::new(|_, _| {}), files);
+        let service = Service::new(training, commit_path, &layout, files);
         Bench {
-            service,
+            service: Arc::new(service),
             layout,
             folder,
+        }
+    }
+
+    /// A client of the service behind a socket.
+    async fn client(&self) -> Client {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let service = pserver_wire::service::service(Arc::clone(&self.service), &self.layout);
+        let server = server_builder(&self.layout)
+            .add_service(service)
+            .serve_with_incoming(incoming(listener));
+        tokio::spawn(server);
+        Client::new(&address, &self.layout, &Credentials::default()).unwrap()
+    }
+
+    /// Waits until so many pulls wait for work.
+    async fn until_waiting(&self, number: usize) {
+        while self.service.inner.lock().unwrap().waiting.len() != number {
+            tokio::time::sleep(Duration::from_millis(1)).await;
         }
     }
 
@@ -106,20 +137,47 @@ impl Bench {
         &self,
         member: Member,
         work: &Work,
-        gradients: ReceivedGradients,
+        gradients: Gradients,
     ) -> Result<Verdict, RequestError> {
-        self.service.push(push_of(member, work), gradients).await
+        let pushed = self.hand_in(member, work, gradients, Then::Nothing).await?;
+        Ok(pushed.verdict)
     }
 
     /// The next work of a worker, once there is some.
-    async fn push_and_pull(
+    async fn push_and_pull(&self, member: Member, work: &Work, gradients: Gradients) -> Pushed {
+        let answer = self.hand_in(member, work, gradients, Then::Pull).await;
+        answer.unwrap()
+    }
+
+    /// As requests of a worker arrive.
+    async fn hand_in(
         &self,
         member: Member,
         work: &Work,
-        gradients: ReceivedGradients,
-    ) -> PushAnswer {
-        let answer = self.service.push_and_pull(push_of(member, work), gradients);
-        answer.await.unwrap()
+        gradients: Gradients,
+        then: Then,
+    ) -> Result<Pushed, RequestError> {
+        let Landing { mut memory, slot } = match self.service.land(member)? {
+            Ok(landing) => landing,
+            Err(verdict) => {
+                return Ok(Pushed {
+                    verdict,
+                    next: None,
+                });
+            }
+        };
+        let gradient = match gradients {
+            Gradients::Sent(parts) => {
+                memory.as_bytes_mut().copy_from_slice(&parts.concat());
+                Gradient::new(memory)
+            }
+            Gradients::InSlot(generation) => slot
+                .and_then(|slot| Gradient::out_of(&slot, generation, memory))
+                .ok_or_else(not_in_slot)?,
+        };
+        self.service
+            .push(push_of(member, work), gradient, then)
+            .await
     }
 
     fn variables(&self) -> Vec<f32> {
@@ -154,13 +212,19 @@ fn push_of(member: Member, work: &Work) -> Push {
     }
 }
 
+/// Gradients that travel.
+fn sent(numbers: [f32; 2]) -> Gradients {
+    let bytes: Vec<u8> = numbers.iter().flat_map(|n| n.to_le_bytes()).collect();
+    Gradients::Sent(vec![bytes.into()])
+}
+
 /// What comes next after a push that was accepted.
-fn next(answer: PushAnswer) -> Assignment {
+fn next(answer: Pushed) -> Assignment {
     assert_eq!(answer.verdict, Verdict::Accepted);
     answer.next.unwrap()
 }
 
-fn next_work(answer: PushAnswer) -> Work {
+fn next_work(answer: Pushed) -> Work {
     match next(answer) {
         Assignment::Work(work) => work,
         other => panic!("expected work, got {other:?}"),
@@ -180,8 +244,8 @@ fn limits() -> Limits {
     }
 }
 
-fn not_in_slot<T>(answer: &Result<T, RequestError>) -> bool {
-    matches!(answer, Err(RequestError::Invalid(reason)) if reason.contains("not in the worker's slot"))
+fn not_in_slot() -> RequestError {
+    RequestError::Invalid("not in the worker's slot".to_owned())
 }
 
 #[tokio::test]
@@ -234,7 +298,7 @@ async fn a_late_push_never_takes_the_gradients_of_a_newer_one_for_its_own() {
     let late = Gradients::InSlot(slot.write(&[8.0, 8.0]));
     let newer = Gradients::InSlot(slot.write(&[2.0, 0.0]));
     let answer = bench.push(member, &first, late.clone()).await;
-    assert!(not_in_slot(&answer), "{answer:?}");
+    assert_eq!(answer, Err(not_in_slot()));
     let answer = bench.push(member, &first, newer).await;
     assert_eq!(
         answer,
@@ -244,7 +308,7 @@ async fn a_late_push_never_takes_the_gradients_of_a_newer_one_for_its_own() {
 
     let second = bench.work(member).await;
     let answer = bench.push(member, &first, late).await;
-    assert_eq!(answer, Ok(Verdict::Accepted), "it counts already");
+    assert_eq!(answer, Err(not_in_slot()));
     let last = Gradients::InSlot(slot.write(&[0.0, 4.0]));
     let answer = bench.push(member, &first, last.clone()).await;
     assert_eq!(
@@ -265,7 +329,7 @@ async fn a_gradient_counts_as_it_was_when_it_was_pushed() {
     let (_, mut slot) = bench.share(a).await;
     let (work_a, work_b) = (bench.work(a).await, bench.work(b).await);
     let from_a = Gradients::InSlot(slot.write(&[2.0, 0.0]));
-    let from_b = Gradients::Sent(Values::from([0.0, 4.0].as_slice()));
+    let from_b = sent([0.0, 4.0]);
     let others = async {
         // The other worker's push is under way meanwhile, and waits for the next step.
         tokio::task::yield_now().await;
@@ -283,6 +347,84 @@ async fn a_gradient_counts_as_it_was_when_it_was_pushed() {
     }
 }
 
+/// One for what arrives, and one for the gradient, the commit and all answers.
+#[tokio::test]
+async fn a_push_that_is_answered_within_its_hold_takes_the_lock_twice() {
+    let bench = Bench::new();
+    let mut client = bench.client().await;
+    let (a, b) = (bench.join().await, bench.join().await);
+    let (_, mut slot) = bench.share(b).await;
+    let (work_a, work_b) = (bench.work(a).await, bench.work(b).await);
+    let (push_a, push_b) = (push_of(a, &work_a), push_of(b, &work_b));
+    let from_b = Gradients::InSlot(slot.write(&[0.0, 4.0]));
+    let acquisitions = || bench.service.acquisitions.load(Ordering::Relaxed);
+    let before = acquisitions();
+    let mut other = client.clone();
+    let waits = client.push(push_a, sent([2.0, 0.0]), Then::Pull);
+    let commits = async {
+        bench.until_waiting(1).await;
+        other.push(push_b, from_b, Then::Pull).await
+    };
+    let (waited, committed) = tokio::join!(waits, commits);
+    for pushed in [waited.unwrap(), committed.unwrap()] {
+        assert_eq!(next_work(pushed).tower_step.global_step, GlobalStep(1));
+    }
+    assert_eq!(acquisitions() - before, 2 * 2);
+}
+
+#[tokio::test]
+async fn workers_that_wait_get_work_in_the_order_in_which_they_came() {
+    let bench = Bench::new();
+    let (a, b, c) = (bench.join().await, bench.join().await, bench.join().await);
+    let (work_a, work_b) = (bench.work(a).await, bench.work(b).await);
+    let gives_up = bench.service.pull(Pull {
+        member: c,
+        held: None,
+    });
+    let gone = tokio::time::timeout(Duration::from_millis(1), gives_up).await;
+    assert!(gone.is_err(), "{gone:?}");
+    let from_a = bench.push_and_pull(a, &work_a, sent([2.0, 0.0]));
+    let from_b = async {
+        bench.until_waiting(2).await;
+        bench.push_and_pull(b, &work_b, sent([0.0, 4.0])).await
+    };
+    let (next_a, next_b) = tokio::join!(from_a, from_b);
+    next_work(next_a);
+    next_work(next_b);
+    let status = bench.service.status().await.unwrap();
+    let at_work = |of: &WorkerStatus| of.tower.is_some().then_some(of.worker);
+    let at_work: Vec<WorkerId> = status.workers.iter().filter_map(at_work).collect();
+    assert_eq!(
+        at_work,
+        [a.worker, b.worker],
+        "the one that gave up has none"
+    );
+}
+
+/// A client that was cut off pulls again, and the server may not know yet that it was.
+#[tokio::test]
+async fn a_newer_pull_takes_the_place_of_the_one_before() {
+    let bench = Bench::new();
+    let (a, b) = (bench.join().await, bench.join().await);
+    let (work_a, work_b) = (bench.work(a).await, bench.work(b).await);
+    bench.push(a, &work_a, sent([2.0, 0.0])).await.unwrap();
+    let pull = || {
+        bench.service.pull(Pull {
+            member: a,
+            held: None,
+        })
+    };
+    let rest = async {
+        bench.until_waiting(1).await;
+        tokio::task::yield_now().await;
+        bench.push(b, &work_b, sent([0.0, 4.0])).await
+    };
+    let (older, newer, pushed) = tokio::join!(pull(), pull(), rest);
+    assert_eq!(older, Ok(Assignment::Wait));
+    assert!(matches!(newer, Ok(Assignment::Work(_))), "{newer:?}");
+    assert_eq!(pushed, Ok(Verdict::Accepted));
+}
+
 /// Only the generation tells: the keys are those of an open tower step.
 #[tokio::test]
 async fn a_gradient_that_is_overwritten_while_it_is_pushed_is_refused() {
@@ -293,7 +435,7 @@ async fn a_gradient_that_is_overwritten_while_it_is_pushed_is_refused() {
     let pushed = Gradients::InSlot(slot.write(&[2.0, 0.0]));
     let under_way = slot.begin();
     let answer = bench.push(member, &work, pushed).await;
-    assert!(not_in_slot(&answer), "{answer:?}");
+    assert_eq!(answer, Err(not_in_slot()));
     let whole = Gradients::InSlot(under_way.finish());
     let answer = bench.push(member, &work, whole).await;
     assert_eq!(answer, Ok(Verdict::Accepted));
@@ -308,7 +450,7 @@ async fn memory_is_shared_from_attaching_to_leaving_and_with_nobody_else() {
     let (_, mut slot) = bench.share(member).await;
     let in_slot = Gradients::InSlot(slot.write(&[1.0, 1.0]));
     let answer = bench.push(other, &work, in_slot.clone()).await;
-    assert!(not_in_slot(&answer), "{answer:?}");
+    assert_eq!(answer, Err(not_in_slot()));
     assert!(matches!(
         bench.work(other).await.variables,
         Variables::Sent(_)

@@ -3,14 +3,14 @@
 use std::time::{Duration, Instant};
 
 use pserver_run::{
-    DataSet, DecayBy, ExamplesDigest, GlobalStep, InputKind, Kernels, Mode, Numerics, RunConfig,
-    StateDigest, Tower, TowerStep,
+    DataSet, DecayBy, GlobalStep, InputKind, Kernels, Mode, Numerics, RunConfig, StateDigest,
+    Tower, TowerStep,
 };
 use pserver_state::Values;
-use pserver_wire::messages::{Losses, WorkerId};
+use pserver_wire::gradient::Gradient;
+use pserver_wire::messages::{Losses, Member, Push, SECRET_BYTES, Secret, WorkerId};
 
-use crate::aggregator::TowerGradient;
-use crate::scrutiny::norm;
+use crate::aggregator::Contribution;
 
 pub(crate) fn run_config() -> RunConfig {
     RunConfig {
@@ -51,24 +51,31 @@ pub(crate) fn some_time() -> Instant {
 }
 
 /// A gradient as a worker without haste would have pushed it.
-pub(crate) fn tower_gradient(step: u64, tower: u32, numbers: &[f32]) -> TowerGradient {
-    TowerGradient {
-        of: TowerStep {
-            global_step: GlobalStep(step),
-            tower: Tower(tower),
+pub(crate) fn contribution(step: u64, tower: u32, numbers: &[f32]) -> Contribution {
+    Contribution {
+        push: Push {
+            member: Member {
+                worker: WorkerId(0),
+                secret: Secret([0; SECRET_BYTES]),
+            },
+            tower_step: TowerStep {
+                global_step: GlobalStep(step),
+                tower: Tower(tower),
+            },
+            state_digest: StateDigest(0),
+            losses: Losses {
+                cross_entropy: 1.0,
+                total: 2.0,
+                ..Losses::default()
+            },
+            examples_digest: [0; 16],
+            compute_time: Duration::from_millis(8),
+            attempt: 0,
         },
-        values: Values::from(numbers),
-        norm: norm(numbers),
-        losses: Losses {
-            cross_entropy: 1.0,
-            total: 2.0,
-            ..Losses::default()
-        },
-        examples: ExamplesDigest([0; 16]),
-        worker: WorkerId(0),
+        gradient: Gradient::new(Values::from(numbers)),
+        doubt: None,
         numerics: numerics(1),
         held: Duration::from_millis(10),
-        compute_time: Duration::from_millis(8),
         arrived: some_time(),
         staleness: 0,
     }

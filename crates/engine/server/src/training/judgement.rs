@@ -9,10 +9,10 @@ use pserver_run::{
 };
 use pserver_wire::messages::{Push, Verdict, WorkerId};
 
-use super::{Pushed, Training};
-use crate::aggregator::TowerGradient;
+use super::{Decision, Training};
+use crate::aggregator::Contribution;
 use crate::event::Event;
-use crate::scrutiny::{self, Answer, Doubt, Ruling};
+use crate::scrutiny::{self, Doubt, Ruling};
 
 impl Training {
     /// By how many updates the gradient is too old, 0 in a synchronous run; or why it cannot count.
@@ -63,9 +63,9 @@ impl Training {
     }
 
     /// Has the gradient count, or somebody compute it once more.
-    pub(super) fn judge(&mut self, now: Instant, answer: Answer) -> Pushed {
-        let (of, worker) = (answer.gradient.of, answer.gradient.worker);
-        let (doubt, loss) = (answer.doubt, answer.gradient.losses.total);
+    pub(super) fn judge(&mut self, now: Instant, answer: Contribution) -> Decision {
+        let (of, worker) = (answer.of(), answer.worker());
+        let (doubt, loss) = (answer.doubt, answer.push.losses.total);
         let is_audited = self.is_audited(of);
         // Nearly every gradient is the first of its tower step and counts: nobody is looked for.
         let at_hand = if is_audited || !self.questions.is_empty() {
@@ -74,13 +74,13 @@ impl Training {
             Vec::new()
         };
         let answers = self.questions.add(answer);
-        let answered = |id| answers.iter().any(|answer| answer.gradient.worker == id);
+        let answered = |id| answers.iter().any(|answer| answer.worker() == id);
         let has_others = at_hand.iter().any(|id| !answered(*id));
         let ruling = scrutiny::rule(answers, is_audited, has_others);
         match ruling {
             Ruling::Count { answer, wrong } => self.count(now, of, answer, &wrong),
-            Ruling::AskAnother => Pushed::Answered(self.ask_another(of, worker, doubt)),
-            Ruling::Diverged => Pushed::Answered(self.diverge(of, worker, loss)),
+            Ruling::AskAnother => Decision::Answer(self.ask_another(of, worker, doubt)),
+            Ruling::Diverged => Decision::Answer(self.diverge(of, worker, loss)),
         }
     }
 
@@ -121,7 +121,7 @@ impl Training {
             return;
         }
         let equal = scrutiny::same_bits(first, second);
-        let workers = [first.gradient.worker, second.gradient.worker].map(|id| self.who(id));
+        let workers = [first.worker(), second.worker()].map(|id| self.who(id));
         self.events.push(Event::Audited {
             tower_step: of,
             workers,
@@ -130,46 +130,45 @@ impl Training {
     }
 
     /// One of the answers to a tower step counts; the workers of the `wrong` ones are at fault.
-    fn count(&mut self, now: Instant, of: TowerStep, answer: usize, wrong: &[usize]) -> Pushed {
+    fn count(&mut self, now: Instant, of: TowerStep, answer: usize, wrong: &[usize]) -> Decision {
         self.compare(of);
         let mut answers = self.questions.settle(of);
-        let believed = answers[answer].gradient.worker;
+        let believed = answers[answer].worker();
         for index in wrong {
-            let Answer {
-                gradient, doubt, ..
-            } = &answers[*index];
+            let (worker, doubt) = (answers[*index].worker(), answers[*index].doubt);
             // A worker that did better the second time had a bad moment; it was told. And where the
             // variables have moved meanwhile, nobody need be at fault.
-            if gradient.worker != believed && !self.is_asynchronous() {
+            if worker != believed && !self.is_asynchronous() {
                 let fault = doubt.map_or("it is another".to_owned(), |doubt| doubt.to_string());
                 let reason = format!(
                     "its gradient of {of} is wrong: {fault}, and that of worker {believed} is not"
                 );
-                self.quarantine(gradient.worker, reason);
+                self.quarantine(worker, reason);
             }
         }
-        let gradient = answers.swap_remove(answer).gradient;
-        self.credit(now, &gradient);
-        self.aggregator.add(gradient);
-        let Some(gradients) = self.aggregator.take_complete() else {
-            return Pushed::Answered(Verdict::Accepted);
+        let contribution = answers.swap_remove(answer);
+        self.credit(now, &contribution);
+        self.aggregator.add(contribution);
+        let Some(complete) = self.aggregator.take_complete() else {
+            return Decision::Answer(Verdict::Accepted);
         };
         if self.run.numerics.is_none() {
             // From here on they are a part of what the run is.
-            self.run.numerics = gradients.first().map(|first| first.numerics.clone());
+            self.run.numerics = complete.first().map(|first| first.numerics.clone());
         }
-        Pushed::Complete(Box::new(self.update(now, gradients)))
+        Decision::Complete(Box::new(self.update(now, complete)))
     }
 
-    fn credit(&mut self, now: Instant, gradient: &TowerGradient) {
-        self.towers.done(gradient.of, gradient.worker);
-        self.pace.note(gradient.held);
+    fn credit(&mut self, now: Instant, contribution: &Contribution) {
+        let worker = contribution.worker();
+        self.towers.done(contribution.of(), worker);
+        self.pace.note(contribution.held);
         if let Some(after) = self.patience.progress(now) {
             self.events.push(Event::GoesOn { after });
         }
-        if let Some(worker) = self.members.get_mut(gradient.worker) {
+        if let Some(worker) = self.members.get_mut(worker) {
             worker.tower_steps += 1;
-            worker.compute_time = gradient.compute_time;
+            worker.compute_time = contribution.push.compute_time;
         }
     }
 

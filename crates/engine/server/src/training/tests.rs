@@ -85,9 +85,9 @@ impl Bench {
 
     fn hand_in(&mut self, push: &Push, gradients: [f32; 2]) -> Verdict {
         let gradient = Gradient::new(Values::from(gradients.as_slice()));
-        let update = match self.training.push(self.now, push, gradient) {
-            Pushed::Answered(verdict) => return verdict,
-            Pushed::Complete(update) => update,
+        let update = match self.training.push(self.now, *push, gradient) {
+            Decision::Answer(verdict) => return verdict,
+            Decision::Complete(update) => update,
         };
         let mut next = update.before.state.clone();
         if update.apply(&mut next).is_err() {

@@ -11,8 +11,8 @@ use pserver_state::{Copied, StateReader, Values};
 use pserver_wire::client::{Client, ClientError, PULL_HOLD};
 use pserver_wire::gradient_slot::WorkerSlot;
 use pserver_wire::messages::{
-    Assignment, Attachment, Goodbye, Gradients, GradientsToSend, Losses, Member, PROTOCOL_VERSION,
-    Pull, Push, Pushed, Registration, SharedMemory, Variables, Verdict, Work, WorkerId,
+    Assignment, Attachment, Goodbye, Gradients, Losses, Member, PROTOCOL_VERSION, Pull, Push,
+    Pushed, Registration, SharedMemory, Then, Variables, Verdict, Work, WorkerId,
 };
 
 use crate::dice::{Dice, Purpose};
@@ -287,7 +287,7 @@ impl FakeWorker {
         self.signs.hangs.set(false);
     }
 
-    fn push_of(&mut self, member: Member, work: &Work) -> (Push, GradientsToSend) {
+    fn push_of(&mut self, member: Member, work: &Work) -> (Push, Gradients) {
         let (_, variables) = self
             .held
             .as_ref()
@@ -340,23 +340,20 @@ impl FakeWorker {
     }
 
     /// Hands a gradient in, and pulls with it as real workers do, or not.
-    async fn push(&mut self, push: Push, gradients: GradientsToSend) -> Pushed {
+    async fn push(&mut self, push: Push, gradients: Gradients) -> Pushed {
         let shared = Rc::clone(&self.shared);
         let mut first = true;
-        let pulls = self.dice.chance(70);
+        let then = match self.dice.chance(70) {
+            true => Then::Pull,
+            false => Then::Nothing,
+        };
         let (floor, pushed) = self
             .answer(PULL_HOLD + PATIENCE, async |client| {
                 let floor = shared.history.borrow().heard();
                 if !std::mem::take(&mut first) {
                     shared.history.borrow_mut().totals.duplicates += 1;
                 }
-                let pushed = match pulls {
-                    true => client.push_and_pull(push, gradients.clone()).await?,
-                    false => Pushed {
-                        verdict: client.push(push, gradients.clone()).await?,
-                        next: None,
-                    },
-                };
+                let pushed = client.push(push, gradients.clone(), then).await?;
                 Ok((floor, pushed))
             })
             .await;
@@ -373,7 +370,7 @@ impl FakeWorker {
     }
 
     /// The same push once more, at once or later; as whoever the worker is by then, or as it is now.
-    fn repeat_later(&mut self, push: Push, gradients: &GradientsToSend) {
+    fn repeat_later(&mut self, push: Push, gradients: &Gradients) {
         if self.may(self.shared.plan.habits.repeat) {
             let longest = *self.dice.pick(&[0, 100, 1000, 5000]);
             let delay = self.dice.millis(0, longest);
@@ -383,7 +380,7 @@ impl FakeWorker {
 
     /// Now and then writes something else to its slot while a push of what was there is on its way, and then the
     /// same gradient once more, to be pushed as it should be.
-    async fn overwrite(&mut self, push: Push, gradients: GradientsToSend) -> GradientsToSend {
+    async fn overwrite(&mut self, push: Push, gradients: Gradients) -> Gradients {
         if !self.may(self.shared.plan.habits.repeat) {
             return gradients;
         }
@@ -433,8 +430,8 @@ impl FakeWorker {
         }
         let (shared, mut client) = (Rc::clone(&self.shared), self.client.clone());
         tokio::task::spawn_local(async move {
-            let answer = tokio::time::timeout(PATIENCE, client.push(push, gradients)).await;
-            if let Ok(Ok(verdict)) = answer {
+            let answer = client.push(push, gradients, Then::Nothing);
+            if let Ok(Ok(Pushed { verdict, .. })) = tokio::time::timeout(PATIENCE, answer).await {
                 let mut history = shared.history.borrow_mut();
                 history.totals.impersonations += 1;
                 if verdict != Verdict::Unregistered {
@@ -445,7 +442,7 @@ impl FakeWorker {
         });
     }
 
-    fn send_again(&mut self, mut push: Push, gradients: GradientsToSend, delay: Duration) {
+    fn send_again(&mut self, mut push: Push, gradients: Gradients, delay: Duration) {
         let (shared, signs) = (Rc::clone(&self.shared), Rc::clone(&self.signs));
         let (mut client, number) = (self.client.clone(), self.number);
         let as_of_then = self.dice.chance(50) && may_be_anothers(&gradients);
@@ -456,8 +453,8 @@ impl FakeWorker {
             }
             let floor = shared.history.borrow().heard();
             shared.history.borrow_mut().totals.duplicates += 1;
-            let answer = tokio::time::timeout(PATIENCE, client.push(push, gradients)).await;
-            if let Ok(Ok(verdict)) = answer {
+            let answer = client.push(push, gradients, Then::Nothing);
+            if let Ok(Ok(Pushed { verdict, .. })) = tokio::time::timeout(PATIENCE, answer).await {
                 let tower_step = push.tower_step;
                 shared.history.borrow_mut().verdict(floor, &push, verdict);
                 shared.note(format_args!(
@@ -483,6 +480,6 @@ impl FakeWorker {
 
 /// Whether these gradients can be pushed as another member's: a slot is of one member, and the same number in
 /// another slot means other gradients.
-fn may_be_anothers(gradients: &GradientsToSend) -> bool {
+fn may_be_anothers(gradients: &Gradients) -> bool {
     matches!(gradients, Gradients::Sent(_))
 }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use pserver_run::GlobalStep;
-use pserver_wire::messages::{Goodbye, GradientsToSend, Push, Variables, Verdict, Work};
+use pserver_wire::messages::{Goodbye, Gradients, Push, Variables, Verdict, Work};
 
 use crate::plan::Plan;
 use crate::reference::Reference;
@@ -64,7 +64,7 @@ pub(crate) struct History {
     events: Vec<String>,
     violation: Option<String>,
     /// Every push that was ever sent, for those who send one again.
-    pub(crate) pushes: Vec<(Push, GradientsToSend)>,
+    pub(crate) pushes: Vec<(Push, Gradients)>,
     pub(crate) totals: Totals,
 }
 

@@ -148,7 +148,7 @@ impl Plan {
         let longest = *dice.pick(&[100, 1000, MAX_OUTAGE_MILLIS]);
         let end = begin + dice.millis(1, longest);
         let worker = dice.between(0, self.num_workers as u64 - 1) as usize;
-        let countdown = dice.between(0, 60) as u32;
+        let countdown = dice.between(0, 24) as u32;
         let (fault, repair) = *dice.pick(&[
             (Fault::KillServer, Fault::StartServer),
             (Fault::KillServer, Fault::StartServer),

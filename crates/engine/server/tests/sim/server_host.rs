@@ -10,10 +10,11 @@ use std::time::Duration;
 
 use pserver_cli::exit::Failure;
 use pserver_run::GlobalStep;
-use pserver_server::commit_path::{AtPoint, CommitPath};
+use pserver_server::calendar::Calendar;
+use pserver_server::commit_path::CommitPath;
+use pserver_server::commit_point::WatchedFiles;
 use pserver_server::event::Event;
 use pserver_server::follower_files::FollowerFiles;
-use pserver_server::recorder::{Calendar, Recorder};
 use pserver_server::service::Service;
 use pserver_server::start::{open_files, resume_or_begin};
 use pserver_server::train_dir::TrainDir;
@@ -82,8 +83,9 @@ fn open(shared: &Shared, life: Arc<Life>) -> turmoil::Result<(Service, TrainDir)
         since_1970: shared.now(),
     };
     let opened = open_files(&train_dir, &layout(), &start, calendar);
-    let (state_file, ledger, calendar) = opened.map_err(told)?;
-    let commit_path = CommitPath::new(state_file, Recorder::new(ledger, calendar));
+    let (files, calendar) = opened.map_err(told)?;
+    let watched = WatchedFiles::new(files, move |_, _| life.moment());
+    let commit_path = CommitPath::new(watched, calendar);
     let training = Training::new(
         calendar.moment,
         start.run,
@@ -91,9 +93,8 @@ fn open(shared: &Shared, life: Arc<Life>) -> turmoil::Result<(Service, TrainDir)
         start.state,
         start.applied,
     );
-    let at_point: AtPoint = Box::new(move |_, _| life.moment());
     let files = FollowerFiles::new(train_dir.folder(), calendar);
-    let service = Service::new(training, commit_path, &layout(), at_point, files);
+    let service = Service::new(training, commit_path, &layout(), files);
     Ok((service, train_dir))
 }
 
@@ -116,14 +117,13 @@ fn limits(plan: &Plan) -> Limits {
 
 /// What `serve.rs` does while the service answers: ticks, saves, and waits until all are told.
 async fn supervise(shared: &Shared, service: &Service, train_dir: &TrainDir) -> turmoil::Result {
-    let mut changes = service.changes();
     let mut ticks = tokio::time::interval(TICK);
     let mut disk = SlowDisk::default();
     loop {
         tokio::select! {
             biased;
             snapshot = disk.written() => save(shared, service, train_dir, &snapshot)?,
-            _ = changes.recv() => {}
+            () = service.changed() => {}
             _ = ticks.tick() => service.change(|training, now| training.tick(now)),
         }
         if let Some(error) = service.take_failure() {
