@@ -750,7 +750,7 @@ fn a_train_dir_may_be_called_as_a_flag() {
 fn logs_that_somebody_chose_by_the_environment_are_written_on_a_terminal_too() {
     let train_dir = tempfile::tempdir().unwrap();
     let mut launcher = launcher(train_dir.path(), &SHORT);
-    launcher.env("RUST_LOG", "cifar_worker=info");
+    launcher.env("RUST_LOG", "pserver_worker=info");
     let mut terminal = Terminal::start(&mut launcher, 120, 40);
     assert_eq!(terminal.wait(), Exit::Complete);
     let seen = terminal.everything();

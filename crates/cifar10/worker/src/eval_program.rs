@@ -24,11 +24,11 @@ use pserver_ledger::{EvalDir, EvalWriter, LedgerTail, Record, ScoreRecord};
 use pserver_run::{DataSet, EvalData, Layout, Score, ScoredVariables};
 use pserver_state::checkpoint::{self, CheckpointError, Scorable};
 use pserver_wire::messages::Goodbye;
+use pserver_worker::follower_link::{FollowError, Followed, FollowerLink};
 use tracing::info;
 
 use crate::checkpoint_folder::CheckpointFolder;
 use crate::evaluator::{Evaluator, Settings};
-use crate::follower_link::{FollowError, Followed, FollowerLink};
 use crate::predict::{PredictArgs, predict};
 use crate::score_text::{class_table, text_lines};
 use crate::training_loop::or_exit;

@@ -4,9 +4,7 @@
 //! [`device`] and [`numerics`] say what is computed with, [`engine`] computes with it: on a CPU with the
 //! kernels of `cifar-kernels`, else with libtorch. There [`model`] is the network, [`gradients`] its
 //! training, [`eval`] its scoring, which [`evaluator`] does for whole checkpoints, found in a
-//! [`checkpoint_folder`], and [`score_text`] shows; [`predict`] shows it a [`picture`]. [`server_link`] is the worker's side of the protocol and
-//! [`follower_link`] the evaluator's, with heartbeats and retries (`persistence`, [`backoff`]).
-//! [`summarizer`] makes what people look at, and [`training_loop`] puts
+//! [`checkpoint_folder`], and [`score_text`] shows; [`predict`] shows it a [`picture`]. [`summarizer`] makes what people look at, and [`training_loop`] puts
 //! them together in one glance. [`worker_program`] and [`eval_program`] are the command lines.
 
 pub mod device;
@@ -31,17 +29,7 @@ pub mod picture;
 
 pub mod predict;
 
-pub mod backoff;
-
-mod persistence;
-
-pub mod shared_memory;
-
-pub mod server_link;
-
 pub mod summarizer;
-
-pub mod follower_link;
 
 pub mod training_loop;
 

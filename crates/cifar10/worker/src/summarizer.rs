@@ -18,11 +18,11 @@ use pserver_state::Values;
 use pserver_wire::messages::{
     Activations, MAX_SUMMARY_IMAGES, Member, SUMMARY_IMAGE_BYTES, TowerSummary,
 };
+use pserver_worker::worker_link::SummarySender;
 use tch::{Device, TchError, Tensor};
 use tracing::{debug, warn};
 
 use crate::model::{IMAGE_SIZE, Model, Variables};
-use crate::server_link::SummarySender;
 
 /// Images whose activations are summarised: 750,000 outputs, in a quarter of the time of a step.
 const NUM_EXAMPLES: usize = 16;

@@ -7,24 +7,25 @@ use cifar_data::Prefetcher;
 use pserver_cli::exit::Failure;
 use pserver_wire::gradient_buffer::Parts;
 use pserver_wire::messages::{Goodbye, Verdict};
+use pserver_worker::LinkError;
+use pserver_worker::worker_link::{Computed, Pulled, WorkerLink};
 use tracing::{debug, info, warn};
 
 use crate::engine::Engine;
-use crate::server_link::{Computed, LinkError, Pulled, ServerLink};
 use crate::summarizer::Summarizer;
 
-/// Computes tower steps until the server says that the run is over.
+/// Computes tower steps, whose gradients come in `parts`, until the server says that the run is over.
 ///
 /// # Errors
 ///
 /// A [`Failure`] with the exit code that the worker ends with.
 pub fn train(
-    server: &mut ServerLink,
+    server: &mut WorkerLink,
+    parts: &Parts,
     engine: &mut Engine,
     batches: &mut Prefetcher,
     summarizer: &Summarizer,
 ) -> Result<Goodbye, Failure> {
-    let parts = Parts::new(server.variables().len(), &Engine::CUTS);
     loop {
         let work = match server.pull().map_err(or_exit)? {
             Pulled::Work(work) => work,
@@ -32,7 +33,7 @@ pub fn train(
         };
         let batch = batches.take(work.tower_step)?;
         let started = Instant::now();
-        let mut gradients = server.gradient_buffer(&parts);
+        let mut gradients = server.gradient_buffer(parts);
         let losses = engine
             .gradients(server.variables(), batch, &mut gradients)
             .with_context(|| format!("cannot compute {}", work.tower_step))?;

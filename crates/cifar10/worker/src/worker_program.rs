@@ -18,11 +18,12 @@ use pserver_guard::address::to_connect_to;
 use pserver_guard::args::CredentialArgs;
 use pserver_run::{Layout, RunConfig, SampleSequence};
 use pserver_wire::data_plane::DataPlane;
+use pserver_wire::gradient_buffer::Parts;
 use pserver_wire::messages::Goodbye;
+use pserver_worker::worker_link::ServerLink;
 use tracing::info;
 
 use crate::engine::Engine;
-use crate::server_link::ServerLink;
 use crate::summarizer::Summarizer;
 use crate::training_loop::{or_exit, train};
 use crate::{device, numerics};
@@ -92,14 +93,8 @@ fn run(args: &Args) -> Result<Exit, Failure> {
     let layout = Layout::cifar10();
     let device = device::select(args.gpu).or_exit(Exit::Permanent)?;
     let credentials = Credentials::new(&args.credentials).or_exit(Exit::Permanent)?;
-    let mut server = ServerLink::new(
-        &args.server,
-        &layout,
-        &credentials,
-        args.data_plane,
-        args.retry_window_secs,
-    )
-    .map_err(or_exit)?;
+    let mut server = ServerLink::new(&args.server, &layout, &credentials, args.retry_window_secs)
+        .map_err(or_exit)?;
 
     let run = server.run().map_err(or_exit)?;
     let threads = args.threads.unwrap_or(run.threads);
@@ -116,12 +111,13 @@ fn run(args: &Args) -> Result<Exit, Failure> {
         .meanwhile(move || data.open_or_exit(data_set))
         .map_err(or_exit)??;
     let mut batches = prepare_batches(dataset, &run)?;
-    server
-        .register(layout.fingerprint(), run.data.digest(), numerics)
+    let mut server = server
+        .register(args.data_plane, run.data.digest(), numerics)
         .map_err(or_exit)?;
+    let parts = Parts::new(layout.num_values(), &Engine::CUTS);
 
     let summarizer = Summarizer::start(layout.clone(), server.summary_sender())?;
-    let result = train(&mut server, &mut engine, &mut batches, &summarizer);
+    let result = train(&mut server, &parts, &mut engine, &mut batches, &summarizer);
     drop(summarizer);
     if result.is_err() {
         server.leave();

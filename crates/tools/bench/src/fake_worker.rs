@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use cifar_worker::server_link::Computed;
 use pserver_run::{ExamplesDigest, Kernels, Layout, Numerics, RunConfig, SampleSequence};
 use pserver_state::Values;
 use pserver_wire::messages::{Gradients, Losses, Member, Push, Work};
+use pserver_worker::worker_link::Computed;
 
 /// What such a worker says that it computes with.
 #[must_use]

@@ -19,7 +19,6 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 use cifar_worker::engine::Engine;
-use cifar_worker::server_link::{Pulled, ServerLink};
 use clap::Args;
 use pserver_cli::args::number_of_seconds;
 use pserver_guard::Credentials;
@@ -28,6 +27,7 @@ use pserver_state::Values;
 use pserver_wire::data_plane::DataPlane;
 use pserver_wire::gradient_buffer::{GradientBuffer, Parts};
 use pserver_wire::messages::{Variables, Verdict, Work};
+use pserver_worker::worker_link::{Pulled, ServerLink, WorkerLink};
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::fake_worker::{Answers, gradient, numerics};
@@ -136,7 +136,7 @@ fn medians(steps: &[StepTimes], commit_ms: f64) -> Figures {
 
 /// The one worker.
 struct Worker {
-    link: ServerLink,
+    link: WorkerLink,
     answers: Answers,
     parts: Parts,
     gradients: Values,
@@ -151,9 +151,9 @@ impl Worker {
         data_plane: DataPlane,
     ) -> anyhow::Result<Self> {
         let in_clear = Credentials::default();
-        let mut link = ServerLink::new(server.address(), layout, &in_clear, data_plane, PATIENCE)?;
+        let mut link = ServerLink::new(server.address(), layout, &in_clear, PATIENCE)?;
         let run = link.run()?;
-        link.register(layout.fingerprint(), run.data.digest(), numerics())?;
+        let mut link = link.register(data_plane, run.data.digest(), numerics())?;
         let gradients = gradient(layout, SEED);
         Ok(Worker {
             answers: Answers::new(&run, &gradients),
@@ -216,7 +216,7 @@ fn cpu_time_of_this_thread() -> Duration {
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
-fn pull(link: &mut ServerLink) -> anyhow::Result<Work> {
+fn pull(link: &mut WorkerLink) -> anyhow::Result<Work> {
     match link.pull().context("cannot pull")? {
         Pulled::Work(work) => Ok(work),
         Pulled::Over(goodbye) => bail!("the run is over: {goodbye:?}"),

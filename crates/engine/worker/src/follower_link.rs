@@ -9,16 +9,14 @@ use std::path::Path;
 use std::time::Duration;
 
 use pserver_guard::Credentials;
-use pserver_run::{GlobalStep, Layout, RunConfig, Score};
+use pserver_run::{GlobalStep, Layout, Score};
 use pserver_state::{Checkpoint, CheckpointError, checkpoint};
-use pserver_wire::client::{Client, ClientError, FOLLOWER_LEASE};
+use pserver_wire::client::{Client, FOLLOWER_LEASE};
 use pserver_wire::messages::{CheckpointReply, CheckpointRequest, FollowerId, Goodbye};
 use tokio::runtime::Runtime;
-use tracing::{debug, info};
+use tracing::debug;
 
-use crate::backoff;
-use crate::persistence::{Jitter, persist};
-use crate::server_link::LinkError;
+use crate::link::{Link, LinkError};
 
 /// Signs of life per lease: two may be lost before the follower is.
 const HEARTBEATS_PER_LEASE: u32 = 3;
@@ -47,13 +45,9 @@ pub enum FollowError {
 #[derive(Debug)]
 pub struct FollowerLink {
     runtime: Runtime,
-    client: Client,
-    address: String,
-    retry_window: Duration,
-    jitter: Jitter,
+    link: Link,
     layout: Layout,
     follower: FollowerId,
-    run: Option<RunConfig>,
 }
 
 impl FollowerLink {
@@ -80,13 +74,9 @@ impl FollowerLink {
         runtime.spawn(keep_alive(client.clone(), follower));
         Ok(FollowerLink {
             runtime,
-            client,
-            address: address.to_owned(),
-            retry_window,
-            jitter: Jitter::default(),
+            link: Link::new(client, address, retry_window),
             layout: layout.clone(),
             follower,
-            run: None,
         })
     }
 
@@ -101,23 +91,31 @@ impl FollowerLink {
             follower: self.follower,
             newer_than,
         };
-        loop {
-            self.check_run()?;
-            match self.persist(async |client| client.checkpoint(request).await)? {
-                CheckpointReply::Wait => {}
-                CheckpointReply::Goodbye(Goodbye::Stopping) => {
-                    info!("the server stops; waits for it to be started again");
-                    let pause = backoff::delay(3, self.jitter.next());
-                    std::thread::sleep(pause);
-                }
-                CheckpointReply::Goodbye(goodbye) => return Ok(Followed::Over(goodbye)),
-                CheckpointReply::Checkpoint { global_step, file } => {
-                    let name = checkpoint::name_of(global_step);
-                    let found = checkpoint::load_bytes(Path::new(&name), &file, &self.layout)?;
-                    return Ok(Followed::Checkpoint(global_step, Box::new(found)));
+        let FollowerLink {
+            runtime,
+            link,
+            layout,
+            ..
+        } = self;
+        runtime.block_on(async {
+            loop {
+                // That of the one before, or this is no follower of it.
+                link.run().await?;
+                let reply = link.ask(async |client| client.checkpoint(request).await);
+                match reply.await? {
+                    CheckpointReply::Wait => {}
+                    CheckpointReply::Goodbye(Goodbye::Stopping) => {
+                        link.wait_for_another_start().await?;
+                    }
+                    CheckpointReply::Goodbye(goodbye) => return Ok(Followed::Over(goodbye)),
+                    CheckpointReply::Checkpoint { global_step, file } => {
+                        let name = checkpoint::name_of(global_step);
+                        let found = checkpoint::load_bytes(Path::new(&name), &file, layout)?;
+                        return Ok(Followed::Checkpoint(global_step, Box::new(found)));
+                    }
                 }
             }
-        }
+        })
     }
 
     /// Tells the server a score.
@@ -126,37 +124,14 @@ impl FollowerLink {
     ///
     /// [`LinkError`].
     pub fn report(&mut self, score: &Score) -> Result<(), LinkError> {
-        let follower = self.follower;
-        self.persist(async |client| client.report_score(follower, score).await)
-    }
-
-    /// Sees that the server still serves the same run.
-    fn check_run(&mut self) -> Result<(), LinkError> {
-        let run = self.persist(async |client| client.run().await)?;
-        let before = self.run.get_or_insert_with(|| run.clone());
-        let differences = before.differences(&run);
-        if differences.is_empty() {
-            return Ok(());
-        }
-        Err(LinkError::AnotherRun {
-            address: self.address.clone(),
-            differences: differences.join("; "),
-        })
-    }
-
-    fn persist<T>(
-        &mut self,
-        request: impl AsyncFn(&mut Client) -> Result<T, ClientError>,
-    ) -> Result<T, LinkError> {
         let FollowerLink {
             runtime,
-            client,
-            address,
-            retry_window,
-            jitter,
+            link,
+            follower,
             ..
         } = self;
-        runtime.block_on(persist(client, address, *retry_window, jitter, request))
+        let report = link.ask(async |client| client.report_score(*follower, score).await);
+        runtime.block_on(report)
     }
 }
 

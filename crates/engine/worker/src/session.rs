@@ -1,0 +1,266 @@
+//! What a worker has from one registration to the next: its membership, its way to variables and gradients, and the
+//! variables that it holds.
+
+use std::path::Path;
+use std::time::Duration;
+
+use bytes::Bytes;
+use pserver_run::{Layout, StateDigest};
+use pserver_state::{Copied, Pool, StateReader};
+use pserver_wire::client::Client;
+use pserver_wire::data_plane::DataPlane;
+use pserver_wire::gradient_buffer::{GradientBuffer, Parts, Sender};
+use pserver_wire::gradient_slot::WorkerSlot;
+use pserver_wire::messages::{
+    Assignment, Attachment, Member, Pull, Push, Pushed, Registered, Registration, SharedMemory,
+    Variables, Verdict, Work,
+};
+use tokio::runtime::Handle;
+use tokio::task::JoinSet;
+use tracing::{debug, info};
+
+use crate::link::{Link, LinkError, NotShared};
+
+/// Heartbeats per lease: two may be lost before the worker is.
+const HEARTBEATS_PER_LEASE: u32 = 3;
+
+/// With what a worker registers, each time.
+#[derive(Debug)]
+pub(crate) struct Terms {
+    pub(crate) layout: Layout,
+    pub(crate) data_plane: DataPlane,
+    pub(crate) registration: Registration,
+}
+
+/// What a registration gives.
+#[derive(Debug)]
+pub(crate) struct Session {
+    member: Member,
+    plane: Plane,
+    num_bytes: usize,
+    held: Option<Held>,
+    /// What the answer to the last push brought along for the next pull.
+    next: Option<Assignment>,
+    /// Keeps the membership alive, whatever the training loop is doing, as long as this is there.
+    _heartbeat: JoinSet<()>,
+}
+
+/// How variables and gradients go between worker and server.
+#[derive(Debug)]
+enum Plane {
+    /// They travel.
+    Wire,
+    /// They lie in memory of the server's.
+    Shared(Shared),
+}
+
+/// What a worker has open of its server's memory, where both are on one host.
+#[derive(Debug)]
+struct Shared {
+    /// The server's state file, from which variables are copied.
+    state: StateReader,
+    /// The slot of this worker, in which gradients are computed.
+    slot: WorkerSlot,
+    /// Where the variables are copied to.
+    memory: Pool,
+}
+
+/// Variables of a state: little-endian f32 at the alignment of numbers.
+#[derive(Debug)]
+struct Held {
+    digest: StateDigest,
+    bytes: Bytes,
+}
+
+impl Session {
+    /// Registers, and shares memory with the server if that is wanted and works out.
+    pub(crate) async fn open(link: &mut Link, terms: &Terms) -> Result<Self, LinkError> {
+        let registration = &terms.registration;
+        let registered = link
+            .ask(async |client| client.register(registration.clone()).await)
+            .await?;
+        let Registered { member, lease } = registered;
+        info!(
+            worker = member.worker.0,
+            server = link.address(),
+            "registered"
+        );
+        let mut heartbeat = JoinSet::new();
+        heartbeat.spawn(keep_alive(link.client(), member, lease));
+        Ok(Session {
+            member,
+            plane: Plane::choose(link, terms, member).await?,
+            num_bytes: terms.layout.size_bytes(),
+            held: None,
+            next: None,
+            _heartbeat: heartbeat,
+        })
+    }
+
+    pub(crate) fn member(&self) -> Member {
+        self.member
+    }
+
+    /// The answer to a pull, which may have come already.
+    pub(crate) async fn assignment(&mut self, link: &mut Link) -> Result<Assignment, LinkError> {
+        if let Some(next) = self.next.take() {
+            return Ok(next);
+        }
+        let pull = Pull {
+            member: self.member,
+            held: self.held.as_ref().map(|held| held.digest),
+        };
+        link.ask(async |client| client.pull(pull).await).await
+    }
+
+    /// Sees to it that the variables are those of `work`.
+    pub(crate) fn take_variables(&mut self, link: &Link, work: &Work) -> Result<Copied, LinkError> {
+        let digest = work.state_digest;
+        let bytes = match (&work.variables, &self.plane) {
+            (Variables::Held, _) if self.holds(digest) => return Ok(Copied::Whole),
+            (Variables::Held, _) => return Err(link.not_understood("it sends no variables")),
+            (Variables::Sent(bytes), _) if bytes.len() == self.num_bytes => bytes.clone(),
+            (Variables::Sent(_), _) => {
+                return Err(link.not_understood("its variables are of another size"));
+            }
+            (Variables::InStateFile { .. }, Plane::Wire) => {
+                return Err(link.not_understood("it shares no memory"));
+            }
+            (Variables::InStateFile { sequence }, Plane::Shared(shared)) => {
+                // What is held lies where these are copied to.
+                self.held = None;
+                let mut values = shared.memory.take();
+                let copied = shared
+                    .state
+                    .read_variables(*sequence, digest, &mut values)?;
+                if copied != Copied::Whole {
+                    return Ok(copied);
+                }
+                Bytes::from_owner(values)
+            }
+        };
+        self.held = Some(Held { digest, bytes });
+        Ok(Copied::Whole)
+    }
+
+    fn holds(&self, digest: StateDigest) -> bool {
+        self.held.as_ref().is_some_and(|held| held.digest == digest)
+    }
+
+    /// The variables that were taken last; none before the first.
+    pub(crate) fn variables(&self) -> &[f32] {
+        let bytes = self.held.as_ref().map_or(&[][..], |held| &held.bytes);
+        bytemuck::cast_slice(bytes)
+    }
+
+    /// Where to compute gradients, which are sent in the background of `runtime` if they travel.
+    pub(crate) fn gradient_buffer(
+        &mut self,
+        parts: &Parts,
+        client: Client,
+        runtime: &Handle,
+    ) -> GradientBuffer {
+        match &mut self.plane {
+            Plane::Shared(shared) => GradientBuffer::in_slot(parts, &mut shared.slot),
+            Plane::Wire => {
+                let sender = Sender {
+                    client,
+                    member: self.member,
+                    runtime: runtime.clone(),
+                };
+                GradientBuffer::to_send(parts, sender)
+            }
+        }
+    }
+
+    /// Hands gradients in, until that is answered; what comes with the answer is there for the next pull.
+    pub(crate) async fn push(
+        &mut self,
+        link: &mut Link,
+        push: Push,
+        mut gradients: GradientBuffer,
+    ) -> Result<Verdict, LinkError> {
+        let pushed = link.ask(async |client| gradients.push(client, push).await);
+        let Pushed { verdict, next } = pushed.await?;
+        self.next = next;
+        Ok(verdict)
+    }
+}
+
+impl Plane {
+    async fn choose(link: &mut Link, terms: &Terms, member: Member) -> Result<Self, LinkError> {
+        if terms.data_plane == DataPlane::Wire {
+            return Ok(Plane::Wire);
+        }
+        match Shared::open(link, &terms.layout, member).await? {
+            Ok(Some(shared)) => {
+                info!("shares memory with the server");
+                Ok(Plane::Shared(shared))
+            }
+            Ok(None) => Ok(Plane::Wire),
+            Err(source) if terms.data_plane == DataPlane::SharedMemory => {
+                Err(LinkError::NotShared {
+                    address: link.address().to_owned(),
+                    source,
+                })
+            }
+            Err(reason) => {
+                info!(%reason, "variables and gradients travel over the wire");
+                Ok(Plane::Wire)
+            }
+        }
+    }
+}
+
+impl Shared {
+    /// Opens the memory that the server offers; `None` if the server has just been started again
+    /// and wants a registration first.
+    async fn open(
+        link: &mut Link,
+        layout: &Layout,
+        member: Member,
+    ) -> Result<Result<Option<Self>, NotShared>, LinkError> {
+        let offer = link
+            .ask(async |client| client.share_memory(member).await)
+            .await?;
+        let shared = match offer {
+            SharedMemory::Offered {
+                state_path,
+                slot_path,
+            } => Shared::at(&state_path, &slot_path, layout),
+            SharedMemory::Refused { reason } => Err(NotShared::Refused(reason)),
+            SharedMemory::Unregistered => return Ok(Ok(None)),
+        };
+        let shared = match shared {
+            Ok(shared) => shared,
+            Err(reason) => return Ok(Err(reason)),
+        };
+        let nonce = shared.slot.nonce();
+        let attachment = link
+            .ask(async |client| client.attach(member, nonce).await)
+            .await?;
+        Ok(match attachment {
+            Attachment::Attached => Ok(Some(shared)),
+            Attachment::Refused { reason } => Err(NotShared::Refused(reason)),
+            Attachment::Unregistered => Ok(None),
+        })
+    }
+
+    /// Fails if the server is not on this host, or not this user's.
+    fn at(state_path: &Path, slot_path: &Path, layout: &Layout) -> Result<Self, NotShared> {
+        Ok(Shared {
+            state: StateReader::open(state_path, layout)?,
+            slot: WorkerSlot::open(slot_path, layout.num_values())?,
+            memory: Pool::new(layout.num_values(), 1),
+        })
+    }
+}
+
+async fn keep_alive(mut client: Client, member: Member, lease: Duration) {
+    loop {
+        if let Err(error) = client.heartbeat(member).await {
+            debug!(%error, "a heartbeat got no answer");
+        }
+        tokio::time::sleep(lease / HEARTBEATS_PER_LEASE).await;
+    }
+}
