@@ -106,7 +106,7 @@ fn tree(package: &str, edges: &str) -> BTreeSet<String> {
 }
 
 /// What a crate may be built with that decides and does nothing else, beside itself.
-const PURE: [&str; 27] = [
+const PURE: [&str; 28] = [
     "block-buffer",
     "cfg-if",
     "const-oid",
@@ -125,6 +125,7 @@ const PURE: [&str; 27] = [
     "serde_derive",
     "serde_json",
     "sha2",
+    "subtle",
     "syn",
     "thiserror",
     "thiserror-impl",

@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 
 use pserver_ledger::Record;
-use pserver_ledger::record::{Commit, Unit};
+use pserver_ledger::record::Commit;
+use pserver_run::TowerStep;
 
 use crate::cluster::{Cluster, NUM_STEPS, undisturbed};
 
@@ -31,7 +32,7 @@ fn an_asynchronous_run_applies_each_gradient_once_even_if_its_server_is_killed()
     cluster.finish();
     let commits = commits(&cluster);
     assert_eq!(commits.len() as u64, NUM_STEPS);
-    let units: BTreeSet<Unit> = commits.iter().map(|commit| commit.towers[0].of).collect();
+    let units: BTreeSet<TowerStep> = commits.iter().map(|commit| commit.towers[0].of).collect();
     assert_eq!(units.len(), commits.len(), "no gradient counts twice");
     for commit in &commits {
         assert_eq!(commit.towers.len(), 1);

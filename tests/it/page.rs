@@ -12,9 +12,9 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use pserver_cli::exit::Exit;
 use pserver_ledger::ledger_file::LEDGER_FILE;
-use pserver_ledger::record::{Phases, Start, TowerRecord, Unit};
+use pserver_ledger::record::{Phases, Start, TowerRecord};
 use pserver_ledger::{Commit, LedgerFile, Line, Record};
-use pserver_run::{ExamplesDigest, GlobalStep, StateDigest, Tower};
+use pserver_run::{ExamplesDigest, GlobalStep, StateDigest, Tower, TowerStep};
 use pserver_server::args::RunArgs;
 use pserver_server::config::new_run;
 use pserver_state::checkpoint;
@@ -593,8 +593,8 @@ fn crowded_commit(step: u64, num_workers: u32) -> Commit {
             false => 35_000 + u64::from(tower) * 50,
         };
         TowerRecord {
-            of: Unit {
-                step: GlobalStep(step),
+            of: TowerStep {
+                global_step: GlobalStep(step),
                 tower: Tower(tower),
             },
             worker: tower,

@@ -141,7 +141,7 @@ fn events_of(history: &History, step: GlobalStep) -> Vec<String> {
     let of_step = history
         .events
         .iter()
-        .filter(|event| unit_of(&event.record).is_some_and(|of| of.step == step));
+        .filter(|event| unit_of(&event.record).is_some_and(|of| of.global_step == step));
     let sentence = |event: &Event| {
         let undone = if event.undone {
             ", before the run went back"
@@ -223,14 +223,16 @@ impl fmt::Display for TowerExplanation {
 
 #[cfg(test)]
 mod tests {
+    use pserver_run::TowerStep;
+
     use super::*;
     use crate::fixtures::{commit, committed, history, rewound, undisturbed};
-    use crate::record::{Dropped, Record, Unit};
+    use crate::record::{Dropped, Record};
 
     fn dropped(step: u64) -> Record {
         Record::Dropped {
-            of: Unit {
-                step: GlobalStep(step),
+            of: TowerStep {
+                global_step: GlobalStep(step),
                 tower: Tower(0),
             },
             worker: 1,

@@ -6,7 +6,6 @@ use pserver_run::{GlobalStep, Mode, TowerStep};
 
 use crate::damage::Damage;
 use crate::history::{Contradiction, Worker};
-use crate::record::Unit;
 use crate::units::{count, counted, times, write_lines};
 
 /// Why nothing was proven; there is at least one.
@@ -44,7 +43,7 @@ pub enum Finding {
         /// The step that it counted in.
         step: GlobalStep,
         /// What it is the gradient of.
-        of: Unit,
+        of: TowerStep,
         /// Who had computed it.
         worker: Worker,
     },
@@ -101,7 +100,7 @@ impl fmt::Display for Finding {
             Finding::Foreign { step, of, worker } => write!(
                 f,
                 "step {step} counted what {worker} computed for step {} tower {}",
-                of.step, of.tower
+                of.global_step, of.tower
             ),
             Finding::OtherExamples { tower_step, worker } => {
                 write!(f, "{worker} did not use the examples of {tower_step}")

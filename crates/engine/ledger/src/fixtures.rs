@@ -7,7 +7,7 @@ use pserver_run::{
 
 use crate::history::History;
 use crate::record::{
-    Commit, FORMAT_VERSION, Line, Outcome, Phases, Record, Rewind, Start, TowerRecord, Unit,
+    Commit, FORMAT_VERSION, Line, Outcome, Phases, Record, Rewind, Start, TowerRecord,
 };
 
 /// Two towers of 4 out of 20 examples: an epoch is two steps and a half.
@@ -61,8 +61,8 @@ pub(crate) fn commit(step: u64, towers: &[(u32, u32)]) -> Commit {
             tower: Tower(tower),
         };
         TowerRecord {
-            of: Unit {
-                step: GlobalStep(step),
+            of: TowerStep {
+                global_step: GlobalStep(step),
                 tower: Tower(tower),
             },
             worker,

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use pserver_run::{GlobalStep, RunConfig, StateDigest};
+use pserver_run::{GlobalStep, RunConfig, StateDigest, TowerStep};
 
 use crate::damage::Damage;
-use crate::record::{Commit, Record, Start, Unit};
+use crate::record::{Commit, Record, Start};
 
 /// A run as its ledger tells it.
 #[derive(Clone, Debug, PartialEq)]
@@ -186,7 +186,7 @@ impl History {
 }
 
 /// The tower step that a record tells of.
-pub(crate) fn unit_of(record: &Record) -> Option<Unit> {
+pub(crate) fn unit_of(record: &Record) -> Option<TowerStep> {
     match record {
         Record::Overdue { of, .. }
         | Record::Dropped { of, .. }

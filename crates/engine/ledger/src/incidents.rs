@@ -73,7 +73,7 @@ pub fn told(record: &Record, worker: &dyn Fn(u32) -> Worker) -> String {
             also_given_to,
         } => format!(
             "step {} tower {} was overdue at {} and also given to {}",
-            of.step,
+            of.global_step,
             of.tower,
             worker(*slow),
             worker(*also_given_to)
@@ -84,7 +84,7 @@ pub fn told(record: &Record, worker: &dyn Fn(u32) -> Worker) -> String {
             reason,
         } => format!(
             "a gradient of step {} tower {} by {} did not count: {}",
-            of.step,
+            of.global_step,
             of.tower,
             worker(*by),
             why(*reason)
@@ -95,7 +95,7 @@ pub fn told(record: &Record, worker: &dyn Fn(u32) -> Worker) -> String {
             reason,
         } => format!(
             "the gradient of step {} tower {} by {} was not believed: {reason}",
-            of.step,
+            of.global_step,
             of.tower,
             worker(*by)
         ),
@@ -105,7 +105,7 @@ pub fn told(record: &Record, worker: &dyn Fn(u32) -> Worker) -> String {
             equal,
         } => format!(
             "step {} tower {} is {} from {} and {}",
-            of.step,
+            of.global_step,
             of.tower,
             if *equal { "the same" } else { "NOT the same" },
             worker(*one),
@@ -171,14 +171,13 @@ impl fmt::Display for Incidents {
 
 #[cfg(test)]
 mod tests {
-    use pserver_run::{GlobalStep, Tower};
+    use pserver_run::{GlobalStep, Tower, TowerStep};
 
     use super::*;
     use crate::fixtures::{history, undisturbed};
-    use crate::record::Unit;
 
-    const OF: Unit = Unit {
-        step: GlobalStep(1),
+    const OF: TowerStep = TowerStep {
+        global_step: GlobalStep(1),
         tower: Tower(0),
     };
 

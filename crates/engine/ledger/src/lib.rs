@@ -11,7 +11,10 @@
 //!
 //! Nothing here decides anything about a run, and nothing reads a clock.
 
-pub mod record;
+pub use pserver_run::record;
+
+#[cfg(test)]
+mod record_text;
 
 pub mod ledger_file;
 

@@ -129,7 +129,7 @@ impl History {
         let Rewind { to, digest } = rewind;
         let undone = self.commits.split_off(&to).len();
         for event in &mut self.events {
-            event.undone |= unit_of(&event.record).is_some_and(|of| of.step >= to);
+            event.undone |= unit_of(&event.record).is_some_and(|of| of.global_step >= to);
         }
         self.go_on(to, digest);
         if let Some(latest) = self.starts.last_mut() {

@@ -86,7 +86,7 @@ impl<'a> Check<'a> {
         for record in &committed.commit.towers {
             let worker = self.history.worker(committed.server_start, record.worker);
             let place = has_come.get_mut(record.of.tower.0 as usize);
-            match place.filter(|_| record.of.step == step) {
+            match place.filter(|_| record.of.global_step == step) {
                 Some(has_come) => {
                     let is_second = std::mem::replace(has_come, true);
                     self.add_gradient(record, worker, is_second);
@@ -119,7 +119,7 @@ impl<'a> Check<'a> {
     /// digest is of.
     fn add_gradient(&mut self, record: &TowerRecord, worker: Worker, is_second: bool) {
         let tower_step = TowerStep {
-            global_step: record.of.step,
+            global_step: record.of.global_step,
             tower: record.of.tower,
         };
         if is_second {
@@ -340,7 +340,7 @@ mod tests {
                 "epoch 1: examples were used again 4 times"
             ]
         );
-        let foreign = findings_after(|commit| commit.towers[0].of.step.0 = 2);
+        let foreign = findings_after(|commit| commit.towers[0].of.global_step.0 = 2);
         assert_eq!(
             foreign[0],
             "step 3 counted what worker 0 (host/10) computed for step 2 tower 0"

@@ -8,7 +8,8 @@
 //! are, [`sequence`] maps the one to the other, [`examples_digest`] proves afterwards what was used, and [`stream`] is
 //! where randomness comes from. [`layout`] says what the variables are called and how they lie in memory, [`mode`] what
 //! makes an update, [`config`] which settings belong to a run, [`state_digest`] what tells its states apart, and
-//! [`score`] how good one is. [`mod@printable`] cleans text that comes from others.
+//! [`score`] how good one is. [`member`] says who takes part, [`request`] what workers ask and are told, [`status`] how
+//! the run stands, and [`record`] what happened to it. [`mod@printable`] cleans text that comes from others.
 
 pub mod step;
 
@@ -29,6 +30,14 @@ pub mod config;
 pub mod state_digest;
 
 pub mod score;
+
+pub mod member;
+
+pub mod request;
+
+pub mod status;
+
+pub mod record;
 
 pub mod printable;
 

@@ -39,9 +39,11 @@ impl fmt::Display for Tower {
 /// One tower of one step: the unit that a worker computes and the server counts once.
 ///
 /// Its gradient depends on nothing but the variables at `global_step`, the run's seed and this key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct TowerStep {
-    /// The step whose variables the gradient is taken at.
+    /// The step whose variables the gradient is taken at; in asynchronous mode it only counts through the sample
+    /// sequence.
+    #[serde(rename = "step")]
     pub global_step: GlobalStep,
     /// Which micro-batch of that step.
     pub tower: Tower,

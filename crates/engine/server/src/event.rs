@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use pserver_ledger::Record;
-use pserver_ledger::record::{Dropped, Unit};
+use pserver_ledger::record::Dropped;
 use pserver_run::{GlobalStep, TowerStep};
 use pserver_wire::messages::{TowerSummary, WorkerId};
 
@@ -148,7 +148,7 @@ impl Event {
                 slow,
                 also_given_to,
             } => Record::Overdue {
-                of: unit(*tower_step),
+                of: *tower_step,
                 slow: slow.0,
                 also_given_to: also_given_to.0,
             },
@@ -157,7 +157,7 @@ impl Event {
                 worker,
                 reason,
             } => Record::Dropped {
-                of: unit(*tower_step),
+                of: *tower_step,
                 worker: worker.0,
                 reason: *reason,
             },
@@ -166,7 +166,7 @@ impl Event {
                 who,
                 reason,
             } => Record::InDoubt {
-                of: unit(*tower_step),
+                of: *tower_step,
                 worker: who.worker.0,
                 reason: reason.clone(),
             },
@@ -175,7 +175,7 @@ impl Event {
                 workers: [first, second],
                 equal,
             } => Record::Audited {
-                of: unit(*tower_step),
+                of: *tower_step,
                 workers: [first.worker.0, second.worker.0],
                 equal: *equal,
             },
@@ -201,13 +201,6 @@ impl Event {
     /// Whether it holds gradients, images or a state.
     fn is_large(&self) -> bool {
         matches!(self, Event::SummaryDue(_) | Event::TowerSummarised { .. })
-    }
-}
-
-fn unit(of: TowerStep) -> Unit {
-    Unit {
-        step: of.global_step,
-        tower: of.tower,
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use pserver_wire::client::FOLLOWER_LEASE;
+use pserver_run::member::FOLLOWER_LEASE;
 use pserver_wire::messages::FollowerId;
 
 /// More than anybody runs; it bounds what a client can make the server remember.

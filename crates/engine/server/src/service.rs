@@ -7,15 +7,15 @@ use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use pserver_guard::limits::max_workers;
+use pserver_run::request::PULL_HOLD;
 use pserver_run::{EvalData, GlobalStep, Layout, RunConfig, Score};
 use pserver_state::Pool;
-use pserver_wire::client::PULL_HOLD;
 use pserver_wire::gradient::Gradient;
 use pserver_wire::gradient_slot::Nonce;
 use pserver_wire::messages::{
     self, Assignment, Attachment, CheckpointReply, CheckpointRequest, FollowerId, Goodbye,
     LedgerPart, LedgerPosition, Member, Order, Pull, Push, Pushed, Refusal, Registered,
-    Registration, Secret, Status, Then, TowerSummary, Variables, Verdict,
+    Registration, Status, Then, TowerSummary, Variables, Verdict,
 };
 use pserver_wire::server::{Landing, ParameterServer, RequestError};
 use tokio::sync::{Notify, broadcast, mpsc, oneshot};
@@ -367,7 +367,7 @@ impl ParameterServer for Service {
                 self.num_towers
             )));
         }
-        let secret = Secret::random().map_err(|error| {
+        let secret = messages::random_secret().map_err(|error| {
             RequestError::NotNow(format!("the server's host has no random numbers: {error}"))
         })?;
         Ok(self.change(|training, now| training.register(now, registration, secret)))

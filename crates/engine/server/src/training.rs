@@ -16,12 +16,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use pserver_run::request::PULL_HOLD;
 use pserver_run::{
     ExamplesDigest, GlobalStep, Layout, Mode, Numerics, RunConfig, SampleSequence, StateDigest,
     TowerStep,
 };
 use pserver_state::TrainingState;
-use pserver_wire::client::PULL_HOLD;
 use pserver_wire::gradient::Gradient;
 use pserver_wire::messages::{
     Assignment, CheckpointRequest, FollowerId, Goodbye, Member, Pull, Push, Refusal, Registered,

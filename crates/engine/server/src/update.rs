@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pserver_ledger::Commit;
-use pserver_ledger::record::{Phases, TowerRecord, Unit};
+use pserver_ledger::record::{Phases, TowerRecord};
 use pserver_run::{ExamplesDigest, GlobalStep, StateDigest};
 use pserver_state::TrainingState;
 use pserver_wire::messages::Losses;
@@ -123,10 +123,7 @@ impl Update {
 fn tower_record(contribution: &Contribution, gathered: Instant) -> TowerRecord {
     let Contribution { push, gradient, .. } = contribution;
     TowerRecord {
-        of: Unit {
-            step: push.tower_step.global_step,
-            tower: push.tower_step.tower,
-        },
+        of: push.tower_step,
         worker: push.member.worker.0,
         examples: ExamplesDigest(push.examples_digest),
         loss: push.losses.total,

@@ -302,10 +302,10 @@ fn draw_events(frame: &mut Frame<'_>, area: Rect, view: &RunView) {
 #[cfg(test)]
 mod tests {
     use pserver_ledger::Record;
-    use pserver_ledger::record::{Commit, FORMAT_VERSION, Phases, Start, TowerRecord, Unit};
+    use pserver_ledger::record::{Commit, FORMAT_VERSION, Phases, Start, TowerRecord};
     use pserver_run::{
         DataSet, DecayBy, ExamplesDigest, GlobalStep, InputKind, Kernels, Mode, RunConfig,
-        StateDigest, Tower,
+        StateDigest, Tower, TowerStep,
     };
     use ratatui::Terminal;
     use ratatui::backend::TestBackend;
@@ -343,8 +343,8 @@ mod tests {
                 20_000
             };
             TowerRecord {
-                of: Unit {
-                    step: GlobalStep(step),
+                of: TowerStep {
+                    global_step: GlobalStep(step),
                     tower: Tower(worker),
                 },
                 worker,

@@ -1,11 +1,11 @@
 //! Records for the tests of this crate.
 
 use pserver_ledger::record::{
-    Commit, FORMAT_VERSION, Line, Phases, Record, Rewind, Start, TowerRecord, Unit,
+    Commit, FORMAT_VERSION, Line, Phases, Record, Rewind, Start, TowerRecord,
 };
 use pserver_run::{
     DataSet, DecayBy, ExamplesDigest, GlobalStep, InputKind, Kernels, Mode, RunConfig, StateDigest,
-    Tower,
+    Tower, TowerStep,
 };
 
 /// Two towers of 4 examples.
@@ -28,9 +28,9 @@ pub(crate) fn run_config() -> RunConfig {
     }
 }
 
-pub(crate) fn unit(step: u64, tower: u32) -> Unit {
-    Unit {
-        step: GlobalStep(step),
+pub(crate) fn unit(step: u64, tower: u32) -> TowerStep {
+    TowerStep {
+        global_step: GlobalStep(step),
         tower: Tower(tower),
     }
 }

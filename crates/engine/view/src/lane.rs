@@ -9,8 +9,9 @@ use std::collections::{BTreeMap, VecDeque};
 
 use pserver_ledger::history::Worker;
 use pserver_ledger::median;
-use pserver_ledger::record::{Commit, Record, TowerRecord, Unit};
+use pserver_ledger::record::{Commit, Record, TowerRecord};
 use pserver_ledger::straggler::{MIN_TOWER_STEPS, SLOW_TENTHS};
+use pserver_run::TowerStep;
 use serde::{Serialize, Serializer};
 
 /// Gradients that did not count since the last commit of which the times are kept.
@@ -28,7 +29,7 @@ pub struct LaneStep {
     /// Grows with every tower step of every worker.
     pub serial: u64,
     /// What it was.
-    pub of: Unit,
+    pub of: TowerStep,
     /// When it was given out, in microseconds since 1970.
     pub given_micros: u64,
     /// How long it was computed; for one that did not count, as long as it took.
@@ -65,7 +66,7 @@ impl Serialize for LaneStep {
             self.compute_micros,
             self.push_micros,
             self.wait_micros,
-            self.of.step.0,
+            self.of.global_step.0,
             self.of.tower.0,
             self.counted,
         );
@@ -92,7 +93,7 @@ pub enum WorkerState {
 pub struct OverdueStep {
     /// What it is.
     #[serde(flatten)]
-    pub of: Unit,
+    pub of: TowerStep,
     /// Since when the worker has it, as far as can be told, in microseconds since 1970.
     pub since_micros: u64,
 }
@@ -195,7 +196,7 @@ pub struct Lanes {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Unplaced {
     worker: u32,
-    of: Unit,
+    of: TowerStep,
     /// Since when its worker had it at the most.
     since_micros: u64,
     arrived_micros: u64,
@@ -361,7 +362,7 @@ impl Lanes {
         self.committed_micros = at_micros.saturating_add(phases.write_micros);
     }
 
-    fn overdue(&mut self, at_micros: u64, of: Unit, slow: u32) {
+    fn overdue(&mut self, at_micros: u64, of: TowerStep, slow: u32) {
         let opened = self.committed_micros;
         if let Some(lane) = self.lane(slow) {
             let since_micros = lane.last_arrived().max(opened).min(at_micros);
@@ -370,7 +371,7 @@ impl Lanes {
         }
     }
 
-    fn dropped(&mut self, arrived_micros: u64, of: Unit, worker: u32) {
+    fn dropped(&mut self, arrived_micros: u64, of: TowerStep, worker: u32) {
         let committed_micros = self.committed_micros;
         let Some(lane) = self.lane(worker) else {
             return;

@@ -11,6 +11,7 @@ use futures_util::stream;
 use prost::Message;
 use pserver_guard::Credentials;
 use pserver_guard::connection::Refusal;
+use pserver_run::request::PULL_HOLD;
 use pserver_run::{GlobalStep, Layout, RunConfig, Score};
 use pserver_state::Pool;
 use tokio::sync::mpsc;
@@ -38,17 +39,11 @@ use crate::pb;
 use crate::pb::parameter_server_client::ParameterServerClient;
 use crate::transport::{self, BadAddress, MAX_ANSWER_BYTES, MAX_REQUEST_BYTES};
 
-/// Longest time the server may hold a pull that it has no work for.
-pub const PULL_HOLD: Duration = Duration::from_secs(5);
-
 /// Longest wait for the answer to a request, besides the time the server may hold it.
 pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Longest wait for a server that is told to save, and perhaps to complete a step before.
 const ADMIN_TIMEOUT: Duration = Duration::from_secs(80);
-
-/// A follower that gives no sign of life for this long is not waited for.
-pub const FOLLOWER_LEASE: Duration = Duration::from_secs(15);
 
 /// A connection to a parameter server.
 #[derive(Clone, Debug)]
@@ -389,7 +384,7 @@ impl Client {
         Ok(self.inner.heartbeat(request).await?.into_inner().registered)
     }
 
-    /// Gives a sign of life of a follower, which has a lease of [`FOLLOWER_LEASE`].
+    /// Gives a sign of life of a follower, which has a lease of [`FOLLOWER_LEASE`](pserver_run::member::FOLLOWER_LEASE).
     ///
     /// # Errors
     ///

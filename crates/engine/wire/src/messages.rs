@@ -1,16 +1,18 @@
 //! The messages, as the programs see them.
 
-use std::fmt;
-use std::hash::{Hash, Hasher};
 use std::io;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use bytes::Bytes;
 use pserver_events::Histogram;
-use pserver_run::{GlobalStep, Numerics, RunConfig, StateDigest, Tower, TowerStep};
+pub use pserver_run::member::{
+    CheckpointRequest, FollowerId, Member, Refusal, Registered, Registration, SECRET_BYTES, Secret,
+    WorkerId,
+};
+pub use pserver_run::request::{Goodbye, Losses, Pull, Push, Verdict};
+pub use pserver_run::status::{Status, WorkerStatus};
+use pserver_run::{GlobalStep, StateDigest, TowerStep};
 use rustix::rand::{GetRandomFlags, getrandom};
-use subtle::ConstantTimeEq;
 
 use crate::gradient_slot::Generation;
 
@@ -46,128 +48,18 @@ pub enum Malformed {
     },
 }
 
-/// Number of a worker, given by the server, in order of registration.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct WorkerId(pub u32);
-
-impl fmt::Display for WorkerId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
+/// A new secret, from the system's random numbers.
+///
+/// # Errors
+///
+/// If the system has none.
+pub fn random_secret() -> io::Result<Secret> {
+    let mut secret = [0; SECRET_BYTES];
+    getrandom(&mut secret, GetRandomFlags::empty())?;
+    Ok(Secret(secret))
 }
 
-/// Bytes of a [`Secret`]: nobody guesses 128 bits.
-pub const SECRET_BYTES: usize = 16;
-
-/// What the server tells a worker alone when it registers. A request that shows it comes from that worker.
-#[derive(Clone, Copy)]
-pub struct Secret(pub [u8; SECRET_BYTES]);
-
-impl Secret {
-    /// A new one, from the system's random numbers.
-    ///
-    /// # Errors
-    ///
-    /// If the system has none.
-    pub fn random() -> io::Result<Self> {
-        let mut secret = [0; SECRET_BYTES];
-        getrandom(&mut secret, GetRandomFlags::empty())?;
-        Ok(Secret(secret))
-    }
-}
-
-/// Takes the same time wherever the two differ, so that no guess can be improved upon.
-impl PartialEq for Secret {
-    fn eq(&self, other: &Self) -> bool {
-        self.0.ct_eq(&other.0).into()
-    }
-}
-
-impl Eq for Secret {}
-
-impl Hash for Secret {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.0.hash(state);
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Secret(..)")
-    }
-}
-
-/// A worker's membership; every request after registration carries it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Member {
-    /// The worker's number. Others know it too.
-    pub worker: WorkerId,
-    /// Shows that the request is this worker's. Each registration gets another.
-    pub secret: Secret,
-}
-
-/// What a worker says of itself when it registers.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Registration {
-    /// [`PROTOCOL_VERSION`] of the worker's program.
-    pub protocol_version: u32,
-    /// Fingerprint of its layout.
-    pub layout_fingerprint: u64,
-    /// SHA-256 that identifies the data set it opened.
-    pub data_digest: [u8; 32],
-    /// What it computes with.
-    pub numerics: Numerics,
-    /// For people: host and process.
-    pub name: String,
-}
-
-/// The answer to a registration.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Registered {
-    /// To be carried by every later request.
-    pub member: Member,
-    /// The worker is given up after this long without a sign of life.
-    pub lease: Duration,
-}
-
-/// Why a worker cannot take part. Trying again will not change it.
-#[derive(Clone, Debug, PartialEq, thiserror::Error)]
-pub enum Refusal {
-    /// The programs are of different releases.
-    #[error(
-        "the worker speaks protocol {worker}, the server {server}: use programs of one release"
-    )]
-    Protocol {
-        /// Of the worker.
-        worker: u32,
-        /// Of the server.
-        server: u32,
-    },
-    /// The models differ.
-    #[error(
-        "the worker's model has other variables than the server's: use programs of one release"
-    )]
-    Layout,
-    /// The data sets differ.
-    #[error("the worker's data set is not {expected}, which the run trains on")]
-    DataSet {
-        /// Name of the run's data set.
-        expected: String,
-    },
-    /// The gradients would differ in their last bits from those of the other workers.
-    #[error(
-        "the worker computes with {worker}, the run with {run}: its gradients would differ in the \
-         last bits (start the server with --mixed to allow that)"
-    )]
-    Numerics {
-        /// Of the worker.
-        worker: Box<Numerics>,
-        /// Of the run's first worker.
-        run: Box<Numerics>,
-    },
-}
-
-/// What whoever runs a server tells it to do.
+/// What somebody who runs a server tells it to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {
     /// Write a checkpoint now.
@@ -211,15 +103,6 @@ pub enum Attachment {
     Unregistered,
 }
 
-/// A worker's request for work.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Pull {
-    /// Who asks.
-    pub member: Member,
-    /// The state whose variables it still holds, if any: they need not be sent again.
-    pub held: Option<StateDigest>,
-}
-
 /// The answer to a [`Pull`].
 #[derive(Clone, Debug, PartialEq)]
 pub enum Assignment {
@@ -261,32 +144,6 @@ pub enum Variables {
         /// The number.
         sequence: u64,
     },
-}
-
-/// Why a run is over for a worker.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Goodbye {
-    /// The last step is done.
-    Complete,
-    /// The server was asked to stop; the run goes on when it is started again.
-    Stopping,
-    /// The loss or a gradient was not finite.
-    Diverged,
-    /// This worker computed something wrong, and takes no further part.
-    Quarantined,
-}
-
-/// Number of a follower, which it draws at its start.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct FollowerId(pub u64);
-
-/// A follower's request for a checkpoint.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct CheckpointRequest {
-    /// Who asks.
-    pub follower: FollowerId,
-    /// Step of the newest that it has, if any: only a newer one is wanted.
-    pub newer_than: Option<GlobalStep>,
 }
 
 /// The answer to a [`CheckpointRequest`].
@@ -338,38 +195,6 @@ impl LedgerPart {
     }
 }
 
-/// The losses of one tower step: three terms and their sum.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Losses {
-    /// Mean over the batch.
-    pub cross_entropy: f32,
-    /// Weight decay of `local3/weights`.
-    pub local3_weight_loss: f32,
-    /// Weight decay of `local4/weights`.
-    pub local4_weight_loss: f32,
-    /// The sum.
-    pub total: f32,
-}
-
-/// What is said of the gradient of one tower step, which comes with it.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Push {
-    /// Who computed it.
-    pub member: Member,
-    /// What was computed.
-    pub tower_step: TowerStep,
-    /// Digest of the state it was computed at.
-    pub state_digest: StateDigest,
-    /// The tower's losses.
-    pub losses: Losses,
-    /// Digest of the examples that were decoded.
-    pub examples_digest: [u8; 16],
-    /// Time the worker took to compute, without waiting.
-    pub compute_time: Duration,
-    /// That of the [`Work`].
-    pub attempt: u32,
-}
-
 /// Gradients, as a worker hands them in.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Gradients {
@@ -386,29 +211,6 @@ pub enum Then {
     Pull,
     /// It says in another request.
     Nothing,
-}
-
-/// The answer to a [`Push`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// Counts, now or already before.
-    Accepted,
-    /// Of a step that is over: dropped.
-    Stale {
-        /// The server's step less the gradient's.
-        staleness: u64,
-    },
-    /// Of a step the server has not reached, because it came back from an older checkpoint: dropped.
-    Ahead {
-        /// The server's step.
-        global_step: GlobalStep,
-    },
-    /// Not finite or absurdly large: kept until the tower step has been computed once more.
-    InDoubt,
-    /// The run is over for this worker.
-    Goodbye(Goodbye),
-    /// The server does not know this member: register again.
-    Unregistered,
 }
 
 /// The answer to a [`Push`].
@@ -451,38 +253,4 @@ pub struct Activations {
     pub histogram: Histogram,
     /// Share of them that are zero.
     pub sparsity: f32,
-}
-
-/// How a run stands.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Status {
-    /// The run's configuration.
-    pub run: RunConfig,
-    /// Updates applied so far.
-    pub global_step: GlobalStep,
-    /// The step at which the run is complete.
-    pub max_steps: GlobalStep,
-    /// Mean total loss of the last step; `None` before the first.
-    pub loss: Option<f32>,
-    /// Of all towers together, over the last steps; 0 before the first.
-    pub examples_per_sec: f64,
-    /// What the run does, or waits for, in words.
-    pub activity: String,
-    /// The workers that hold a lease, by number.
-    pub workers: Vec<WorkerStatus>,
-}
-
-/// How one worker stands.
-#[derive(Clone, Debug, PartialEq)]
-pub struct WorkerStatus {
-    /// Its number.
-    pub worker: WorkerId,
-    /// The name it gave.
-    pub name: String,
-    /// The tower it computes now; `None` while it waits.
-    pub tower: Option<Tower>,
-    /// Tower steps of this worker that counted.
-    pub tower_steps: u64,
-    /// Compute time of its last tower step.
-    pub compute_time: Duration,
 }

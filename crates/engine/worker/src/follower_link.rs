@@ -9,9 +9,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use pserver_guard::Credentials;
+use pserver_run::member::FOLLOWER_LEASE;
 use pserver_run::{GlobalStep, Layout, Score};
 use pserver_state::{Checkpoint, CheckpointError, checkpoint};
-use pserver_wire::client::{Client, FOLLOWER_LEASE};
+use pserver_wire::client::Client;
 use pserver_wire::messages::{CheckpointReply, CheckpointRequest, FollowerId, Goodbye};
 use tokio::runtime::Runtime;
 use tracing::debug;

@@ -13,7 +13,6 @@ use pserver_events::Histogram;
 use pserver_ledger::ScoreRecord;
 use pserver_ledger::record::{
     Commit, Dropped, FORMAT_VERSION, Line, Outcome, Phases, Record, Rewind, Start, TowerRecord,
-    Unit,
 };
 use pserver_run::{
     Confusion, DataSet, DecayBy, EvalData, ExamplesDigest, GlobalStep, InputKind, Kernels, Mode,
@@ -591,8 +590,8 @@ fn commit(step: u64) -> Record {
             tower: Tower(tower),
         };
         TowerRecord {
-            of: Unit {
-                step: GlobalStep(step),
+            of: TowerStep {
+                global_step: GlobalStep(step),
                 tower: Tower(tower),
             },
             worker: tower,
@@ -625,8 +624,8 @@ fn joined(worker: u32) -> Record {
 }
 
 fn ledgers() -> Group {
-    let of = Unit {
-        step: GlobalStep(1),
+    let of = TowerStep {
+        global_step: GlobalStep(1),
         tower: Tower(0),
     };
     let ended = |step, outcome| Record::End {

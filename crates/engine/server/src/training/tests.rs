@@ -50,7 +50,7 @@ impl Bench {
     }
 
     fn register(&mut self, registration: Registration) -> Result<Registered, Refusal> {
-        let secret = Secret::random().unwrap();
+        let secret = pserver_wire::messages::random_secret().unwrap();
         self.training.register(self.now, registration, secret)
     }
 

@@ -4,9 +4,10 @@ use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
 
+use pserver_run::request::PULL_HOLD;
 use pserver_run::{Confusion, EvalData, GlobalStep, Score, ScoredVariables};
 use pserver_state::checkpoint;
-use pserver_wire::client::{Client, PULL_HOLD};
+use pserver_wire::client::Client;
 use pserver_wire::messages::{CheckpointReply, CheckpointRequest, FollowerId};
 
 use crate::dice::{Dice, Purpose};

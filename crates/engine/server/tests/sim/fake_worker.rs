@@ -6,9 +6,10 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use pserver_run::request::PULL_HOLD;
 use pserver_run::{GlobalStep, StateDigest};
 use pserver_state::{Copied, StateReader, Values};
-use pserver_wire::client::{Client, ClientError, PULL_HOLD};
+use pserver_wire::client::{Client, ClientError};
 use pserver_wire::gradient_slot::WorkerSlot;
 use pserver_wire::messages::{
     Assignment, Attachment, Goodbye, Gradients, Losses, Member, PROTOCOL_VERSION, Pull, Push,

@@ -3,8 +3,13 @@
 //! Text in a record is [`printable()`] when it has been read. What workers call themselves is cleaned where it comes
 //! in, but a ledger may be of an older release, or somebody else's.
 
-use pserver_run::{ExamplesDigest, GlobalStep, RunConfig, StateDigest, Tower, printable};
 use serde::{Deserialize, Serialize};
+
+use crate::config::RunConfig;
+use crate::examples_digest::ExamplesDigest;
+use crate::printable;
+use crate::state_digest::StateDigest;
+use crate::step::{GlobalStep, TowerStep};
 
 /// Version of the form below; stands in every [`Start`].
 pub const FORMAT_VERSION: u32 = 1;
@@ -54,7 +59,7 @@ pub enum Record {
     Overdue {
         /// Step and tower.
         #[serde(flatten)]
-        of: Unit,
+        of: TowerStep,
         /// Who had it.
         slow: u32,
         /// Who had it too from then on.
@@ -64,7 +69,7 @@ pub enum Record {
     Dropped {
         /// Step and tower.
         #[serde(flatten)]
-        of: Unit,
+        of: TowerStep,
         /// Who had computed it.
         worker: u32,
         /// Why.
@@ -74,7 +79,7 @@ pub enum Record {
     InDoubt {
         /// Step and tower.
         #[serde(flatten)]
-        of: Unit,
+        of: TowerStep,
         /// Who had computed it.
         worker: u32,
         /// What was wrong with it, in words.
@@ -85,7 +90,7 @@ pub enum Record {
     Audited {
         /// Step and tower.
         #[serde(flatten)]
-        of: Unit,
+        of: TowerStep,
         /// The two workers.
         workers: [u32; 2],
         /// Whether they came to the same bits.
@@ -122,15 +127,6 @@ pub enum Record {
         /// How.
         outcome: Outcome,
     },
-}
-
-/// Key of one gradient: where its examples stand in the sample sequence.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Unit {
-    /// Step. In asynchronous mode it only counts through the sample sequence.
-    pub step: GlobalStep,
-    /// Tower.
-    pub tower: Tower,
 }
 
 /// A server started.
@@ -184,7 +180,7 @@ pub struct Commit {
 pub struct TowerRecord {
     /// Step and tower.
     #[serde(flatten)]
-    pub of: Unit,
+    pub of: TowerStep,
     /// Who computed it.
     pub worker: u32,
     /// Digest of the examples that the worker decoded.
@@ -246,83 +242,4 @@ pub enum Outcome {
     Stopped,
     /// The loss or a gradient was not finite, or absurdly large.
     Diverged,
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::fixtures::{commit, start};
-
-    #[test]
-    fn a_line_survives_its_text_form() {
-        let line = Line {
-            at_micros: 1_700_000_000_000_000,
-            record: Record::Commit(commit(7, &[(0, 1), (1, 0)])),
-        };
-        let text = serde_json::to_string(&line).unwrap();
-        assert_eq!(serde_json::from_str::<Line>(&text).unwrap(), line);
-        assert!(
-            text.starts_with(r#"{"at_micros":1700000000000000,"record":"commit","global_step":7,"#),
-            "{text}"
-        );
-        assert!(
-            !text.contains("staleness") && !text.contains('\n'),
-            "{text}"
-        );
-    }
-
-    #[test]
-    fn no_text_of_a_record_acts_on_a_terminal() {
-        let acts = "\u{1b}]0;title\u{7}\nstep 3".to_owned();
-        let of = Unit {
-            step: GlobalStep(3),
-            tower: Tower(1),
-        };
-        let worker = 2;
-        let mut start = start(0);
-        start.version.clone_from(&acts);
-        for record in [
-            Record::Start(start),
-            Record::Joined {
-                worker,
-                name: acts.clone(),
-                numerics: acts.clone(),
-            },
-            Record::InDoubt {
-                of,
-                worker,
-                reason: acts.clone(),
-            },
-            Record::Quarantined {
-                worker,
-                reason: acts.clone(),
-            },
-            Record::StoodStill { waits_for: acts },
-        ] {
-            let text = serde_json::to_string(&record).unwrap();
-            let read: Record = serde_json::from_str(&text).unwrap();
-            let again = serde_json::to_string(&read).unwrap();
-            assert!(
-                !again.contains("\\u00") && !again.contains("\\n"),
-                "{again}"
-            );
-            assert!(again.contains("\u{fffd}"), "{again}");
-        }
-    }
-
-    #[test]
-    fn what_happened_to_a_tower_step_is_told_flat() {
-        let record = Record::Dropped {
-            of: Unit {
-                step: GlobalStep(3),
-                tower: Tower(1),
-            },
-            worker: 2,
-            reason: Dropped::Stale,
-        };
-        assert_eq!(
-            serde_json::to_string(&record).unwrap(),
-            r#"{"record":"dropped","step":3,"tower":1,"worker":2,"reason":"stale"}"#
-        );
-    }
 }
