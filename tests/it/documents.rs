@@ -96,7 +96,7 @@ fn every_flag_in_the_documents_exists() {
 /// A row of the threat model says something that a test holds.
 #[test]
 fn every_sentence_of_the_threat_model_has_its_tests() {
-    let text = read("ARCHITECTURE.md");
+    let text = read("docs/threat-model.md");
     let (_, section) = text.split_once("\n## Threat model\n").unwrap();
     let (section, _) = section.split_once("\n## ").unwrap();
     let rows = section.lines().filter(|line| line.starts_with("| "));

@@ -35,9 +35,6 @@ pub const MAX_STREAMS: u32 = 32;
 /// All headers of a request: an authorization and a dozen short ones.
 pub const MAX_HEADER_BYTES: u32 = 16 * 1024;
 
-/// A server that is told to complete a step before it leaves gives up after this long.
-pub const DRAIN_PATIENCE: Duration = Duration::from_secs(30);
-
 /// From the head of a request to the head of its answer, so that half of one does not stay for ever. The
 /// longest honest one waits for a step to be complete and saved.
 pub const REQUEST_DEADLINE: Duration = Duration::from_secs(90);

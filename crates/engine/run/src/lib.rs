@@ -8,7 +8,7 @@
 //! are, [`sequence`] maps the one to the other, [`examples_digest`] proves afterwards what was used, and [`stream`] is
 //! where randomness comes from. [`layout`] says what the variables are called and how they lie in memory, [`mode`] what
 //! makes an update, [`config`] which settings belong to a run, [`state_digest`] what tells its states apart, and
-//! [`score`] how good one is. [`member`] says who takes part, [`request`] what workers ask and are told, [`status`] how
+//! [`score`] how good one is. [`member`] says who takes part, [`request`] what workers ask and are told, [`evidence`] what counts of a gradient, [`status`] how
 //! the run stands, and [`record`] what happened to it. [`mod@printable`] cleans text that comes from others.
 
 pub mod step;
@@ -35,6 +35,8 @@ pub mod member;
 
 pub mod request;
 
+pub mod evidence;
+
 pub mod status;
 
 pub mod record;
@@ -43,6 +45,7 @@ pub mod printable;
 
 pub use config::{DecayBy, Kernels, Numerics, RunConfig};
 pub use data_set::DataSet;
+pub use evidence::Evidence;
 pub use examples_digest::ExamplesDigest;
 pub use layout::{Initializer, Layout, VariableSpec};
 pub use mode::Mode;

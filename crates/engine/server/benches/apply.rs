@@ -20,9 +20,9 @@
 use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use pserver_core::averages::MOVING_AVERAGE_DECAY;
 use pserver_run::Layout;
-use pserver_server::averages::MOVING_AVERAGE_DECAY;
-use pserver_server::commit::commit;
+use pserver_server::run::apply;
 use pserver_state::initial::initial_variables;
 use pserver_state::{TrainingState, Values};
 use pserver_wire::gradient::norm;
@@ -44,7 +44,7 @@ fn gradients(num_towers: usize) -> Vec<Values> {
 }
 
 /// A commit, and a copy that touches as many bytes beside it.
-fn apply(criterion: &mut Criterion) {
+fn updates(criterion: &mut Criterion) {
     for num_towers in NUM_TOWERS {
         let mut group = criterion.benchmark_group(format!("apply, towers: {num_towers}"));
         let num_bytes = (num_towers + 4) * Layout::cifar10().size_bytes();
@@ -56,7 +56,7 @@ fn apply(criterion: &mut Criterion) {
         let mut next = state.clone();
         group.bench_function("commit", |bencher| {
             bencher.iter(|| {
-                commit(&state, &gradients, 1e-6, MOVING_AVERAGE_DECAY, &mut next)
+                apply(&state, &gradients, 1e-6, MOVING_AVERAGE_DECAY, &mut next)
                     .expect("small steps stay finite");
                 std::mem::swap(&mut state, &mut next);
             });
@@ -92,5 +92,5 @@ fn norm_of_a_gradient(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, apply, digest, norm_of_a_gradient);
+criterion_group!(benches, updates, digest, norm_of_a_gradient);
 criterion_main!(benches);

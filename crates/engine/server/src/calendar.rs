@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::update::micros;
+use pserver_core::update::micros;
 
 /// A moment on the server's clock and on the calendar: from it follows the date of any other.
 #[derive(Clone, Copy, Debug)]

@@ -14,17 +14,19 @@ use std::borrow::Cow;
 use std::fmt;
 use std::time::Instant;
 
+use pserver_core::Update;
+use pserver_core::update::micros;
 use pserver_ledger::record::{Outcome, Phases};
 use pserver_ledger::{LedgerError, LedgerFile, Line, Record};
 use pserver_run::{GlobalStep, StateDigest};
 use pserver_state::{NextState, StateFile, StateFileError};
+use pserver_wire::gradient::Gradient;
 use pserver_wire::messages::Goodbye;
 
 use crate::calendar::Calendar;
 use crate::event::Event;
 use crate::note::Note;
-use crate::training::{Snapshot, Training};
-use crate::update::{Update, micros};
+use crate::run::{Run, Snapshot};
 
 /// A state or a record that cannot be kept; the run must then not go on.
 #[derive(Debug, thiserror::Error)]
@@ -146,12 +148,12 @@ impl CommitPath {
     pub fn commit(
         &mut self,
         clock: impl Fn() -> Instant,
-        training: &mut Training,
-        update: Update,
-    ) -> Result<Option<Update>, KeepError> {
+        run: &mut Run,
+        update: Update<Gradient>,
+    ) -> Result<Option<Update<Gradient>>, KeepError> {
         let began = clock();
         let mut next = self.files.begin()?;
-        if update.apply(&mut next.state).is_err() {
+        if run.snapshot().apply(&update, &mut next.state).is_err() {
             return Ok(Some(update));
         }
         let applied = clock();
@@ -168,16 +170,16 @@ impl CommitPath {
         let record = Record::Commit(update.record(digest, phases));
         let mut line = self.line(digested, record);
         let note = Note {
-            run: Cow::Borrowed(training.run()),
+            run: Cow::Borrowed(run.core.run()),
             commit: Some(Cow::Borrowed(&line)),
-            applied: update.applied().map(Cow::Borrowed),
+            applied: update.applied.as_ref().map(Cow::Borrowed),
         };
         self.files.write(&next, digest, &note.to_bytes())?;
         self.files.flip()?;
         let written = clock();
 
         let NextState { state, .. } = next;
-        training.commit(written, update, Snapshot { state, digest });
+        run.commit(written, update, Snapshot { state, digest });
         if let Record::Commit(commit) = &mut line.record {
             commit.phases.write_micros = between(digested, written);
         }
@@ -193,7 +195,7 @@ impl CommitPath {
     /// [`KeepError::Ledger`].
     pub fn happened(&mut self, now: Instant, events: &[Event]) -> Result<(), KeepError> {
         let mut records = events.iter().filter_map(Event::record);
-        records.try_for_each(|record| self.append(now, record))
+        records.try_for_each(|record| self.append(now, record.clone()))
     }
 
     /// Keeps that a checkpoint was written.

@@ -3,8 +3,8 @@
 use pserver_run::{DataSet, InputKind, Mode, RunConfig, StateDigest};
 
 use crate::args::{RunArgs, UpdateMode};
-use crate::averages::MOVING_AVERAGE_DECAY;
-use crate::schedule::{INITIAL_LEARNING_RATE, NUM_EPOCHS_PER_DECAY};
+use pserver_core::averages::MOVING_AVERAGE_DECAY;
+use pserver_core::schedule::{INITIAL_LEARNING_RATE, NUM_EPOCHS_PER_DECAY};
 
 /// Examples per tower and step of the tutorial.
 pub const BATCH_SIZE: u32 = 128;

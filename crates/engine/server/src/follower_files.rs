@@ -219,7 +219,7 @@ mod tests {
     use pserver_run::{Confusion, EvalData, ScoredVariables};
 
     use super::*;
-    use crate::training::fixtures::some_time;
+    use crate::fixtures::some_time;
 
     fn at(ledger: Option<u64>, offset: u64) -> LedgerPosition {
         LedgerPosition { ledger, offset }

@@ -95,7 +95,7 @@ mod tests {
     use pserver_ledger::{LedgerFile, Line, Record};
 
     use super::*;
-    use crate::training::fixtures::run_config;
+    use crate::fixtures::run_config;
 
     /// A train dir whose server has started at step 0, with this seed.
     fn begun(seed: u64) -> tempfile::TempDir {

@@ -2,12 +2,11 @@
 
 use std::borrow::Cow;
 
+use pserver_core::AppliedSerials;
+use pserver_core::decisions::MAX_AHEAD;
 use pserver_ledger::Line;
 use pserver_run::RunConfig;
 use serde::{Deserialize, Serialize};
-
-use crate::serials::AppliedSerials;
-use crate::training::MAX_AHEAD;
 
 /// The run that a state belongs to, and the commit that led to it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -11,6 +11,7 @@ use anyhow::{Context, anyhow};
 use pserver_cli::console;
 use pserver_cli::exit::{Exit, Failure, OrExit, report};
 use pserver_cli::{logging, signals};
+use pserver_core::{Core, Limits, Phase};
 use pserver_guard::Guard;
 use pserver_guard::args::GuardArgs;
 use pserver_guard::limits::raise_open_files;
@@ -31,6 +32,7 @@ use crate::commit_point::WatchedFiles;
 use crate::follower_files::FollowerFiles;
 use crate::inquiry::answer;
 use crate::page::{Page, Source};
+use crate::run::{Intervals, Run, Snapshot};
 use crate::serve::{Entrance, Keeper, serve};
 use crate::server_file::{ServerFile, address_for_clients};
 use crate::service::Service;
@@ -38,7 +40,6 @@ use crate::start::{Start, exit_of, load_initial, open_files, resume_or_begin};
 use crate::step_log::StepLog;
 use crate::summary_writer::SummaryWriter;
 use crate::train_dir::TrainDir;
-use crate::training::{Limits, Phase, Training};
 use crate::{config, date_header};
 
 /// Threads that answer the wire: one can receive a push while the other commits.
@@ -251,12 +252,14 @@ async fn train(
     let step_log = StepLog::new(args.log_frequency, args.log.log_format, &start.run);
     let limits = Limits {
         max_steps: GlobalStep(args.max_steps),
-        checkpoint_steps: args.checkpoint_steps,
         worker_lease: args.worker_lease_secs,
         mixed: args.mixed,
         min_workers: args.min_workers,
         stall_timeout: args.stall_timeout_secs,
         audit_fraction: args.audit_fraction,
+    };
+    let intervals = Intervals {
+        checkpoint_steps: args.checkpoint_steps,
         summary_steps: args.summary_steps,
     };
     let summary_writer = || {
@@ -280,21 +283,23 @@ async fn train(
             CommitPath::new(watched, calendar)
         }
     };
-    let mut training = Training::new(
+    let snapshot = Snapshot::new(start.state);
+    let core = Core::new(
         calendar.moment,
         start.run,
         limits,
-        start.state,
+        snapshot.at(),
         start.applied,
     );
+    let mut run = Run::new(core, snapshot, intervals);
     if let Some(step) = start.saved_step {
-        training.checkpoint_saved(step);
+        run.checkpoint_saved(step);
     }
     if !server_file.replaces_another() {
-        training.expect_nobody();
+        run.core.expect_nobody();
     }
     let follower_files = FollowerFiles::new(train_dir.folder(), calendar);
-    let service = Service::new(training, commit_path, &layout, follower_files);
+    let service = Service::new(run, commit_path, &layout, follower_files);
     let service = Arc::new(service);
     let source = Source {
         train_dir: args.train_dir.clone(),
@@ -308,9 +313,8 @@ async fn train(
     let page = page.transpose()?;
     let result = serve(Arc::clone(&service), entrance, leave, keeper, step_log).await;
     let is_complete = |phase| phase == Phase::Closed(Goodbye::Complete);
-    server_file.end(
-        service.ask(|training, now| !is_complete(training.phase()) || training.everyone_told(now)),
-    );
+    server_file
+        .end(service.ask(|run, now| !is_complete(run.core.phase()) || run.core.everyone_told(now)));
     if let Some(page) = page {
         page.finish().await;
     }
@@ -318,7 +322,7 @@ async fn train(
 }
 
 fn status_of(service: Arc<Service>) -> Box<dyn Fn() -> Status + Send + Sync> {
-    Box::new(move || service.ask(|training, _| training.status()))
+    Box::new(move || service.ask(|run, _| run.status()))
 }
 
 #[expect(

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use pserver_run::GlobalStep;
 
-use crate::training::Snapshot;
+use crate::run::Snapshot;
 
 /// What is saved, what is being saved, and what is to be saved next.
 #[derive(Debug, Default)]
@@ -72,7 +72,7 @@ mod tests {
     use pserver_state::TrainingState;
 
     use super::*;
-    use crate::training::initial_state;
+    use pserver_state::initial::initial_state;
 
     fn snapshot(step: u64) -> Arc<Snapshot> {
         let state = TrainingState {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use pserver_cli::exit::{Exit, Failure, OrExit};
+use pserver_core::Phase;
 use pserver_guard::admission::{PortTls, admit};
 use pserver_guard::door::Capacity;
 use pserver_guard::gate::Gate;
@@ -21,15 +22,15 @@ use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
-use tracing::{debug, error, info, warn};
+use tracing::{error, info, warn};
 
-use crate::event::{Event, Who};
+use crate::event::Event;
+use crate::log_lines::LogLines;
 use crate::service::{Commission, Service};
 use crate::start;
 use crate::step_log::StepLog;
 use crate::summary_writer::{Ended, Part, SummaryWriter};
 use crate::train_dir::{TrainDir, TrainDirError};
-use crate::training::Phase;
 
 /// How often leases and intervals are looked at.
 const TICK: Duration = Duration::from_millis(250);
@@ -99,6 +100,7 @@ pub async fn serve(
         service,
         keeper,
         step_log,
+        log_lines: LogLines::default(),
         saving: None,
         saved_at: Instant::now(),
         health,
@@ -183,6 +185,7 @@ struct Supervisor {
     service: Arc<Service>,
     keeper: Keeper,
     step_log: StepLog,
+    log_lines: LogLines,
     saving: Option<Saving>,
     /// When the last checkpoint was begun.
     saved_at: Instant,
@@ -205,7 +208,7 @@ impl Supervisor {
                 exit = &mut leave, if !is_signalled => {
                     (asked_to_leave, is_signalled) = (Some(exit), true);
                     self.say_that_it_leaves().await;
-                    self.service.change(|training, _| training.stop());
+                    self.service.change(|run, _| run.core.stop());
                 }
                 Some(commission) = orders.recv(), if self.given.len() < MAX_ORDERS => {
                     info!(order = ?commission.order, "somebody gives an order");
@@ -216,20 +219,20 @@ impl Supervisor {
                 }
                 result = saved(&mut self.saving) => self.keep_saved(result)?,
                 () = self.service.changed() => {}
-                _ = ticks.tick() => self.service.change(|training, now| training.tick(now)),
+                _ = ticks.tick() => self.service.change(|run, now| run.core.tick(now)),
             }
             if let Some(error) = self.service.take_failure() {
                 return Err(Failure::new(Exit::Disk, error));
             }
             self.handle_events();
             self.want_after_interval();
-            match self.service.ask(|training, _| training.phase()) {
+            match self.service.ask(|run, _| run.core.phase()) {
                 Phase::Training => {}
                 Phase::Closing(goodbye) => self.close(goodbye)?,
                 Phase::Closed(goodbye) => {
-                    let (told, is_saving) = self.service.ask(|training, now| {
-                        (training.everyone_told(now), !training.saves().is_idle())
-                    });
+                    let (told, is_saving) = self
+                        .service
+                        .ask(|run, now| (run.core.everyone_told(now), !run.saves().is_idle()));
                     if !is_saving
                         && let Some(exit) =
                             asked_to_leave.or_else(|| told.then(|| exit_of(goodbye)))
@@ -245,94 +248,15 @@ impl Supervisor {
     fn handle_events(&mut self) {
         for event in self.service.take_events() {
             match event {
-                Event::Joined {
-                    who: Who { worker, name },
-                    numerics,
-                } => info!(worker = worker.0, name, numerics, "worker joins"),
-                Event::Left(Who { worker, name }) => {
-                    info!(worker = worker.0, name, "worker leaves");
-                }
-                Event::Lost(Who { worker, name }) => {
-                    warn!(
-                        worker = worker.0,
-                        name, "worker gave no sign of life for its lease and is given up"
-                    );
-                }
-                Event::Overdue {
-                    tower_step,
-                    slow,
-                    also_given_to,
-                } => {
-                    let (worker, other) = (slow.0, also_given_to.0);
-                    info!(%tower_step, worker, other, "tower step is overdue, an idle worker computes it too");
-                }
-                Event::Dropped {
-                    tower_step,
-                    worker,
-                    reason,
-                } => debug!(%tower_step, worker = worker.0, ?reason, "gradient does not count"),
-                Event::InDoubt {
-                    tower_step,
-                    who: Who { worker, name },
-                    reason,
-                } => {
-                    let worker = worker.0;
-                    warn!(%tower_step, worker, name, reason, "gradient is in doubt, the tower step is computed once more");
-                }
-                Event::Audited {
-                    tower_step,
-                    workers: [a, b],
-                    equal: true,
-                } => {
-                    let (worker, other) = (a.worker.0, b.worker.0);
-                    debug!(%tower_step, worker, other, "two workers agree");
-                }
-                Event::Audited {
-                    tower_step,
-                    workers: [a, b],
-                    equal: false,
-                } => {
-                    let (worker, other) = (a.worker.0, b.worker.0);
-                    let (name, other_name) = (a.name, b.name);
-                    warn!(%tower_step, worker, name, other, other_name, "two workers came to different gradients of the same tower step: one of them is faulty");
-                }
-                Event::Quarantined {
-                    who: Who { worker, name },
-                    reason,
-                } => error!(
-                    worker = worker.0,
-                    name, reason, "worker computed something wrong and takes no further part"
-                ),
-                Event::Suspended { pause } => warn!(
-                    pause_secs = pause.as_secs(),
-                    "server itself was suspended, leases are extended"
-                ),
-                Event::StandsStill { waits_for } => warn!(waits_for, "run stands still"),
-                Event::GoesOn { after } => info!(after_secs = after.as_secs(), "run goes on"),
-                Event::Stalled { waits_for } => {
-                    error!(
-                        waits_for,
-                        "run has stood still for --stall-timeout-secs, and ends for now"
-                    );
-                }
+                Event::Happened(fact) => self.log_lines.write(&fact),
                 Event::Committed {
                     global_step,
                     loss,
                     step_time,
-                } => {
-                    self.step_log.committed(global_step, loss, step_time);
-                }
+                } => self.step_log.committed(global_step, loss, step_time),
                 Event::SummaryDue(update) => self.summarize(Part::Update(update)),
                 Event::TowerSummarised { at, summary } => {
                     self.summarize(Part::Tower(at, summary));
-                }
-                Event::Diverged {
-                    tower_step,
-                    worker,
-                    loss,
-                } => {
-                    let reason = reason_of_divergence(loss);
-                    error!(%tower_step, name = worker, loss, "Model diverged with loss = {reason}");
                 }
             }
         }
@@ -344,25 +268,25 @@ impl Supervisor {
         };
         if let Err(Ended) = writer.write(part) {
             self.keeper.summary_writer = None;
-            self.service.ask(|training, _| training.stop_summaries());
+            self.service.ask(|run, _| run.stop_summaries());
         }
     }
 
     fn want_after_interval(&mut self) {
         if self.saved_at.elapsed() >= self.keeper.interval && self.saving.is_none() {
             self.saved_at = Instant::now();
-            self.service.ask(|training, _| training.want_checkpoint());
+            self.service.ask(|run, _| run.want_checkpoint());
         }
     }
 
     /// Has the last state saved, and tells the workers once it is.
     fn close(&mut self, goodbye: Goodbye) -> Result<(), Failure> {
-        let is_saved = self.service.ask(|training, _| {
+        let is_saved = self.service.ask(|run, _| {
             // A state from which training diverges would only take the place of a good one.
             if goodbye != Goodbye::Diverged {
-                training.want_checkpoint();
+                run.want_checkpoint();
             }
-            training.saves().is_idle()
+            run.saves().is_idle()
         });
         if is_saved {
             self.service.end(goodbye).or_exit(Exit::Disk)?;
@@ -377,13 +301,13 @@ impl Supervisor {
             self.say_that_it_leaves().await;
         }
         let order = commission.order;
-        let global_step = self.service.change(|training, now| {
+        let global_step = self.service.change(|run, now| {
             match order {
-                Order::SaveCheckpoint => training.want_checkpoint(),
-                Order::Drain => training.drain(now),
-                Order::Stop => training.stop(),
+                Order::SaveCheckpoint => run.want_checkpoint(),
+                Order::Drain => run.core.drain(now),
+                Order::Stop => run.core.stop(),
             }
-            training.snapshot().state.global_step
+            run.core.at().global_step
         });
         self.given.push(Given {
             commission,
@@ -394,14 +318,14 @@ impl Supervisor {
 
     /// Answers the orders whose checkpoint is written.
     fn answer_saved(&mut self) {
-        let saved = self.service.ask(|training, _| training.saves().saved());
+        let saved = self.service.ask(|run, _| run.saves().saved());
         self.answer_orders(|given| {
             given.commission.order == Order::SaveCheckpoint && Some(given.global_step) <= saved
         });
     }
 
     fn answer_orders(&mut self, is_done: impl Fn(&Given) -> bool) {
-        let saved = self.service.ask(|training, _| training.saves().saved());
+        let saved = self.service.ask(|run, _| run.saves().saved());
         for Given { commission, .. } in self.given.extract_if(.., |given| is_done(given)) {
             // The client may have gone.
             let _ = commission.done.send(saved.unwrap_or(GlobalStep(0)));
@@ -417,10 +341,10 @@ impl Supervisor {
 
     /// Begins to write the checkpoint that comes next, if one does.
     fn begin_save(&mut self) {
-        let next = self.service.ask(|training, _| {
-            let snapshot = training.saves().begin()?;
-            let left_out = training.saves().take_left_out();
-            Some((snapshot, left_out, training.run().clone()))
+        let next = self.service.ask(|run, _| {
+            let snapshot = run.saves().begin()?;
+            let left_out = run.saves().take_left_out();
+            Some((snapshot, left_out, run.core.run().clone()))
         });
         let Some((snapshot, left_out, run)) = next else {
             return;
@@ -475,43 +399,22 @@ fn exit_of(goodbye: Goodbye) -> Exit {
     }
 }
 
-/// The loss with which the model diverged, which may itself be a good number.
-fn reason_of_divergence(loss: f32) -> String {
-    match loss {
-        // As Python prints it, because the tutorial's users look for it so.
-        loss if loss.is_nan() => "NaN".to_owned(),
-        loss if loss.is_infinite() => loss.to_string(),
-        loss => format!("{loss}, but gradients or variables that are not finite or absurdly large"),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use pserver_cli::logging::LogFormat;
+    use pserver_core::Core;
     use pserver_state::TrainingState;
+    use pserver_state::initial::initial_state;
     use tempfile::TempDir;
 
     use super::*;
     use crate::args::RunArgs;
     use crate::calendar::Calendar;
     use crate::commit_path::CommitPath;
+    use crate::fixtures::{limits, some_time};
     use crate::follower_files::FollowerFiles;
+    use crate::run::{Intervals, Run, Snapshot};
     use crate::start::{open_files, resume_or_begin};
-    use crate::training::fixtures::some_time;
-    use crate::training::{Limits, Snapshot, Training, initial_state};
-
-    fn limits() -> Limits {
-        Limits {
-            max_steps: GlobalStep(10),
-            checkpoint_steps: 100,
-            worker_lease: Duration::from_secs(10),
-            mixed: false,
-            min_workers: 1,
-            stall_timeout: Duration::from_secs(60),
-            audit_fraction: 0.0,
-            summary_steps: 0,
-        }
-    }
 
     /// The supervisor of a new run, whose first checkpoint is written.
     fn supervisor(folder: &TempDir) -> Supervisor {
@@ -523,16 +426,22 @@ mod tests {
             since_1970: Duration::ZERO,
         };
         let (files, calendar) = open_files(&train_dir, &layout, &start, calendar).unwrap();
-        let mut training = Training::new(
+        let snapshot = Snapshot::new(start.state);
+        let core = Core::new(
             Instant::now().into_std(),
             start.run.clone(),
             limits(),
-            start.state,
+            snapshot.at(),
             start.applied,
         );
-        training.checkpoint_saved(GlobalStep(0));
+        let intervals = Intervals {
+            checkpoint_steps: 100,
+            summary_steps: 0,
+        };
+        let mut run = Run::new(core, snapshot, intervals);
+        run.checkpoint_saved(GlobalStep(0));
         let service = Service::new(
-            training,
+            run,
             CommitPath::new(files, calendar),
             &layout,
             FollowerFiles::new(train_dir.folder(), calendar),
@@ -546,6 +455,7 @@ mod tests {
                 summary_writer: None,
             },
             step_log: StepLog::new(1, LogFormat::Text, &start.run),
+            log_lines: LogLines::default(),
             saving: None,
             saved_at: Instant::now(),
             health: tonic_health::server::health_reporter().0,
@@ -561,9 +471,9 @@ mod tests {
             global_step: GlobalStep(1),
             ..state
         });
-        supervisor.service.ask(|training, _| {
-            training.saves().want(Arc::new(next));
-            training.saves().begin()
+        supervisor.service.ask(|run, _| {
+            run.saves().want(Arc::new(next));
+            run.saves().begin()
         });
         supervisor.saving = Some(tokio::spawn(async {
             let _ = is_written.await;
@@ -582,7 +492,7 @@ mod tests {
         let written = save_slowly(&mut supervisor);
         let service = Arc::clone(&supervisor.service);
         let heard = async {
-            while service.ask(|training, _| training.phase()) != Phase::Closing(Goodbye::Stopping) {
+            while service.ask(|run, _| run.core.phase()) != Phase::Closing(Goodbye::Stopping) {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
             written.send(()).unwrap();
@@ -617,13 +527,5 @@ mod tests {
         assert_eq!(answers[1].try_recv(), Ok(GlobalStep(1)));
         assert!(answers[2].try_recv().is_err());
         assert_eq!(supervisor.given.len(), 1);
-    }
-
-    #[test]
-    fn a_model_that_diverged_with_a_finite_loss_is_not_said_to_have_none() {
-        assert_eq!(reason_of_divergence(f32::NAN), "NaN");
-        assert_eq!(reason_of_divergence(f32::NEG_INFINITY), "-inf");
-        let finite = reason_of_divergence(2.5);
-        assert!(finite.starts_with("2.5, but gradients"), "{finite}");
     }
 }

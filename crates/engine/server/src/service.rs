@@ -1,4 +1,4 @@
-//! Answers the wire: a lock, a clock and a way to wait, around [`Training`] and the way that its
+//! Answers the wire: a lock, a clock and a way to wait, around a [`Run`] and the way that its
 //! commits take.
 
 use std::fmt;
@@ -6,6 +6,8 @@ use std::mem;
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
+use pserver_core::decisions::ForFollower;
+use pserver_core::{Decision, Phase, Update};
 use pserver_guard::limits::max_workers;
 use pserver_run::request::PULL_HOLD;
 use pserver_run::{EvalData, GlobalStep, Layout, RunConfig, Score};
@@ -24,9 +26,8 @@ use tracing::{debug, error, info, warn};
 use crate::commit_path::{CommitPath, KeepError};
 use crate::event::{Event, EventQueue};
 use crate::follower_files::{FollowerFiles, Kept};
+use crate::run::Run;
 use crate::shared_memory::SharedMemory;
-use crate::training::{Decision, ForFollower, Phase, Training};
-use crate::update::Update;
 
 /// How often somebody who follows the ledger gets what is new.
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
@@ -67,7 +68,7 @@ pub struct Service {
 /// The run, the way into its files, and what is to be told of it.
 #[derive(Debug)]
 struct Inner {
-    training: Training,
+    run: Run,
     commit_path: CommitPath,
     shared_memory: SharedMemory,
     /// Workers that wait for a tower step, in the order in which they came.
@@ -97,11 +98,11 @@ impl Inner {
     /// Takes a gradient, and commits the step if it was the last one missing. The verdict, and whether there may be
     /// something new for those who wait.
     fn push(&mut self, push: Push, gradient: Gradient) -> Result<(Verdict, bool), RequestError> {
-        match self.training.push(now(), push, gradient) {
+        match self.run.core.push(now(), push, gradient) {
             // One that simply counts leaves those who wait nothing to do: with many workers it would be asked
             // for each of them at each push.
             Decision::Answer(verdict) => {
-                let changes = verdict != Verdict::Accepted || self.training.has_questions();
+                let changes = verdict != Verdict::Accepted || self.run.core.has_questions();
                 Ok((verdict, changes))
             }
             Decision::Complete(update) => Ok((self.commit(*update)?, true)),
@@ -109,10 +110,10 @@ impl Inner {
     }
 
     /// Commits a step that is complete; the answer to the push that completed it.
-    fn commit(&mut self, update: Update) -> Result<Verdict, RequestError> {
-        match self.commit_path.commit(now, &mut self.training, update) {
+    fn commit(&mut self, update: Update<Gradient>) -> Result<Verdict, RequestError> {
+        match self.commit_path.commit(now, &mut self.run, update) {
             Ok(None) => Ok(Verdict::Accepted),
-            Ok(Some(update)) => Ok(self.training.overflowed(&update)),
+            Ok(Some(update)) => Ok(self.run.core.overflowed(&update)),
             Err(error) => {
                 self.fail(error);
                 Err(RequestError::ShuttingDown)
@@ -149,7 +150,7 @@ impl Inner {
 
     /// Work for a worker, if there is any. One that shares memory reads the variables itself.
     fn assignment(&mut self, pull: Pull) -> Option<Assignment> {
-        let mut assignment = self.training.pull(now(), pull)?;
+        let mut assignment = self.run.pull(now(), pull)?;
         if let Assignment::Work(work) = &mut assignment
             && matches!(work.variables, Variables::Sent(_))
             && self.shared_memory.slot(pull.member.worker).is_some()
@@ -163,10 +164,10 @@ impl Inner {
 
     /// Keeps what happened in the ledger, and for the one who tells people.
     fn keep_events(&mut self) {
-        let events = self.training.take_events();
+        let events = self.run.take_events();
         if !events.is_empty() {
             // Somebody may have left or been lost.
-            let is_there = |worker| self.training.has_worker(worker);
+            let is_there = |worker| self.run.core.has_worker(worker);
             self.shared_memory.retain(is_there);
         }
         if let Err(error) = self.commit_path.happened(now(), &events) {
@@ -194,11 +195,11 @@ impl fmt::Debug for Service {
 }
 
 impl Service {
-    /// A service for `training`, whose gradients are of `layout` and whose commits take
+    /// A service for `run`, whose gradients are of `layout` and whose commits take
     /// `commit_path`. Followers get and give `follower_files`.
     #[must_use]
     pub fn new(
-        training: Training,
+        run: Run,
         commit_path: CommitPath,
         layout: &Layout,
         follower_files: FollowerFiles,
@@ -206,10 +207,10 @@ impl Service {
         // One is enough: to have missed changes is to see that there was one.
         let (for_followers, _) = broadcast::channel(1);
         let (orders, orders_given) = mpsc::channel(MAX_ORDERS);
-        let num_towers = training.run().num_towers;
-        let most = training.run().gradients_per_update() as usize + 1;
+        let num_towers = run.core.run().num_towers;
+        let most = run.core.run().gradients_per_update() as usize + 1;
         let inner = Inner {
-            training,
+            run,
             commit_path,
             shared_memory: SharedMemory::new(layout.num_values()),
             waiting: Vec::new(),
@@ -270,22 +271,22 @@ impl Service {
     /// [`KeepError`] if that cannot be written.
     pub fn end(&self, goodbye: Goodbye) -> Result<(), KeepError> {
         let mut inner = self.lock();
-        let global_step = inner.training.snapshot().state.global_step;
+        let global_step = inner.run.core.at().global_step;
         inner.commit_path.end(now(), global_step, goodbye)
     }
 
     /// Asks the run something that changes nothing for those who wait.
-    pub fn ask<T>(&self, question: impl FnOnce(&mut Training, Instant) -> T) -> T {
+    pub fn ask<T>(&self, question: impl FnOnce(&mut Run, Instant) -> T) -> T {
         let inner = &mut *self.lock();
-        let answer = question(&mut inner.training, now());
+        let answer = question(&mut inner.run, now());
         inner.keep_events();
         answer
     }
 
     /// Changes the run and answers those who wait for that.
-    pub fn change<T>(&self, change: impl FnOnce(&mut Training, Instant) -> T) -> T {
+    pub fn change<T>(&self, change: impl FnOnce(&mut Run, Instant) -> T) -> T {
         let inner = &mut *self.lock();
-        let answer = change(&mut inner.training, now());
+        let answer = change(&mut inner.run, now());
         self.settle(inner, true);
         answer
     }
@@ -304,13 +305,13 @@ impl Service {
     /// A checkpoint of this step is there for followers.
     pub fn checkpoint_saved(&self, global_step: GlobalStep) {
         self.follower_files.checkpoint_is_there(global_step);
-        self.ask(|training, _| training.checkpoint_saved(global_step));
+        self.ask(|run, _| run.checkpoint_saved(global_step));
         self.tell_followers();
     }
 
     /// The last state is saved: workers and followers may be told that the run is over.
     pub fn saved(&self) {
-        self.change(|training, now| training.saved(now));
+        self.change(|run, now| run.core.saved(now));
         self.tell_followers();
     }
 
@@ -353,7 +354,7 @@ fn now() -> Instant {
 
 impl ParameterServer for Service {
     async fn run(&self) -> Result<RunConfig, RequestError> {
-        Ok(self.ask(|training, _| training.run_to_join()))
+        Ok(self.ask(|run, _| run.core.run_to_join()))
     }
 
     async fn register(
@@ -361,7 +362,7 @@ impl ParameterServer for Service {
         registration: Registration,
     ) -> Result<Result<Registered, Refusal>, RequestError> {
         let most = max_workers(self.num_towers);
-        if self.ask(|training, _| training.num_workers()) >= most {
+        if self.ask(|run, _| run.core.num_workers()) >= most {
             return Err(RequestError::NotNow(format!(
                 "there are {most} workers, which is all that a run of {} towers takes",
                 self.num_towers
@@ -370,12 +371,12 @@ impl ParameterServer for Service {
         let secret = messages::random_secret().map_err(|error| {
             RequestError::NotNow(format!("the server's host has no random numbers: {error}"))
         })?;
-        Ok(self.change(|training, now| training.register(now, registration, secret)))
+        Ok(self.change(|run, now| run.core.register(now, registration, secret)))
     }
 
     async fn share_memory(&self, member: Member) -> Result<messages::SharedMemory, RequestError> {
         let mut inner = self.lock();
-        if !inner.training.is_member(member) {
+        if !inner.run.core.is_member(member) {
             return Ok(messages::SharedMemory::Unregistered);
         }
         Ok(match inner.shared_memory.offer(member.worker) {
@@ -391,7 +392,7 @@ impl ParameterServer for Service {
 
     async fn attach(&self, member: Member, nonce: Nonce) -> Result<Attachment, RequestError> {
         let mut inner = self.lock();
-        if !inner.training.is_member(member) {
+        if !inner.run.core.is_member(member) {
             return Ok(Attachment::Unregistered);
         }
         Ok(inner.shared_memory.attach(member.worker, nonce))
@@ -412,7 +413,7 @@ impl ParameterServer for Service {
         let slot = {
             let inner = self.lock();
             inner.goes_on()?;
-            if let Some(verdict) = inner.training.turned_away(member) {
+            if let Some(verdict) = inner.run.core.turned_away(member) {
                 return Ok(Err(verdict));
             }
             inner.shared_memory.slot(member.worker)
@@ -452,24 +453,24 @@ impl ParameterServer for Service {
     }
 
     async fn summarize(&self, member: Member, summary: TowerSummary) -> Result<bool, RequestError> {
-        Ok(self.ask(|training, now| training.summarize(now, member, summary)))
+        Ok(self.ask(|run, now| run.summarize(now, member, summary)))
     }
 
     async fn heartbeat(&self, member: Member) -> Result<bool, RequestError> {
-        Ok(self.ask(|training, now| training.heartbeat(now, member)))
+        Ok(self.ask(|run, now| run.core.heartbeat(now, member)))
     }
 
     async fn leave(&self, member: Member) -> Result<(), RequestError> {
-        self.change(|training, _| training.leave(member));
+        self.change(|run, _| run.core.leave(member));
         Ok(())
     }
 
     async fn status(&self) -> Result<Status, RequestError> {
-        Ok(self.ask(|training, _| training.status()))
+        Ok(self.ask(|run, _| run.status()))
     }
 
     async fn follower_heartbeat(&self, follower: FollowerId) -> Result<(), RequestError> {
-        self.ask(|training, now| training.follower_seen(now, follower));
+        self.ask(|run, now| run.core.follower_seen(now, follower));
         Ok(())
     }
 
@@ -480,7 +481,7 @@ impl ParameterServer for Service {
         let mut news = self.for_followers.subscribe();
         let answer = async {
             loop {
-                let found = self.ask(|training, now| training.checkpoint_for(now, request));
+                let found = self.ask(|run, now| run.checkpoint_for(now, request));
                 if let Some(found) = found {
                     return found;
                 }
@@ -504,7 +505,7 @@ impl ParameterServer for Service {
         let began = tokio::time::Instant::now();
         loop {
             // Asked first: what was written before the run was over is in the file by then.
-            let is_over = self.ask(|training, _| matches!(training.phase(), Phase::Closed(_)));
+            let is_over = self.ask(|run, _| matches!(run.core.phase(), Phase::Closed(_)));
             let part = self.follower_files.ledger(from).await.map_err(|error| {
                 warn!(%error, "ledger is not sent");
                 RequestError::NotNow(error.to_string())
@@ -523,9 +524,9 @@ impl ParameterServer for Service {
     }
 
     async fn report_score(&self, follower: FollowerId, score: Score) -> Result<(), RequestError> {
-        let (data, newest) = self.ask(|training, now| {
-            training.follower_seen(now, follower);
-            (training.run().data, training.snapshot().state.global_step)
+        let (data, newest) = self.ask(|run, now| {
+            run.core.follower_seen(now, follower);
+            (run.core.run().data, run.core.at().global_step)
         });
         let num_examples = match score.eval_data {
             EvalData::Test => data.num_test_examples(),

@@ -15,9 +15,9 @@ use crate::calendar::Calendar;
 use crate::commit_path::Files;
 use crate::config::{self, ResumeError};
 use crate::note::Note;
-use crate::serials::AppliedSerials;
 use crate::train_dir::{Kept, TrainDir, TrainDirError};
-use crate::training::initial_state;
+use pserver_core::AppliedSerials;
+use pserver_state::initial::initial_state;
 
 /// With what the run goes on, or begins.
 #[derive(Debug)]
@@ -225,7 +225,7 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
-    use crate::training::fixtures::some_time;
+    use crate::fixtures::some_time;
 
     fn at(secs: u64) -> Calendar {
         Calendar {

@@ -6,13 +6,13 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use pserver_core::mean::mean;
 use pserver_events::{Histogram, Image, Summary};
 use pserver_run::{GlobalStep, Layout, TowerStep};
 use pserver_state::Values;
 use pserver_wire::messages::{Losses, SUMMARY_IMAGE_SIZE, TowerSummary};
 
-use crate::aggregator;
-use crate::training::Snapshot;
+use crate::run::Snapshot;
 
 /// The layers whose activations are kept, by the tutorial's scopes.
 const LAYERS: [&str; 5] = ["conv1", "conv2", "local3", "local4", "softmax_linear"];
@@ -119,10 +119,10 @@ impl UpdateSummary {
         drop(self.before);
         let gradients: Vec<&[f32]> = self.gradients.iter().map(|of| &of[..]).collect();
         for (spec, range) in layout.iter() {
-            let mut mean = vec![0.0; range.len()];
-            aggregator::mean(&gradients, range, &mut mean);
+            let mut numbers = vec![0.0; range.len()];
+            mean(&gradients, range, &mut numbers);
             let tag = format!("{}/gradients", spec.name);
-            summary.histogram(&tag, &Histogram::of(&mean));
+            summary.histogram(&tag, &Histogram::of(&numbers));
         }
         summary
     }
@@ -172,8 +172,8 @@ mod tests {
     use pserver_wire::messages::{Activations, SUMMARY_IMAGE_BYTES};
 
     use super::*;
-    use crate::training::fixtures::some_time;
-    use crate::training::initial_state;
+    use crate::fixtures::some_time;
+    use pserver_state::initial::initial_state;
 
     fn of(step: u64, tower: u32) -> TowerStep {
         TowerStep {

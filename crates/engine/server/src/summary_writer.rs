@@ -167,7 +167,7 @@ mod tests {
     use pserver_wire::messages::{Activations, SUMMARY_IMAGE_BYTES};
 
     use super::*;
-    use crate::training::fixtures::some_time;
+    use crate::fixtures::some_time;
 
     fn start(folder: &Folder) -> SummaryWriter {
         let calendar = Calendar {

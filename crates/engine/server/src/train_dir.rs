@@ -598,7 +598,8 @@ fn move_aside(dir: &Path) -> Result<(), TrainDirError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::training::{fixtures::run_config, initial_state};
+    use crate::fixtures::run_config;
+    use pserver_state::initial::initial_state;
 
     fn open(path: &Path) -> TrainDir {
         TrainDir::open(path, 2, false).unwrap()

@@ -8,7 +8,14 @@ use std::f64::consts::TAU;
 use pserver_run::layout::{Initializer, Layout};
 use pserver_run::stream::{Purpose, Stream};
 
+use crate::state::TrainingState;
 use crate::values::Values;
+
+/// The state before the first step of a run that begins with `seed`.
+#[must_use]
+pub fn initial_state(layout: &Layout, seed: u64) -> TrainingState {
+    TrainingState::initial(initial_variables(layout, seed))
+}
 
 /// The variables before the first step.
 #[must_use]

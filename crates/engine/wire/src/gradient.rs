@@ -1,6 +1,7 @@
 //! The gradient of a tower step as it came, in memory of the server's own.
 
 use multiversion::multiversion;
+use pserver_run::Evidence;
 use pserver_state::Values;
 
 use crate::gradient_slot::{Generation, ServerSlot};
@@ -32,6 +33,16 @@ impl Gradient {
             values: memory,
             norm: norm.get(),
         })
+    }
+}
+
+impl Evidence for Gradient {
+    fn norm(&self) -> f32 {
+        self.norm
+    }
+
+    fn same_bits(&self, other: &Self) -> bool {
+        self.values.as_bytes() == other.values.as_bytes()
     }
 }
 

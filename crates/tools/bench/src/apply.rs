@@ -5,9 +5,9 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use pserver_core::averages::MOVING_AVERAGE_DECAY;
 use pserver_run::Layout;
-use pserver_server::averages::MOVING_AVERAGE_DECAY;
-use pserver_server::commit::commit;
+use pserver_server::run::apply;
 use pserver_state::initial::initial_variables;
 use pserver_state::{TrainingState, Values};
 
@@ -72,7 +72,7 @@ fn in_turns(time: Duration, uncounted: usize, mut between: impl FnMut()) -> anyh
             between();
             let began = Instant::now();
             let gradients = gradients.each_ref().map(|gradient| &gradient[..]);
-            commit(&state, &gradients, 1e-6, MOVING_AVERAGE_DECAY, &mut next)
+            apply(&state, &gradients, 1e-6, MOVING_AVERAGE_DECAY, &mut next)
                 .ok()
                 .context("small steps stay finite")?;
             let elapsed = began.elapsed();

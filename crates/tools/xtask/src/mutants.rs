@@ -34,13 +34,14 @@ struct Edit {
     replace: &'static str,
 }
 
-const JUDGEMENT: &str = "crates/engine/server/src/training/judgement.rs";
-const AGGREGATOR: &str = "crates/engine/server/src/aggregator.rs";
-const ASSIGNMENT: &str = "crates/engine/server/src/assignment.rs";
+const JUDGEMENT: &str = "crates/engine/core/src/decisions/judgement.rs";
+const AGGREGATOR: &str = "crates/engine/core/src/aggregator.rs";
+const ASSIGNMENT: &str = "crates/engine/core/src/assignment.rs";
 const GRADIENT_SLOT: &str = "crates/engine/wire/src/gradient_slot.rs";
 const TRAIN_DIR: &str = "crates/engine/server/src/train_dir.rs";
 const FOLLOWER_FILES: &str = "crates/engine/server/src/follower_files.rs";
-const MEMBERSHIP: &str = "crates/engine/server/src/membership.rs";
+const MEMBERSHIP: &str = "crates/engine/core/src/membership.rs";
+const MEAN: &str = "crates/engine/core/src/mean.rs";
 const SAVES: &str = "crates/engine/server/src/saves.rs";
 const COMMIT_PATH: &str = "crates/engine/server/src/commit_path.rs";
 
@@ -135,7 +136,7 @@ static MUTANTS: [Mutant; 11] = [
                 file: COMMIT_PATH,
                 find: "        self.files.write(&next, digest, &note.to_bytes())?;
 ",
-                replace: "        let is_written = update.global_step().0 % 2 == 0;
+                replace: "        let is_written = update.at.global_step.0 % 2 == 0;
         if is_written {
             self.files.write(&next, digest, &note.to_bytes())?;
         }
@@ -190,12 +191,12 @@ static MUTANTS: [Mutant; 11] = [
         fault: "the mean divides by one tower too many",
         edits: &[
             Edit {
-                file: AGGREGATOR,
+                file: MEAN,
                 find: "let count = towers.len() as f32;",
                 replace: "let count = (towers.len() + 1) as f32;",
             },
             Edit {
-                file: AGGREGATOR,
+                file: MEAN,
                 find: "/ N as f32\n",
                 replace: "/ (N + 1) as f32\n",
             },

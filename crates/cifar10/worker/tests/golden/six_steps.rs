@@ -1,9 +1,9 @@
 //! Six synchronous steps of two towers: gradients of the worker, commits of the server.
 
 use cifar_worker::engine::Engine;
+use pserver_core::averages::MOVING_AVERAGE_DECAY;
 use pserver_run::{Kernels, Layout};
-use pserver_server::averages::MOVING_AVERAGE_DECAY;
-use pserver_server::commit::commit;
+use pserver_server::run::apply;
 use pserver_state::{TrainingState, Values};
 use tch::Device;
 
@@ -63,7 +63,7 @@ fn six_steps(kernels: Kernels) {
         let gradients = towers.iter().map(|(_, gradients)| gradients);
         let gradients: Vec<&[f32]> = gradients.map(|gradient| &gradient[..]).collect();
         let mut next = state.clone();
-        commit(
+        apply(
             &state,
             &gradients,
             LEARNING_RATE,

@@ -210,7 +210,7 @@ mod tests {
     use pserver_state::initial::initial_variables;
 
     use super::*;
-    use crate::training::fixtures::run_config;
+    use crate::fixtures::run_config;
 
     #[test]
     fn filters_stand_side_by_side_with_a_line_between() {

@@ -18,7 +18,7 @@ use crate::page::Source;
 use crate::page::live::Live;
 use crate::page::metrics::StepTimes;
 use crate::page::pictures::{Files, Filters, NUM_SAMPLES, Pictures, Stamp, sample_path};
-use crate::update::micros;
+use pserver_core::update::micros;
 
 /// Of a longer file of scores, the first lines are not read.
 const MAX_SCORE_BYTES: usize = 4 * 1024 * 1024;
@@ -309,7 +309,7 @@ mod tests {
 
     use super::*;
     use crate::calendar::Calendar;
-    use crate::training::fixtures::some_time;
+    use crate::fixtures::some_time;
 
     #[test]
     fn a_damaged_line_is_told_and_the_lines_after_it_are_shown() {

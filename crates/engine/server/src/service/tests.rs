@@ -20,9 +20,9 @@ use tokio::net::TcpListener;
 use super::*;
 use crate::calendar::Calendar;
 use crate::commit_path::Files;
-use crate::serials::AppliedSerials;
-use crate::training::Limits;
-use crate::training::fixtures::{numerics, run_config, some_time};
+use crate::fixtures::{limits, numerics, run_config, some_time};
+use crate::run::{Intervals, Snapshot};
+use pserver_core::{AppliedSerials, Core};
 
 /// Two towers over two numbers, which begin as 1 and 2; the learning rate is a half.
 struct Bench {
@@ -58,15 +58,16 @@ impl Bench {
             ledger: ledger.0,
         };
         let commit_path = CommitPath::new(files, calendar);
-        let training = Training::new(
-            some_time(),
-            run_config(),
-            limits(),
-            state,
-            AppliedSerials::default(),
-        );
+        let snapshot = Snapshot::new(state);
+        let applied = AppliedSerials::default();
+        let core = Core::new(some_time(), run_config(), limits(), snapshot.at(), applied);
+        let intervals = Intervals {
+            checkpoint_steps: 100,
+            summary_steps: 0,
+        };
+        let run = Run::new(core, snapshot, intervals);
         let files = FollowerFiles::new(&Folder::open(folder.path()).unwrap(), calendar);
-        let service = Service::new(training, commit_path, &layout, files);
+        let service = Service::new(run, commit_path, &layout, files);
         Bench {
             service: Arc::new(service),
             layout,
@@ -181,7 +182,7 @@ impl Bench {
     }
 
     fn variables(&self) -> Vec<f32> {
-        let snapshot = self.service.ask(|training, _| training.snapshot());
+        let snapshot = self.service.ask(|run, _| run.snapshot());
         snapshot.state.variables.to_vec()
     }
 }
@@ -228,19 +229,6 @@ fn next_work(answer: Pushed) -> Work {
     match next(answer) {
         Assignment::Work(work) => work,
         other => panic!("expected work, got {other:?}"),
-    }
-}
-
-fn limits() -> Limits {
-    Limits {
-        max_steps: GlobalStep(1000),
-        checkpoint_steps: 100,
-        worker_lease: std::time::Duration::from_secs(10),
-        mixed: false,
-        min_workers: 1,
-        stall_timeout: std::time::Duration::from_secs(60),
-        audit_fraction: 0.0,
-        summary_steps: 0,
     }
 }
 
@@ -523,13 +511,9 @@ async fn a_follower_gets_the_newest_checkpoint_and_then_hears_that_the_run_is_ov
     };
     assert_eq!(reply, Ok(checkpoint));
 
-    let everyone_told = || {
-        bench
-            .service
-            .ask(|training, now| training.everyone_told(now))
-    };
+    let everyone_told = || bench.service.ask(|run, now| run.core.everyone_told(now));
     let (reply, was_told) = tokio::join!(ask(Some(GlobalStep(0))), async {
-        bench.service.change(|training, _| training.stop());
+        bench.service.change(|run, _| run.core.stop());
         bench.service.saved();
         everyone_told()
     });

@@ -9,16 +9,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pserver_cli::exit::Failure;
+use pserver_core::{Core, Fact, Limits, Notice, Phase};
 use pserver_run::GlobalStep;
+use pserver_run::record::Record;
 use pserver_server::calendar::Calendar;
 use pserver_server::commit_path::CommitPath;
 use pserver_server::commit_point::WatchedFiles;
 use pserver_server::event::Event;
 use pserver_server::follower_files::FollowerFiles;
+use pserver_server::run::{Intervals, Run, Snapshot};
 use pserver_server::service::Service;
 use pserver_server::start::{open_files, resume_or_begin};
 use pserver_server::train_dir::TrainDir;
-use pserver_server::training::{Limits, Phase, Snapshot, Training};
 use pserver_state::{TrainingState, checkpoint};
 use pserver_wire::messages::Goodbye;
 use pserver_wire::transport::server_builder;
@@ -86,15 +88,21 @@ fn open(shared: &Shared, life: Arc<Life>) -> turmoil::Result<(Service, TrainDir)
     let (files, calendar) = opened.map_err(told)?;
     let watched = WatchedFiles::new(files, move |_, _| life.moment());
     let commit_path = CommitPath::new(watched, calendar);
-    let training = Training::new(
+    let snapshot = Snapshot::new(start.state);
+    let core = Core::new(
         calendar.moment,
         start.run,
         limits(&shared.plan),
-        start.state,
+        snapshot.at(),
         start.applied,
     );
+    let intervals = Intervals {
+        checkpoint_steps: shared.plan.checkpoint_steps,
+        summary_steps: SUMMARY_STEPS,
+    };
+    let run = Run::new(core, snapshot, intervals);
     let files = FollowerFiles::new(train_dir.folder(), calendar);
-    let service = Service::new(training, commit_path, &layout(), files);
+    let service = Service::new(run, commit_path, &layout(), files);
     Ok((service, train_dir))
 }
 
@@ -105,13 +113,11 @@ fn told(failure: Failure) -> String {
 fn limits(plan: &Plan) -> Limits {
     Limits {
         max_steps: GlobalStep(plan.num_steps),
-        checkpoint_steps: plan.checkpoint_steps,
         worker_lease: plan.lease,
         mixed: false,
         min_workers: 1,
         stall_timeout: STALL_TIMEOUT,
         audit_fraction: plan.audit_fraction,
-        summary_steps: SUMMARY_STEPS,
     }
 }
 
@@ -124,7 +130,7 @@ async fn supervise(shared: &Shared, service: &Service, train_dir: &TrainDir) -> 
             biased;
             snapshot = disk.written() => save(shared, service, train_dir, &snapshot)?,
             () = service.changed() => {}
-            _ = ticks.tick() => service.change(|training, now| training.tick(now)),
+            _ = ticks.tick() => service.change(|run, now| run.core.tick(now)),
         }
         if let Some(error) = service.take_failure() {
             return Err(error.into());
@@ -132,16 +138,16 @@ async fn supervise(shared: &Shared, service: &Service, train_dir: &TrainDir) -> 
         for event in service.take_events() {
             handle(shared, &mut disk, event);
         }
-        match service.ask(|training, _| training.phase()) {
+        match service.ask(|run, _| run.core.phase()) {
             Phase::Training => {}
             Phase::Closing(goodbye) => {
                 if goodbye != Goodbye::Complete {
                     let what = format!("the server ends the run as {goodbye:?}");
                     shared.history.borrow_mut().violate(what);
                 }
-                let is_saved = service.ask(|training, _| {
-                    training.want_checkpoint();
-                    training.saves().is_idle()
+                let is_saved = service.ask(|run, _| {
+                    run.want_checkpoint();
+                    run.saves().is_idle()
                 });
                 if is_saved {
                     service.end(goodbye)?;
@@ -149,13 +155,13 @@ async fn supervise(shared: &Shared, service: &Service, train_dir: &TrainDir) -> 
                 }
             }
             Phase::Closed(_) => {
-                if service.ask(|training, now| training.everyone_told(now)) {
+                if service.ask(|run, now| run.core.everyone_told(now)) {
                     shared.note(format_args!("server has told everyone"));
                     return Ok(());
                 }
             }
         }
-        if let Some(snapshot) = service.ask(|training, _| training.saves().begin()) {
+        if let Some(snapshot) = service.ask(|run, _| run.saves().begin()) {
             disk.write(shared, snapshot);
         }
     }
@@ -211,24 +217,36 @@ fn handle(shared: &Shared, disk: &mut SlowDisk, event: Event) {
             shared.note(format_args!("step {global_step} is committed"));
             shared.history.borrow_mut().totals.commits += 1;
         }
-        Event::InDoubt { tower_step, .. } => {
-            shared.history.borrow_mut().totals.doubts += 1;
-            shared.note(format_args!("{tower_step} is in doubt"));
+        Event::Happened(Fact::Kept(record)) => handle_record(shared, &record),
+        Event::Happened(Fact::Told(
+            notice @ (Notice::Diverged { .. } | Notice::Stalled { .. }),
+        )) => {
+            shared.history.borrow_mut().violate(format!("{notice:?}"));
         }
-        Event::Quarantined { who, reason } if !reason.contains("it is not finite") => {
-            let what = format!("member {} is put into quarantine: {reason}", who.worker);
+        _ => {}
+    }
+}
+
+fn handle_record(shared: &Shared, record: &Record) {
+    match record {
+        Record::InDoubt { of, .. } => {
+            shared.history.borrow_mut().totals.doubts += 1;
+            shared.note(format_args!("{of} is in doubt"));
+        }
+        Record::Quarantined { worker, reason } if !reason.contains("it is not finite") => {
+            let what = format!("member {worker} is put into quarantine: {reason}");
             shared.history.borrow_mut().violate(what);
         }
-        Event::Lost(who) => {
-            shared.note(format_args!("member {} is lost", who.worker));
+        Record::Lost { worker } => {
+            shared.note(format_args!("member {worker} is lost"));
             shared.history.borrow_mut().totals.lost_leases += 1;
         }
-        Event::Overdue { tower_step, .. } => {
-            shared.note(format_args!("{tower_step} is overdue"));
+        Record::Overdue { of, .. } => {
+            shared.note(format_args!("{of} is overdue"));
             shared.history.borrow_mut().totals.overdue += 1;
         }
-        Event::Diverged { .. } | Event::Stalled { .. } | Event::Audited { equal: false, .. } => {
-            shared.history.borrow_mut().violate(format!("{event:?}"));
+        Record::Audited { equal: false, .. } => {
+            shared.history.borrow_mut().violate(format!("{record:?}"));
         }
         _ => {}
     }
@@ -240,7 +258,7 @@ fn save(
     train_dir: &TrainDir,
     snapshot: &Snapshot,
 ) -> turmoil::Result {
-    let run = service.ask(|training, _| training.run().clone());
+    let run = service.ask(|run, _| run.core.run().clone());
     let step = snapshot.state.global_step;
     damage_newest(shared, step)?;
     let before = good_checkpoints(&shared.train_dir)?;

@@ -2,29 +2,25 @@
 
 use std::time::Instant;
 
-use pserver_wire::messages::{Goodbye, Status, WorkerId, WorkerStatus};
+use pserver_run::Evidence;
+use pserver_run::member::WorkerId;
+use pserver_run::request::Goodbye;
+use pserver_run::status::{Status, WorkerStatus};
 
-use super::{Phase, Training};
+use super::{Core, Phase};
 use crate::assignment::Holder;
-use crate::event::Who;
 use crate::membership::Worker;
 
-impl Training {
-    /// How the run stands.
+impl<G: Evidence> Core<G> {
+    /// How the run stands. Its loss and speed are nothing that decisions are made of, and not known here.
     #[must_use]
     pub fn status(&self) -> Status {
-        let step_time = self.throughput.step_time().as_secs_f64();
-        let examples = self.run.examples_per_update() as f64;
         Status {
             run: self.run.clone(),
-            global_step: self.snapshot.state.global_step,
+            global_step: self.step.at.global_step,
             max_steps: self.limits.max_steps,
-            loss: self.loss,
-            examples_per_sec: if step_time > 0.0 {
-                examples / step_time
-            } else {
-                0.0
-            },
+            loss: None,
+            examples_per_sec: 0.0,
             activity: self.activity(),
             workers: self
                 .members
@@ -41,15 +37,15 @@ impl Training {
     }
 
     fn activity(&self) -> String {
-        match self.phase {
+        match self.lifecycle.phase {
             Phase::Training if self.members.iter().next().is_none() => {
                 "waits for workers".to_owned()
             }
             Phase::Training => {
-                let (have, need) = (self.aggregator.have(), self.aggregator.needed());
+                let (have, need) = (self.step.aggregator.have(), self.step.aggregator.needed());
                 format!(
                     "trains: has {have} of {need} towers of step {}",
-                    self.snapshot.state.global_step
+                    self.step.at.global_step
                 )
             }
             Phase::Closing(_) => "saves the last checkpoint".to_owned(),
@@ -64,7 +60,7 @@ impl Training {
         WorkerStatus {
             worker: id,
             name: worker.name.clone(),
-            tower: self.towers.held_by(id).map(|held| held.tower),
+            tower: self.step.towers.held_by(id).map(|held| held.tower),
             tower_steps: worker.tower_steps,
             compute_time: worker.compute_time,
         }
@@ -81,7 +77,7 @@ impl Training {
         if have < need as usize {
             missing.push(format!("workers: {have} of at least {need} are registered"));
         }
-        for (tower_step, open) in self.towers.open() {
+        for (tower_step, open) in self.step.towers.open() {
             let holders = open.holders.iter();
             let who: Vec<String> = holders.map(|holder| self.describe(now, holder)).collect();
             let who = if who.is_empty() {
@@ -95,7 +91,7 @@ impl Training {
     }
 
     fn describe(&self, now: Instant, holder: &Holder) -> String {
-        let Who { worker, name } = self.who(holder.worker);
+        let (worker, name) = (holder.worker, self.name_of(holder.worker));
         let since = now.saturating_duration_since(holder.since).as_secs();
         format!("worker {worker} ({name}) since {since} s")
     }

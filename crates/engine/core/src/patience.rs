@@ -92,7 +92,7 @@ impl Patience {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::training::fixtures::some_time;
+    use crate::fixtures::some_time;
 
     const SECOND: Duration = Duration::from_secs(1);
     const STALL_TIMEOUT: Duration = Duration::from_secs(60);

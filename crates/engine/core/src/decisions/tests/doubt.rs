@@ -4,11 +4,11 @@ use super::*;
 
 /// The workers that were put into quarantine, and why.
 fn quarantined(bench: &mut Bench) -> Vec<(WorkerId, String)> {
-    let events = bench.training.take_events();
+    let facts = bench.core.take_facts();
     let mut found = Vec::new();
-    for event in events {
-        if let Event::Quarantined { who, reason } = event {
-            found.push((who.worker, reason));
+    for fact in facts {
+        if let Fact::Kept(Record::Quarantined { worker, reason }) = fact {
+            found.push((WorkerId(worker), reason));
         }
     }
     found
@@ -21,7 +21,7 @@ fn warmed_up(workers: usize) -> (Bench, Vec<Member>) {
     for _ in 0..100 {
         bench.step(members[0]);
     }
-    bench.training.take_events();
+    bench.core.take_facts();
     (bench, members)
 }
 
@@ -43,10 +43,7 @@ fn a_gradient_that_another_worker_makes_sense_of_costs_its_worker_the_membership
         told[0].1,
         "its gradient of step 0 tower 0 is wrong: it is not finite, and that of worker 1 is not"
     );
-    assert_eq!(
-        bench.pull(a),
-        Some(Assignment::Goodbye(Goodbye::Quarantined))
-    );
+    assert_eq!(bench.pull(a), Some(Given::Goodbye(Goodbye::Quarantined)));
     bench.step(b);
 }
 
@@ -62,7 +59,7 @@ fn nonsense_of_every_worker_is_the_models_fault() {
         bench.push(b, &again, [f32::NAN, 0.0]),
         Verdict::Goodbye(Goodbye::Diverged)
     );
-    assert_eq!(bench.training.phase(), Phase::Closing(Goodbye::Diverged));
+    assert_eq!(bench.core.phase(), Phase::Closing(Goodbye::Diverged));
     assert_eq!(bench.variables(), [1.0, 2.0], "the last good state");
 }
 
@@ -149,7 +146,7 @@ fn a_worker_that_used_other_examples_is_caught() {
         attempt: 0,
     };
     assert_eq!(
-        bench.hand_in(&push, [1.0, 1.0]),
+        bench.hand_in(push, [1.0, 1.0]),
         Verdict::Goodbye(Goodbye::Quarantined)
     );
     let told = quarantined(&mut bench);
@@ -172,16 +169,16 @@ fn an_audit_that_does_not_agree_names_both_and_a_third_decides() {
     let second = bench.work(b);
     assert_eq!(second.tower_step, first.tower_step, "b is to do it again");
     assert_eq!(bench.push(b, &second, [2.0, 1.0]), Verdict::Accepted);
-    let disagreement = bench.training.take_events();
-    let Some(Event::Audited {
+    let disagreement = bench.core.take_facts();
+    let Some(Fact::Kept(Record::Audited {
         workers,
         equal: false,
         ..
-    }) = disagreement.last()
+    })) = disagreement.last()
     else {
         panic!("{disagreement:?}")
     };
-    assert_eq!(workers.clone().map(|who| who.worker), [a.worker, b.worker]);
+    assert_eq!(workers.map(WorkerId), [a.worker, b.worker]);
     let third = bench.work(c);
     assert_eq!(third.tower_step, first.tower_step);
     bench.push(c, &third, [1.0, 1.0]);
@@ -195,16 +192,17 @@ fn an_audited_run_comes_to_the_same_state() {
     let mut audits = 0;
     for bench in [&mut audited, &mut plain] {
         let members = [bench.join(), bench.join()];
-        while bench.training.phase() == Phase::Training {
+        while bench.core.phase() == Phase::Training {
             for member in members {
-                if let Some(Assignment::Work(work)) = bench.pull(member) {
+                if let Some(Given::Work(_)) = bench.pull(member) {
+                    let work = bench.work(member);
                     bench.push(member, &work, [0.25, 0.5]);
                 }
             }
-            let events = bench.training.take_events();
-            audits += events
+            let facts = bench.core.take_facts();
+            audits += facts
                 .iter()
-                .filter(|event| matches!(event, Event::Audited { equal: true, .. }))
+                .filter(|fact| matches!(fact, Fact::Kept(Record::Audited { equal: true, .. })))
                 .count();
         }
     }
@@ -226,8 +224,8 @@ fn a_second_opinion_is_not_waited_for_from_a_worker_that_hangs() {
     assert_eq!(bench.pull(a), None, "the other may still come for it");
     for _ in 0..15 {
         bench.pass(Duration::from_secs(1));
-        bench.training.heartbeat(bench.now, hanging);
-        bench.training.heartbeat(bench.now, a);
+        bench.core.heartbeat(bench.now, hanging);
+        bench.core.heartbeat(bench.now, a);
     }
     let again = bench.work(a);
     assert_eq!(again.tower_step, work.tower_step);

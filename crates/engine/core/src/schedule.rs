@@ -47,7 +47,7 @@ impl LearningRateSchedule {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::training::fixtures::run_config;
+    use crate::fixtures::run_config;
 
     fn schedule(change: impl FnOnce(&mut RunConfig)) -> LearningRateSchedule {
         let mut run = RunConfig {

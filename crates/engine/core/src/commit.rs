@@ -6,13 +6,16 @@
 //! It is compiled three times, for the instructions that every processor of the target has, for AVX2 and
 //! for AVX-512; which of them runs is decided by what the processor has. The bits are the same: Rust
 //! keeps the order of operations and never fuses a product with a sum.
+//!
+//! It is bound by memory, as fast as a copy of as many bytes (docs/runs/2026-11-25-apply). The digest of the state
+//! remains a pass of its own: it is bound by its arithmetic, and taking it piece by piece in the same pass was no
+//! faster.
 
 use std::ops::Range;
 
 use multiversion::multiversion;
-use pserver_state::TrainingState;
 
-use crate::{aggregator, averages, optimizer};
+use crate::{averages, mean, optimizer};
 
 /// Numbers of which the mean of many towers is taken at once: 64 KiB, which a processor's second cache holds.
 const PIECE: usize = 16 * 1024;
@@ -21,75 +24,68 @@ const PIECE: usize = 16 * 1024;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NotFinite;
 
-/// Writes into `next` the state that follows `state`.
+/// Writes into `after` what follows `before`.
 ///
 /// `gradients` are those of the towers, in tower order: the mean then has the same bits in whatever
 /// order they arrived.
 ///
 /// # Errors
 ///
-/// [`NotFinite`] if a variable or a moving average is not finite; `next` must then not be used.
+/// [`NotFinite`] if a variable or a moving average is not finite; `after` must then not be used.
 ///
 /// # Panics
 ///
 /// If the buffers differ in length, or there is no gradient.
 #[multiversion(targets("x86_64+avx512f", "x86_64+avx2"))]
 pub fn commit(
-    state: &TrainingState,
+    before: &Before<'_>,
     gradients: &[&[f32]],
-    learning_rate: f32,
-    moving_average_decay: f32,
-    next: &mut TrainingState,
+    after: &mut After<'_>,
 ) -> Result<(), NotFinite> {
-    commit_numbers(state, gradients, learning_rate, moving_average_decay, next)
+    commit_numbers(before, gradients, after)
 }
 
 /// [`commit`], compiled for the instruction set of the function that it is called in, as everything
 /// that is always inlined.
 #[inline(always)]
 fn commit_numbers(
-    state: &TrainingState,
+    before: &Before<'_>,
     gradients: &[&[f32]],
-    learning_rate: f32,
-    moving_average_decay: f32,
-    next: &mut TrainingState,
+    after: &mut After<'_>,
 ) -> Result<(), NotFinite> {
-    next.global_step = state.global_step.next();
-    let before = Before {
-        variables: &state.variables,
-        averages: &state.averages,
-        learning_rate,
-        decay: averages::decay(moving_average_decay, next.global_step),
-    };
-    let mut after = After {
-        variables: &mut next.variables,
-        averages: &mut next.averages,
-    };
     let all = 0..before.variables.len();
     // Each number of towers is code of its own, in which a number stays in a register from the first
     // gradient to the last average.
     let finite = match *gradients {
-        [a] => commit_range(&before, [a], &mut after, all),
-        [a, b] => commit_range(&before, [a, b], &mut after, all),
-        [a, b, c] => commit_range(&before, [a, b, c], &mut after, all),
-        [a, b, c, d] => commit_range(&before, [a, b, c, d], &mut after, all),
-        _ => commit_mean(&before, gradients, &mut after),
+        [a] => commit_range(before, [a], after, all),
+        [a, b] => commit_range(before, [a, b], after, all),
+        [a, b, c] => commit_range(before, [a, b, c], after, all),
+        [a, b, c, d] => commit_range(before, [a, b, c, d], after, all),
+        _ => commit_mean(before, gradients, after),
     };
     if finite { Ok(()) } else { Err(NotFinite) }
 }
 
 /// What a commit reads besides gradients.
-struct Before<'a> {
-    variables: &'a [f32],
-    averages: &'a [f32],
-    learning_rate: f32,
-    decay: f32,
+#[derive(Clone, Copy, Debug)]
+pub struct Before<'a> {
+    /// The variables, end to end.
+    pub variables: &'a [f32],
+    /// Their moving averages.
+    pub averages: &'a [f32],
+    /// The learning rate.
+    pub learning_rate: f32,
+    /// The [decay](averages::decay) of the averages.
+    pub decay: f32,
 }
 
 /// What a commit writes.
-struct After<'a> {
-    variables: &'a mut [f32],
-    averages: &'a mut [f32],
+#[derive(Debug)]
+pub struct After<'a> {
+    /// The variables, end to end.
+    pub variables: &'a mut [f32],
+    /// Their moving averages.
+    pub averages: &'a mut [f32],
 }
 
 /// Computes all numbers out of the mean of the gradients, which is taken piece by piece; whether they are finite.
@@ -101,7 +97,7 @@ fn commit_mean(before: &Before<'_>, gradients: &[&[f32]], after: &mut After<'_>)
     for start in (0..len).step_by(PIECE) {
         let piece = start..len.min(start + PIECE);
         let mean = &mut mean[..piece.len()];
-        aggregator::mean(gradients, piece.clone(), mean);
+        mean::mean(gradients, piece.clone(), mean);
         finite &= commit_range(before, [mean], after, piece);
     }
     finite
@@ -125,7 +121,7 @@ fn commit_range<const N: usize>(
     // Without an early end, so that it vectorises.
     let mut finite = true;
     for index in 0..len {
-        let gradient = aggregator::mean_of(gradients.map(|gradients| gradients[index]));
+        let gradient = mean::mean_of(gradients.map(|gradients| gradients[index]));
         let variable = optimizer::apply_gradient(variables[index], gradient, before.learning_rate);
         let average = averages::update(averages[index], variable, before.decay);
         next_variables[index] = variable;
@@ -139,49 +135,62 @@ fn commit_range<const N: usize>(
 mod tests {
     use proptest::prelude::*;
     use pserver_run::GlobalStep;
-    use pserver_state::Values;
 
     use super::*;
 
-    fn values(numbers: &[f32]) -> Values {
-        Values::from(numbers)
+    /// A commit, as it was compiled for some processors.
+    type Form = fn(&Before<'_>, &[&[f32]], &mut After<'_>) -> Result<(), NotFinite>;
+
+    /// Variables and averages after one commit at the beginning of a run, by one of its forms.
+    fn after(
+        form: Form,
+        [variables, averages]: [&[f32]; 2],
+        gradients: &[&[f32]],
+        learning_rate: f32,
+    ) -> Result<[Vec<f32>; 2], [Vec<f32>; 2]> {
+        let before = Before {
+            variables,
+            averages,
+            learning_rate,
+            decay: averages::decay(0.9999, GlobalStep(1)),
+        };
+        let mut next = [variables, averages].map(<[f32]>::to_vec);
+        let [variables, averages] = &mut next;
+        let mut after = After {
+            variables,
+            averages,
+        };
+        match form(&before, gradients, &mut after) {
+            Ok(()) => Ok(next),
+            Err(NotFinite) => Err(next),
+        }
     }
 
     #[test]
     fn a_commit_is_mean_then_descent_then_averages() {
-        let state = TrainingState::initial(values(&[1.0, 2.0]));
-        let mut next = state.clone();
-        commit(&state, &[&[1.0, 0.0], &[3.0, 4.0]], 0.5, 0.9999, &mut next).unwrap();
-        assert_eq!(next.global_step, GlobalStep(1));
-        assert_eq!(next.variables, values(&[0.0, 1.0]));
+        let before = [1.0, 2.0];
+        let gradients: [&[f32]; 2] = [&[1.0, 0.0], &[3.0, 4.0]];
+        let [variables, averages] = after(commit, [&before; 2], &gradients, 0.5).unwrap();
+        assert_eq!(variables, [0.0, 1.0]);
         // The first decay is 2/11: the averages take 9/11 of the way from 1 to 0 and from 2 to 1.
         assert!(
-            (next.averages[0] - 2.0 / 11.0).abs() < 1e-6
-                && (next.averages[1] - 13.0 / 11.0).abs() < 1e-6
+            (averages[0] - 2.0 / 11.0).abs() < 1e-6 && (averages[1] - 13.0 / 11.0).abs() < 1e-6
         );
     }
 
     #[test]
     fn pieces_meet_without_a_gap() {
         let numbers: Vec<f32> = (0..2 * PIECE + 7).map(|i| i as f32).collect();
-        let numbers = values(&numbers);
-        let state = TrainingState::initial(numbers.clone());
         for num_towers in [1, 5] {
             let gradients = vec![&numbers[..]; num_towers];
-            let mut next = state.clone();
-            commit(&state, &gradients, 1.0, 0.9999, &mut next).unwrap();
-            assert!(next.variables.iter().all(|variable| *variable == 0.0));
+            let [variables, _] = after(commit, [&numbers; 2], &gradients, 1.0).unwrap();
+            assert!(variables.iter().all(|variable| *variable == 0.0));
         }
     }
 
     #[test]
     fn a_variable_that_overflows_is_told() {
-        let state = TrainingState::initial(values(&[f32::MAX]));
-        let mut next = state.clone();
-        assert_eq!(
-            commit(&state, &[&[f32::MIN]], 1.0, 0.9999, &mut next),
-            Err(NotFinite)
-        );
+        assert!(after(commit, [&[f32::MAX]; 2], &[&[f32::MIN]], 1.0).is_err());
     }
 
     /// The formula of one number; `gradients` are those of the towers.
@@ -210,16 +219,10 @@ mod tests {
             }),
             rate in 0.0_f32..1.0,
         ) {
-            let column = |index: usize| {
-                values(&rows.iter().map(|row| row[index]).collect::<Vec<_>>())
-            };
-            let state = TrainingState {
-                global_step: GlobalStep(0),
-                variables: column(0),
-                averages: column(1),
-            };
+            let column = |index: usize| rows.iter().map(|row| row[index]).collect::<Vec<f32>>();
+            let before = [column(0), column(1)];
             let num_towers = rows.first().map_or(1, |row| row.len() - 2);
-            let columns: Vec<Values> = (0..num_towers).map(|tower| column(2 + tower)).collect();
+            let columns: Vec<Vec<f32>> = (0..num_towers).map(|tower| column(2 + tower)).collect();
             let gradients: Vec<&[f32]> = columns.iter().map(|column| &column[..]).collect();
             let expected: Vec<[f32; 2]> = rows
                 .iter()
@@ -227,10 +230,10 @@ mod tests {
                 .collect();
             let is_finite = expected.iter().flatten().all(|number| number.is_finite());
             for form in [commit, commit_numbers] {
-                let mut next = state.clone();
-                let outcome = form(&state, &gradients, rate, 0.9999, &mut next);
+                let outcome = after(form, [&before[0], &before[1]], &gradients, rate);
                 prop_assert_eq!(outcome.is_ok(), is_finite);
-                let found = next.variables.iter().zip(next.averages.iter());
+                let (Ok(next) | Err(next)) = outcome;
+                let found = next[0].iter().zip(&next[1]);
                 for ((variable, average), expected) in found.zip(&expected) {
                     prop_assert!(same_bits(*variable, expected[0]));
                     prop_assert!(same_bits(*average, expected[1]));

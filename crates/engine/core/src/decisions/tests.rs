@@ -1,24 +1,40 @@
 //! The decisions of a run, without a clock or a network.
 
 use pserver_run::Tower;
-use pserver_state::Values;
-use pserver_wire::messages::Losses;
+use pserver_run::member::SECRET_BYTES;
+use pserver_run::request::Losses;
 
-use super::fixtures::{numerics, run_config, some_time};
 use super::*;
+use crate::fixtures::{Toy, numerics, run_config, some_time};
 
 mod doubt;
 mod drain;
 mod modes;
-mod summaries;
 
 const LEASE: Duration = Duration::from_secs(10);
 const STALL_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// A run of two towers over two numbers, and a clock.
+/// A run of two towers over two numbers, which begin as 1 and 2, and a clock.
 struct Bench {
-    training: Training,
+    core: Core<Toy>,
+    variables: [f32; 2],
     now: Instant,
+}
+
+/// A tower step for a worker.
+#[derive(Clone, Copy, Debug)]
+struct Work {
+    tower_step: TowerStep,
+    attempt: u32,
+    state_digest: StateDigest,
+}
+
+/// A stand-in for the digest of the state at a step.
+fn at(step: u64) -> At {
+    At {
+        global_step: GlobalStep(step),
+        digest: StateDigest(u128::from(step) + 1000),
+    }
 }
 
 impl Bench {
@@ -29,18 +45,16 @@ impl Bench {
     fn of(run: RunConfig, max_steps: u64, audit_fraction: f64) -> Self {
         let limits = Limits {
             max_steps: GlobalStep(max_steps),
-            checkpoint_steps: 2,
             worker_lease: LEASE,
             mixed: false,
             min_workers: 1,
             stall_timeout: STALL_TIMEOUT,
             audit_fraction,
-            summary_steps: 0,
         };
         let now = some_time();
-        let state = TrainingState::initial(Values::from([1.0, 2.0].as_slice()));
         Bench {
-            training: Training::new(now, run, limits, state, AppliedSerials::default()),
+            core: Core::new(now, run, limits, at(0), AppliedSerials::default()),
+            variables: [1.0, 2.0],
             now,
         }
     }
@@ -50,22 +64,26 @@ impl Bench {
     }
 
     fn register(&mut self, registration: Registration) -> Result<Registered, Refusal> {
-        let secret = pserver_wire::messages::random_secret().unwrap();
-        self.training.register(self.now, registration, secret)
+        let secret = Secret([self.core.members.ids().count() as u8; SECRET_BYTES]);
+        self.core.register(self.now, registration, secret)
     }
 
-    fn pull(&mut self, member: Member) -> Option<Assignment> {
-        self.training.pull(self.now, Pull { member, held: None })
+    fn pull(&mut self, member: Member) -> Option<Given> {
+        self.core.pull(self.now, Pull { member, held: None })
     }
 
     fn work(&mut self, member: Member) -> Work {
         match self.pull(member) {
-            Some(Assignment::Work(work)) => work,
+            Some(Given::Work(assigned)) => Work {
+                tower_step: assigned.tower_step,
+                attempt: assigned.attempt,
+                state_digest: self.core.at().digest,
+            },
             other => panic!("expected work, got {other:?}"),
         }
     }
 
-    fn push(&mut self, member: Member, work: &Work, gradients: [f32; 2]) -> Verdict {
+    fn push(&mut self, member: Member, work: &Work, gradient: [f32; 2]) -> Verdict {
         let losses = Losses {
             cross_entropy: 1.0,
             total: 2.0,
@@ -80,25 +98,31 @@ impl Bench {
             compute_time: Duration::from_millis(5),
             attempt: work.attempt,
         };
-        self.hand_in(&push, gradients)
+        self.hand_in(push, gradient)
     }
 
-    fn hand_in(&mut self, push: &Push, gradients: [f32; 2]) -> Verdict {
-        let gradient = Gradient::new(Values::from(gradients.as_slice()));
-        let update = match self.training.push(self.now, *push, gradient) {
+    fn hand_in(&mut self, push: Push, gradient: [f32; 2]) -> Verdict {
+        let update = match self.core.push(self.now, push, Toy(gradient)) {
             Decision::Answer(verdict) => return verdict,
             Decision::Complete(update) => update,
         };
-        let mut next = update.before.state.clone();
-        if update.apply(&mut next).is_err() {
-            return self.training.overflowed(&update);
+        let count = update.contributions.len() as f32;
+        let mut next = self.variables;
+        for (index, variable) in next.iter_mut().enumerate() {
+            let towers = update.contributions.iter().map(|one| one.gradient.0[index]);
+            *variable -= update.learning_rate * towers.sum::<f32>() / count;
         }
-        self.training.commit(self.now, *update, Snapshot::new(next));
+        if !next.iter().all(|variable| variable.is_finite()) {
+            return self.core.overflowed(&update);
+        }
+        self.variables = next;
+        let digest = at(update.at.global_step.next().0).digest;
+        self.core.committed(self.now, &update, digest);
         Verdict::Accepted
     }
 
     fn examples(&self, of: TowerStep) -> ExamplesDigest {
-        ExamplesDigest::of(self.training.sequence.clone().samples(of))
+        ExamplesDigest::of(self.core.sequence.clone().samples(of))
     }
 
     fn step(&mut self, member: Member) {
@@ -113,12 +137,12 @@ impl Bench {
         let end = self.now + time;
         while self.now < end {
             self.now = end.min(self.now + Duration::from_millis(250));
-            self.training.tick(self.now);
+            self.core.tick(self.now);
         }
     }
 
-    fn variables(&self) -> Vec<f32> {
-        self.training.snapshot().state.variables.to_vec()
+    fn variables(&self) -> [f32; 2] {
+        self.variables
     }
 }
 
@@ -157,7 +181,7 @@ fn a_gradient_pushed_twice_counts_once() {
     let work = bench.work(a);
     assert_eq!(bench.push(a, &work, [1.0, 1.0]), Verdict::Accepted);
     assert_eq!(bench.push(a, &work, [1.0, 1.0]), Verdict::Accepted);
-    assert_eq!(bench.training.snapshot().state.global_step, GlobalStep(0));
+    assert_eq!(bench.core.at().global_step, GlobalStep(0));
     let other = bench.work(a);
     bench.push(a, &other, [1.0, 1.0]);
     assert_eq!(bench.variables(), [0.5, 1.5]);
@@ -175,7 +199,7 @@ fn a_gradient_of_another_state_does_not_count() {
     let work = bench.work(a);
     let other_state = Work {
         state_digest: StateDigest(1),
-        ..work.clone()
+        ..work
     };
     assert_eq!(
         bench.push(a, &other_state, [1.0, 1.0]),
@@ -199,10 +223,10 @@ fn the_tower_of_a_silent_worker_goes_to_another() {
     let work = bench.work(b);
     bench.push(b, &work, [1.0, 1.0]);
     bench.pass(LEASE);
-    assert!(bench.training.heartbeat(bench.now, b));
+    assert!(bench.core.heartbeat(bench.now, b));
     bench.pass(Duration::from_secs(1));
     assert_eq!(bench.work(b).tower_step.tower, Tower(0));
-    assert_eq!(bench.pull(a), Some(Assignment::Unregistered));
+    assert_eq!(bench.pull(a), Some(Given::Unregistered));
 }
 
 #[test]
@@ -214,35 +238,15 @@ fn without_its_secret_a_workers_number_is_nobodys() {
         worker: honest.worker,
         ..own
     };
-    assert_eq!(bench.pull(impostor), Some(Assignment::Unregistered));
-    assert!(!bench.training.heartbeat(bench.now, impostor));
-    bench.training.leave(impostor);
+    assert_eq!(bench.pull(impostor), Some(Given::Unregistered));
+    assert!(!bench.core.heartbeat(bench.now, impostor));
+    bench.core.leave(impostor);
     assert_eq!(
         bench.push(impostor, &work, [f32::NAN; 2]),
         Verdict::Unregistered
     );
-    assert_eq!(bench.training.take_events().len(), 2, "two have joined");
+    assert_eq!(bench.core.take_facts().len(), 2, "two have joined");
     assert_eq!(bench.push(honest, &work, [0.5; 2]), Verdict::Accepted);
-}
-
-#[test]
-fn variables_that_the_worker_holds_are_not_sent_again() {
-    let mut bench = Bench::new(10);
-    let a = bench.join();
-    let work = bench.work(a);
-    assert!(matches!(work.variables, Variables::Sent(_)));
-    let pull = Pull {
-        member: a,
-        held: Some(work.state_digest),
-    };
-    let again = bench.training.pull(bench.now, pull);
-    assert_eq!(
-        again,
-        Some(Assignment::Work(Work {
-            variables: Variables::Held,
-            ..work
-        }))
-    );
 }
 
 #[test]
@@ -250,22 +254,22 @@ fn a_complete_run_is_saved_before_the_workers_are_told() {
     let mut bench = Bench::new(1);
     let a = bench.join();
     bench.step(a);
-    assert_eq!(bench.training.phase(), Phase::Closing(Goodbye::Complete));
+    assert_eq!(bench.core.phase(), Phase::Closing(Goodbye::Complete));
     assert_eq!(bench.pull(a), None);
-    bench.training.saved(bench.now);
-    assert!(!bench.training.everyone_told(bench.now));
-    assert_eq!(bench.pull(a), Some(Assignment::Goodbye(Goodbye::Complete)));
-    assert!(bench.training.everyone_told(bench.now));
+    bench.core.saved(bench.now);
+    assert!(!bench.core.everyone_told(bench.now));
+    assert_eq!(bench.pull(a), Some(Given::Goodbye(Goodbye::Complete)));
+    assert!(bench.core.everyone_told(bench.now));
 }
 
 #[test]
 fn a_run_that_was_complete_lingers_for_one_lease() {
     let mut bench = Bench::new(0);
-    bench.training.saved(bench.now);
-    assert!(!bench.training.everyone_told(bench.now));
-    assert!(bench.training.everyone_told(bench.now + LEASE));
-    bench.training.expect_nobody();
-    assert!(bench.training.everyone_told(bench.now));
+    bench.core.saved(bench.now);
+    assert!(!bench.core.everyone_told(bench.now));
+    assert!(bench.core.everyone_told(bench.now + LEASE));
+    bench.core.expect_nobody();
+    assert!(bench.core.everyone_told(bench.now));
 }
 
 #[test]
@@ -298,34 +302,16 @@ fn a_worker_that_left_before_any_update_fixes_no_numerics() {
     };
     let mut bench = Bench::new(10);
     let first = bench.register(other()).unwrap().member;
-    assert_eq!(
-        bench.training.run_to_join().numerics,
-        Some(other().numerics)
-    );
+    assert_eq!(bench.core.run_to_join().numerics, Some(other().numerics));
     assert!(
         bench.register(registration(1)).is_err(),
         "both cannot take part"
     );
-    bench.training.leave(first);
+    bench.core.leave(first);
     let second = bench.join();
     bench.step(second);
-    bench.training.leave(second);
+    bench.core.leave(second);
     assert!(bench.register(other()).is_err(), "there was an update");
-}
-
-#[test]
-fn checkpoints_are_due_at_multiples_of_the_interval() {
-    let mut bench = Bench::new(10);
-    let a = bench.join();
-    let mut due = Vec::new();
-    for _ in 0..5 {
-        bench.step(a);
-        if let Some(snapshot) = bench.training.saves().begin() {
-            due.push(snapshot.state.global_step.0);
-            bench.training.checkpoint_saved(snapshot.state.global_step);
-        }
-    }
-    assert_eq!(due, [2, 4]);
 }
 
 #[test]
@@ -343,8 +329,8 @@ fn an_overdue_tower_step_is_also_given_to_an_idle_worker_and_counts_once() {
     let again = bench.work(a);
     assert_eq!(again.tower_step, slow.tower_step);
     assert!(matches!(
-        bench.training.take_events().last(),
-        Some(Event::Overdue { .. })
+        bench.core.take_facts().last(),
+        Some(Fact::Kept(Record::Overdue { .. }))
     ));
     bench.push(a, &again, [1.0, 1.0]);
     let variables = bench.variables();
@@ -362,10 +348,10 @@ fn a_run_that_stands_still_says_who_is_missing() {
     bench.work(a);
     let work = bench.work(b);
     bench.push(b, &work, [1.0, 1.0]);
-    bench.training.take_events();
+    bench.core.take_facts();
     bench.pass(Duration::from_secs(7));
-    let events = bench.training.take_events();
-    let [Event::StandsStill { waits_for }] = &events[..] else {
+    let events = bench.core.take_facts();
+    let [Fact::Kept(Record::StoodStill { waits_for })] = &events[..] else {
         panic!("{events:?}")
     };
     assert_eq!(
@@ -375,8 +361,8 @@ fn a_run_that_stands_still_says_who_is_missing() {
     let work = bench.work(a);
     bench.push(a, &work, [1.0, 1.0]);
     assert!(matches!(
-        bench.training.take_events()[..],
-        [Event::GoesOn { .. }, Event::Committed { .. }]
+        bench.core.take_facts()[..],
+        [Fact::Told(Notice::GoesOn { .. })]
     ));
 }
 
@@ -384,9 +370,9 @@ fn a_run_that_stands_still_says_who_is_missing() {
 fn a_run_without_workers_ends_for_now_after_the_stall_timeout() {
     let mut bench = Bench::new(10);
     bench.pass(STALL_TIMEOUT);
-    assert_eq!(bench.training.phase(), Phase::Training);
+    assert_eq!(bench.core.phase(), Phase::Training);
     bench.pass(Duration::from_secs(1));
-    assert_eq!(bench.training.phase(), Phase::Closing(Goodbye::Stopping));
+    assert_eq!(bench.core.phase(), Phase::Closing(Goodbye::Stopping));
 }
 
 #[test]
@@ -396,13 +382,13 @@ fn the_time_that_the_server_was_suspended_costs_no_worker_its_lease() {
     bench.work(a);
     bench.pass(LEASE / 2);
     bench.now += 100 * LEASE;
-    bench.training.tick(bench.now);
+    bench.core.tick(bench.now);
     assert!(matches!(
-        bench.training.take_events()[..],
-        [.., Event::Suspended { .. }]
+        bench.core.take_facts()[..],
+        [.., Fact::Kept(Record::Suspended { .. })]
     ));
     bench.pass(LEASE / 2);
-    assert!(bench.training.heartbeat(bench.now, a));
+    assert!(bench.core.heartbeat(bench.now, a));
 }
 
 #[test]
@@ -410,12 +396,12 @@ fn a_worker_that_hangs_but_gives_signs_of_life_does_not_keep_a_run_from_its_end(
     let mut bench = Bench::new(1);
     let (a, hanging) = (bench.join(), bench.join());
     bench.step(a);
-    bench.training.saved(bench.now);
+    bench.core.saved(bench.now);
     bench.pull(a);
-    assert!(!bench.training.everyone_told(bench.now));
+    assert!(!bench.core.everyone_told(bench.now));
     for _ in 0..LEASE.as_secs() {
         bench.pass(Duration::from_secs(1));
-        assert!(bench.training.heartbeat(bench.now, hanging));
+        assert!(bench.core.heartbeat(bench.now, hanging));
     }
-    assert!(bench.training.everyone_told(bench.now));
+    assert!(bench.core.everyone_told(bench.now));
 }

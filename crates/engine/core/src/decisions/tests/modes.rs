@@ -1,6 +1,6 @@
 //! Runs that are not synchronous.
 
-use pserver_ledger::record::Dropped;
+use pserver_run::record::Dropped;
 
 use super::*;
 
@@ -42,13 +42,13 @@ fn a_quorum_takes_the_first_gradients_and_drops_the_others() {
     );
     assert_eq!(bench.variables(), [0.0, 1.0]);
     assert!(matches!(
-        bench.training.take_events()[..],
+        bench.core.take_facts()[..],
         [
             ..,
-            Event::Dropped {
+            Fact::Kept(Record::Dropped {
                 reason: Dropped::Stale,
                 ..
-            }
+            })
         ]
     ));
 }
@@ -65,7 +65,7 @@ fn each_gradient_is_applied_when_it_comes() {
     assert_eq!(serial(&next_b), 2, "nobody waits for a");
     assert_eq!(bench.push(a, &work_a, [0.0, 1.0]), Verdict::Accepted);
     assert_eq!(bench.variables(), [0.5, 1.5]);
-    assert_eq!(bench.training.snapshot().state.global_step, GlobalStep(2));
+    assert_eq!(bench.core.at().global_step, GlobalStep(2));
 }
 
 #[test]
@@ -94,15 +94,14 @@ fn a_repeated_push_does_not_count_twice_even_after_the_servers_death() {
     let (a, b) = (before.join(), before.join());
     let (work_a, work_b) = (before.work(a), before.work(b));
     before.push(b, &work_b, [1.0, 0.0]);
-    let state = before.training.snapshot().state.clone();
-    let applied = before.training.applied.clone();
+    let applied = before.core.asynchronous.applied.clone();
 
     let mut after = asynchronous(4, false);
-    after.training = Training::new(
+    after.core = Core::new(
         after.now,
-        after.training.run.clone(),
-        after.training.limits.clone(),
-        state,
+        after.core.run.clone(),
+        after.core.limits.clone(),
+        before.core.at(),
         applied,
     );
     let (a_again, b_again) = (after.join(), after.join());
@@ -133,7 +132,7 @@ fn a_lost_worker_leaves_its_serial_to_another() {
     let mut bench = asynchronous(4, false);
     let (a, b) = (bench.join(), bench.join());
     let work_a = bench.work(a);
-    bench.training.leave(a);
+    bench.core.leave(a);
     assert_eq!(serial(&bench.work(b)), serial(&work_a));
 }
 
@@ -146,7 +145,7 @@ fn variables_that_have_moved_are_nobodys_fault() {
     let again = bench.work(b);
     assert_eq!(again.tower_step, work.tower_step);
     assert_eq!(bench.push(b, &again, [1.0, 0.0]), Verdict::Accepted);
-    assert!(matches!(bench.pull(a), Some(Assignment::Work(_))));
+    assert!(matches!(bench.pull(a), Some(Given::Work(_))));
 }
 
 #[test]

@@ -8,8 +8,8 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 
-use pserver_run::TowerStep;
-use pserver_wire::messages::WorkerId;
+use pserver_run::member::WorkerId;
+use pserver_run::{Evidence, TowerStep};
 
 use crate::aggregator::Contribution;
 
@@ -80,14 +80,22 @@ impl Norms {
 }
 
 /// The answers to the tower steps that are not settled yet.
-#[derive(Debug, Default)]
-pub struct Questions {
-    answers: BTreeMap<TowerStep, Vec<Contribution>>,
+#[derive(Debug)]
+pub struct Questions<G> {
+    answers: BTreeMap<TowerStep, Vec<Contribution<G>>>,
 }
 
-impl Questions {
+impl<G> Default for Questions<G> {
+    fn default() -> Self {
+        Questions {
+            answers: BTreeMap::new(),
+        }
+    }
+}
+
+impl<G> Questions<G> {
     /// Adds an answer; all of its tower step, in order of arrival.
-    pub fn add(&mut self, answer: Contribution) -> &[Contribution] {
+    pub fn add(&mut self, answer: Contribution<G>) -> &[Contribution<G>] {
         let answers = self.answers.entry(answer.of()).or_default();
         answers.push(answer);
         answers
@@ -101,12 +109,12 @@ impl Questions {
 
     /// The answers to a tower step so far.
     #[must_use]
-    pub fn answers(&self, of: TowerStep) -> &[Contribution] {
+    pub fn answers(&self, of: TowerStep) -> &[Contribution<G>] {
         self.answers.get(&of).map_or(&[], Vec::as_slice)
     }
 
     /// The answers to a tower step, which is settled with this.
-    pub fn settle(&mut self, of: TowerStep) -> Vec<Contribution> {
+    pub fn settle(&mut self, of: TowerStep) -> Vec<Contribution<G>> {
         self.answers.remove(&of).unwrap_or_default()
     }
 
@@ -144,7 +152,11 @@ pub enum Ruling {
 /// `is_audited`: a second answer is wanted even though nothing is wrong with the first.
 /// `has_others`: there is a worker that has not answered yet.
 #[must_use]
-pub fn rule(answers: &[Contribution], is_audited: bool, has_others: bool) -> Ruling {
+pub fn rule<G: Evidence>(
+    answers: &[Contribution<G>],
+    is_audited: bool,
+    has_others: bool,
+) -> Ruling {
     let of_doubt = |in_doubt: bool| {
         let indices = 0..answers.len();
         indices
@@ -179,7 +191,9 @@ pub fn rule(answers: &[Contribution], is_audited: bool, has_others: bool) -> Rul
 
 /// Whether answers that differ say something about their workers: those compute alike, and none of
 /// them was asked twice.
-pub fn are_comparable<'a>(answers: impl Iterator<Item = &'a Contribution> + Clone) -> bool {
+pub fn are_comparable<'a, G: 'a>(
+    answers: impl Iterator<Item = &'a Contribution<G>> + Clone,
+) -> bool {
     let mut workers: Vec<WorkerId> = answers.clone().map(|a| a.worker()).collect();
     let count = workers.len();
     workers.sort_unstable();
@@ -191,21 +205,19 @@ pub fn are_comparable<'a>(answers: impl Iterator<Item = &'a Contribution> + Clon
 
 /// Whether two answers agree in every bit.
 #[must_use]
-pub fn same_bits(a: &Contribution, b: &Contribution) -> bool {
-    a.gradient.values.as_bytes() == b.gradient.values.as_bytes()
+pub fn same_bits<G: Evidence>(a: &Contribution<G>, b: &Contribution<G>) -> bool {
+    a.gradient.same_bits(&b.gradient)
 }
 
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
-    use pserver_state::Values;
-
     use super::*;
-    use crate::training::fixtures::{contribution, numerics, some_time};
+    use crate::fixtures::{Toy, contribution, numerics, some_time};
 
-    fn answer(worker: u32, number: f32) -> Contribution {
-        let mut answer = contribution(0, 0, &[number]);
+    fn answer(worker: u32, number: f32) -> Contribution<Toy> {
+        let mut answer = contribution(0, 0, [number, 0.0]);
         answer.push.member.worker = WorkerId(worker);
         answer.arrived = some_time() + Duration::from_secs(u64::from(worker));
         answer.doubt = (!number.is_finite()).then_some(Doubt::NotFinite);
@@ -214,7 +226,8 @@ mod tests {
 
     /// What is ruled about answers with these numbers, when there are others to ask.
     fn ruling(numbers: &[f32], is_audited: bool) -> Ruling {
-        let answers: Vec<Contribution> = (0..).zip(numbers).map(|(w, n)| answer(w, *n)).collect();
+        let answers: Vec<Contribution<Toy>> =
+            (0..).zip(numbers).map(|(w, n)| answer(w, *n)).collect();
         rule(&answers, is_audited, true)
     }
 
@@ -290,9 +303,9 @@ mod tests {
     #[test]
     fn answers_are_compared_bit_by_bit() {
         let mut zero = answer(0, 0.0);
-        zero.gradient.values = Values::from([0.0].as_slice());
+        zero.gradient = Toy([0.0; 2]);
         let mut minus_zero = answer(1, 0.0);
-        minus_zero.gradient.values = Values::from([-0.0].as_slice());
+        minus_zero.gradient = Toy([-0.0; 2]);
         assert!(!same_bits(&zero, &minus_zero));
     }
 }

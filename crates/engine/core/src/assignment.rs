@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use pserver_run::member::WorkerId;
 use pserver_run::{GlobalStep, Tower, TowerStep};
-use pserver_wire::messages::WorkerId;
 
 /// Workers that may compute the same tower step at a time: the one that it was given to, and one
 /// more once that is overdue.
@@ -237,7 +237,7 @@ impl Assignments {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::training::fixtures::some_time;
+    use crate::fixtures::some_time;
 
     const A: WorkerId = WorkerId(0);
     const B: WorkerId = WorkerId(1);

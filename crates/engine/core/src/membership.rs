@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use pserver_run::Numerics;
-use pserver_wire::messages::{Member, Secret, WorkerId};
+use pserver_run::member::{Member, Secret, WorkerId};
 
 /// One worker.
 #[derive(Clone, Debug)]

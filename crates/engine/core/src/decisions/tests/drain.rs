@@ -3,7 +3,7 @@
 use super::*;
 
 fn is_closing(bench: &Bench) -> bool {
-    bench.training.phase() == Phase::Closing(Goodbye::Stopping)
+    bench.core.phase() == Phase::Closing(Goodbye::Stopping)
 }
 
 #[test]
@@ -14,13 +14,13 @@ fn the_step_under_way_is_completed_and_no_other_begun() {
     assert_eq!(bench.push(member, &work, [0.5, 0.5]), Verdict::Accepted);
     // The worker has nothing at this moment, but its gradient is in.
     let now = bench.now;
-    bench.training.drain(now);
+    bench.core.drain(now);
     bench.pass(Duration::from_secs(1));
-    assert_eq!(bench.training.phase(), Phase::Training);
+    assert_eq!(bench.core.phase(), Phase::Training);
     let work = bench.work(member);
     assert_eq!(bench.push(member, &work, [0.5, 0.5]), Verdict::Accepted);
     assert!(is_closing(&bench));
-    assert_eq!(bench.training.snapshot().state.global_step, GlobalStep(1));
+    assert_eq!(bench.core.at().global_step, GlobalStep(1));
     assert_eq!(bench.pull(member), None);
 }
 
@@ -28,7 +28,7 @@ fn the_step_under_way_is_completed_and_no_other_begun() {
 fn a_run_that_nobody_works_on_ends_at_once() {
     let mut bench = Bench::new(10);
     let now = bench.now;
-    bench.training.drain(now);
+    bench.core.drain(now);
     assert!(is_closing(&bench));
 }
 
@@ -38,11 +38,11 @@ fn a_step_that_is_never_complete_is_given_up() {
     let member = bench.join();
     bench.work(member);
     let now = bench.now;
-    bench.training.drain(now);
-    let seconds = pserver_guard::limits::DRAIN_PATIENCE.as_secs();
+    bench.core.drain(now);
+    let seconds = crate::decisions::drain::DRAIN_PATIENCE.as_secs();
     for second in 0..seconds {
         assert!(!is_closing(&bench), "after {second} s");
-        assert!(bench.training.heartbeat(bench.now, member));
+        assert!(bench.core.heartbeat(bench.now, member));
         bench.pass(Duration::from_secs(1));
     }
     assert!(is_closing(&bench));
@@ -62,7 +62,7 @@ fn a_run_that_waits_for_no_step_completes_what_is_given_out() {
     let (a, b) = (bench.join(), bench.join());
     let (work_a, work_b) = (bench.work(a), bench.work(b));
     let now = bench.now;
-    bench.training.drain(now);
+    bench.core.drain(now);
     assert_eq!(bench.push(a, &work_a, [0.5, 0.5]), Verdict::Accepted);
     assert_eq!(bench.pull(a), None);
     assert!(!is_closing(&bench));

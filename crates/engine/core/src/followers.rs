@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use pserver_run::member::FOLLOWER_LEASE;
-use pserver_wire::messages::FollowerId;
+use pserver_run::member::FollowerId;
 
 /// More than anybody runs; it bounds what a client can make the server remember.
 const MAX_FOLLOWERS: usize = 64;
@@ -77,7 +77,7 @@ impl Follower {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::training::fixtures::some_time;
+    use crate::fixtures::some_time;
 
     const SECOND: Duration = Duration::from_secs(1);
 

@@ -2,26 +2,27 @@
 
 use std::time::Instant;
 
-use pserver_ledger::record::Dropped;
+use pserver_run::member::WorkerId;
+use pserver_run::record::{Dropped, Record};
+use pserver_run::request::{Push, Verdict};
 use pserver_run::{
-    Mode, TowerStep,
+    Evidence, Mode, TowerStep,
     stream::{Purpose, Stream},
 };
-use pserver_wire::messages::{Push, Verdict, WorkerId};
 
-use super::{Decision, Training};
+use super::{Core, Decision};
 use crate::aggregator::Contribution;
-use crate::event::Event;
+use crate::fact::Notice;
 use crate::scrutiny::{self, Doubt, Ruling};
 
-impl Training {
+impl<G: Evidence> Core<G> {
     /// By how many updates the gradient is too old, 0 in a synchronous run; or why it cannot count.
     pub(super) fn staleness(&mut self, push: &Push) -> Result<u64, (Verdict, Dropped)> {
         let staleness = match self.run.mode {
             Mode::Synchronous | Mode::Quorum { .. } => self.out_of_step(push)?,
             Mode::Asynchronous { max_staleness, .. } => self.overtaken(push, max_staleness)?,
         };
-        match self.towers.attempt(push.tower_step) {
+        match self.step.towers.attempt(push.tower_step) {
             Some(attempt) if attempt == push.attempt => Ok(staleness),
             _ => Err((Verdict::Accepted, Dropped::Duplicate)),
         }
@@ -31,10 +32,10 @@ impl Training {
     /// already.
     fn overtaken(&mut self, push: &Push, max: u32) -> Result<u64, (Verdict, Dropped)> {
         let serial = push.tower_step.serial(self.run.num_towers);
-        if self.applied.contains(serial) {
+        if self.asynchronous.applied.contains(serial) {
             return Err((Verdict::Accepted, Dropped::Duplicate));
         }
-        let mut newest_first = self.recent.iter().rev();
+        let mut newest_first = self.asynchronous.recent.iter().rev();
         let age = newest_first.position(|digest| *digest == push.state_digest);
         let (staleness, reason) = match age {
             Some(age) if age <= max as usize => return Ok(age as u64),
@@ -42,13 +43,13 @@ impl Training {
             None => (0, Dropped::OtherState),
         };
         // Somebody, perhaps the same worker, begins anew with the present variables.
-        self.towers.release(push.member.worker);
+        self.step.towers.release(push.member.worker);
         Err((Verdict::Stale { staleness }, reason))
     }
 
     /// Fails for a gradient that was not taken at the present state.
     fn out_of_step(&self, push: &Push) -> Result<u64, (Verdict, Dropped)> {
-        let (step, of_push) = (self.snapshot.state.global_step, push.tower_step.global_step);
+        let (step, of_push) = (self.step.at.global_step, push.tower_step.global_step);
         if of_push > step {
             return Err((Verdict::Ahead { global_step: step }, Dropped::Ahead));
         }
@@ -56,24 +57,24 @@ impl Training {
         if staleness > 0 {
             return Err((Verdict::Stale { staleness }, Dropped::Stale));
         }
-        if push.state_digest != self.snapshot.digest {
+        if push.state_digest != self.step.at.digest {
             return Err((Verdict::Stale { staleness }, Dropped::OtherState));
         }
         Ok(0)
     }
 
     /// Has the gradient count, or somebody compute it once more.
-    pub(super) fn judge(&mut self, now: Instant, answer: Contribution) -> Decision {
+    pub(super) fn judge(&mut self, now: Instant, answer: Contribution<G>) -> Decision<G> {
         let (of, worker) = (answer.of(), answer.worker());
         let (doubt, loss) = (answer.doubt, answer.push.losses.total);
         let is_audited = self.is_audited(of);
         // Nearly every gradient is the first of its tower step and counts: nobody is looked for.
-        let at_hand = if is_audited || !self.questions.is_empty() {
+        let at_hand = if is_audited || !self.step.questions.is_empty() {
             self.workers_at_hand(now)
         } else {
             Vec::new()
         };
-        let answers = self.questions.add(answer);
+        let answers = self.step.questions.add(answer);
         let answered = |id| answers.iter().any(|answer| answer.worker() == id);
         let has_others = at_hand.iter().any(|id| !answered(*id));
         let ruling = scrutiny::rule(answers, is_audited, has_others);
@@ -87,16 +88,15 @@ impl Training {
     /// Has somebody compute a tower step once more, which `worker` has answered; what that one is told.
     fn ask_another(&mut self, of: TowerStep, worker: WorkerId, doubt: Option<Doubt>) -> Verdict {
         self.compare(of);
-        self.towers.ask_another(of, worker);
+        self.step.towers.ask_another(of, worker);
         let Some(doubt) = doubt else {
             return Verdict::Accepted;
         };
-        let event = Event::InDoubt {
-            tower_step: of,
-            who: self.who(worker),
+        self.keep(Record::InDoubt {
+            of,
+            worker: worker.0,
             reason: doubt.to_string(),
-        };
-        self.events.push(event);
+        });
         Verdict::InDoubt
     }
 
@@ -113,7 +113,7 @@ impl Training {
 
     /// Tells of an audit when the second answer to a tower step has come.
     fn compare(&mut self, of: TowerStep) {
-        let [first, second] = self.questions.answers(of) else {
+        let [first, second] = self.step.questions.answers(of) else {
             return;
         };
         let is_audit = first.doubt.is_none() && second.doubt.is_none();
@@ -121,18 +121,20 @@ impl Training {
             return;
         }
         let equal = scrutiny::same_bits(first, second);
-        let workers = [first.worker(), second.worker()].map(|id| self.who(id));
-        self.events.push(Event::Audited {
-            tower_step: of,
-            workers,
-            equal,
-        });
+        let workers = [first, second].map(|answer| answer.worker().0);
+        self.keep(Record::Audited { of, workers, equal });
     }
 
     /// One of the answers to a tower step counts; the workers of the `wrong` ones are at fault.
-    fn count(&mut self, now: Instant, of: TowerStep, answer: usize, wrong: &[usize]) -> Decision {
+    fn count(
+        &mut self,
+        now: Instant,
+        of: TowerStep,
+        answer: usize,
+        wrong: &[usize],
+    ) -> Decision<G> {
         self.compare(of);
-        let mut answers = self.questions.settle(of);
+        let mut answers = self.step.questions.settle(of);
         let believed = answers[answer].worker();
         for index in wrong {
             let (worker, doubt) = (answers[*index].worker(), answers[*index].doubt);
@@ -148,8 +150,8 @@ impl Training {
         }
         let contribution = answers.swap_remove(answer);
         self.credit(now, &contribution);
-        self.aggregator.add(contribution);
-        let Some(complete) = self.aggregator.take_complete() else {
+        self.step.aggregator.add(contribution);
+        let Some(complete) = self.step.aggregator.take_complete() else {
             return Decision::Answer(Verdict::Accepted);
         };
         if self.run.numerics.is_none() {
@@ -159,12 +161,12 @@ impl Training {
         Decision::Complete(Box::new(self.update(now, complete)))
     }
 
-    fn credit(&mut self, now: Instant, contribution: &Contribution) {
+    fn credit(&mut self, now: Instant, contribution: &Contribution<G>) {
         let worker = contribution.worker();
-        self.towers.done(contribution.of(), worker);
+        self.step.towers.done(contribution.of(), worker);
         self.pace.note(contribution.held);
         if let Some(after) = self.patience.progress(now) {
-            self.events.push(Event::GoesOn { after });
+            self.tell(Notice::GoesOn { after });
         }
         if let Some(worker) = self.members.get_mut(worker) {
             worker.tower_steps += 1;
@@ -174,12 +176,14 @@ impl Training {
 
     /// The worker takes no further part.
     pub(super) fn quarantine(&mut self, worker: WorkerId, reason: String) {
-        let who = self.who(worker);
         if self.members.quarantine(worker).is_none() {
             return;
         }
-        self.towers.release(worker);
-        self.questions.forget(worker);
-        self.events.push(Event::Quarantined { who, reason });
+        self.step.towers.release(worker);
+        self.step.questions.forget(worker);
+        self.keep(Record::Quarantined {
+            worker: worker.0,
+            reason,
+        });
     }
 }

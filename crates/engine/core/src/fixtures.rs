@@ -2,13 +2,12 @@
 
 use std::time::{Duration, Instant};
 
+use pserver_run::member::{Member, SECRET_BYTES, Secret, WorkerId};
+use pserver_run::request::{Losses, Push};
 use pserver_run::{
-    DataSet, DecayBy, GlobalStep, InputKind, Kernels, Mode, Numerics, RunConfig, StateDigest,
-    Tower, TowerStep,
+    DataSet, DecayBy, Evidence, GlobalStep, InputKind, Kernels, Mode, Numerics, RunConfig,
+    StateDigest, Tower, TowerStep,
 };
-use pserver_state::Values;
-use pserver_wire::gradient::Gradient;
-use pserver_wire::messages::{Losses, Member, Push, SECRET_BYTES, Secret, WorkerId};
 
 use crate::aggregator::Contribution;
 
@@ -50,8 +49,22 @@ pub(crate) fn some_time() -> Instant {
     Instant::now()
 }
 
+/// A gradient of two numbers.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Toy(pub(crate) [f32; 2]);
+
+impl Evidence for Toy {
+    fn norm(&self) -> f32 {
+        self.0[0].hypot(self.0[1])
+    }
+
+    fn same_bits(&self, other: &Self) -> bool {
+        self.0.map(f32::to_bits) == other.0.map(f32::to_bits)
+    }
+}
+
 /// A gradient as a worker without haste would have pushed it.
-pub(crate) fn contribution(step: u64, tower: u32, numbers: &[f32]) -> Contribution {
+pub(crate) fn contribution(step: u64, tower: u32, numbers: [f32; 2]) -> Contribution<Toy> {
     Contribution {
         push: Push {
             member: Member {
@@ -72,7 +85,7 @@ pub(crate) fn contribution(step: u64, tower: u32, numbers: &[f32]) -> Contributi
             compute_time: Duration::from_millis(8),
             attempt: 0,
         },
-        gradient: Gradient::new(Values::from(numbers)),
+        gradient: Toy(numbers),
         doubt: None,
         numerics: numerics(1),
         held: Duration::from_millis(10),

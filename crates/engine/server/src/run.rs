@@ -1,0 +1,282 @@
+//! The run as its server has it: what decides about it, its newest state, which states are saved, and what people
+//! look at.
+
+use std::mem;
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use pserver_core::commit::{After, Before, NotFinite, commit};
+use pserver_core::decisions::ForFollower;
+use pserver_core::{At, Core, Given, Phase, Update, averages};
+use pserver_run::request::Goodbye;
+use pserver_run::{GlobalStep, StateDigest};
+use pserver_state::TrainingState;
+use pserver_wire::gradient::Gradient;
+use pserver_wire::messages::{
+    Assignment, CheckpointRequest, Member, Pull, Status, TowerSummary, Variables, Work,
+};
+
+use crate::event::Event;
+use crate::loss_averages::LossAverages;
+use crate::saves::Saves;
+use crate::step_log::Throughput;
+use crate::summaries::{UpdateSummary, Wanted};
+
+/// A state and its digest: immutable, shared by every pull of its step.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// Variables, averages and global step.
+    pub state: TrainingState,
+    /// Digest of the state.
+    pub digest: StateDigest,
+}
+
+impl Snapshot {
+    /// Takes the digest of a state.
+    #[must_use]
+    pub fn new(state: TrainingState) -> Self {
+        let digest = state.digest();
+        Snapshot { state, digest }
+    }
+
+    /// Which state it is.
+    #[must_use]
+    pub fn at(&self) -> At {
+        At {
+            global_step: self.state.global_step,
+            digest: self.digest,
+        }
+    }
+
+    /// Makes `next` the state after an update of this one.
+    ///
+    /// # Errors
+    ///
+    /// [`NotFinite`] if a variable or a moving average is not finite after it.
+    pub fn apply(
+        &self,
+        update: &Update<Gradient>,
+        next: &mut TrainingState,
+    ) -> Result<(), NotFinite> {
+        let contributions = update.contributions.iter();
+        let gradients: Vec<&[f32]> = contributions.map(|one| &one.gradient.values[..]).collect();
+        let (rate, decay) = (update.learning_rate, update.moving_average_decay);
+        apply(&self.state, &gradients, rate, decay, next)
+    }
+}
+
+/// Makes `next` the state that follows `state`, by gradients in tower order.
+///
+/// # Errors
+///
+/// [`NotFinite`] if a variable or a moving average is not finite after it.
+///
+/// # Panics
+///
+/// As [`commit`].
+pub fn apply(
+    state: &TrainingState,
+    gradients: &[&[f32]],
+    learning_rate: f32,
+    moving_average_decay: f32,
+    next: &mut TrainingState,
+) -> Result<(), NotFinite> {
+    next.global_step = state.global_step.next();
+    let before = Before {
+        variables: &state.variables,
+        averages: &state.averages,
+        learning_rate,
+        decay: averages::decay(moving_average_decay, next.global_step),
+    };
+    let mut after = After {
+        variables: &mut next.variables,
+        averages: &mut next.averages,
+    };
+    commit(&before, gradients, &mut after)
+}
+
+/// Lends the variables of a snapshot to the wire without a copy.
+struct SharedVariables(Arc<Snapshot>);
+
+impl AsRef<[u8]> for SharedVariables {
+    fn as_ref(&self) -> &[u8] {
+        self.0.state.variables.as_bytes()
+    }
+}
+
+/// How often something is due.
+#[derive(Clone, Copy, Debug)]
+pub struct Intervals {
+    /// A checkpoint is due whenever the global step is a multiple of this.
+    pub checkpoint_steps: u64,
+    /// A summary is due whenever the global step is a multiple of this; 0 for none.
+    pub summary_steps: u64,
+}
+
+/// The run.
+#[derive(Debug)]
+pub struct Run {
+    /// What decides.
+    pub core: Core<Gradient>,
+    snapshot: Arc<Snapshot>,
+    saves: Saves,
+    checkpoint_steps: u64,
+    loss: Option<f32>,
+    loss_averages: LossAverages,
+    summaries: Wanted,
+    throughput: Throughput,
+    events: Vec<Event>,
+}
+
+impl Run {
+    /// A run that goes on from `snapshot`, which is the state that `core` is at.
+    #[must_use]
+    pub fn new(core: Core<Gradient>, snapshot: Snapshot, intervals: Intervals) -> Self {
+        Run {
+            core,
+            saves: Saves::default(),
+            checkpoint_steps: intervals.checkpoint_steps,
+            loss: None,
+            loss_averages: LossAverages::new(snapshot.state.global_step),
+            summaries: Wanted::every(intervals.summary_steps),
+            throughput: Throughput::default(),
+            events: Vec::new(),
+            snapshot: Arc::new(snapshot),
+        }
+    }
+
+    /// The newest state.
+    #[must_use]
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        Arc::clone(&self.snapshot)
+    }
+
+    /// What happened since the last call.
+    pub fn take_events(&mut self) -> Vec<Event> {
+        self.note_facts();
+        mem::take(&mut self.events)
+    }
+
+    fn note_facts(&mut self) {
+        let facts = self.core.take_facts().into_iter();
+        self.events.extend(facts.map(Event::Happened));
+    }
+
+    /// Answers a pull; `None` if the caller should ask again when something has changed.
+    pub fn pull(&mut self, now: Instant, pull: Pull) -> Option<Assignment> {
+        let assigned = match self.core.pull(now, pull)? {
+            Given::Work(assigned) => assigned,
+            Given::Goodbye(goodbye) => return Some(Assignment::Goodbye(goodbye)),
+            Given::Unregistered => return Some(Assignment::Unregistered),
+        };
+        self.throughput.begin(now);
+        let At {
+            global_step,
+            digest,
+        } = self.snapshot.at();
+        let tower_step = assigned.tower_step;
+        let is_asynchronous = self.core.is_asynchronous();
+        let serial = is_asynchronous.then(|| tower_step.serial(self.core.run().num_towers));
+        Some(Assignment::Work(Work {
+            tower_step,
+            state_digest: digest,
+            variables: match pull.held == Some(digest) {
+                true => Variables::Held,
+                false => Variables::Sent(Bytes::from_owner(SharedVariables(self.snapshot()))),
+            },
+            attempt: assigned.attempt,
+            summary_step: self.summaries.ask(tower_step, serial, global_step),
+        }))
+    }
+
+    /// Takes what a worker alone knows of a tower step; false if nobody waits for it.
+    pub fn summarize(&mut self, now: Instant, member: Member, summary: TowerSummary) -> bool {
+        let is_taken = self.core.is_member(member) && self.summaries.take(summary.summary_step);
+        if is_taken {
+            let (at, summary) = (now, Box::new(summary));
+            self.events.push(Event::TowerSummarised { at, summary });
+        }
+        is_taken
+    }
+
+    /// Asks for no more summaries: they cannot be kept.
+    pub fn stop_summaries(&mut self) {
+        self.summaries = Wanted::every(0);
+    }
+
+    /// An update was carried out: `next`, the state after it, is the newest.
+    pub fn commit(&mut self, now: Instant, update: Update<Gradient>, next: Snapshot) {
+        self.core.committed(now, &update, next.digest);
+        self.note_facts();
+        let before = mem::replace(&mut self.snapshot, Arc::new(next));
+        let (global_step, loss, losses) = (update.at.global_step, update.loss(), update.losses());
+        let loss_averages = self.loss_averages.take_in(losses);
+        self.loss = Some(loss);
+        self.throughput.step(now);
+        if self.summaries.includes(global_step) {
+            let contributions = update.contributions.into_iter();
+            self.events.push(Event::SummaryDue(Box::new(UpdateSummary {
+                at: now,
+                before,
+                gradients: contributions.map(|one| one.gradient.values).collect(),
+                learning_rate: update.learning_rate,
+                losses,
+                loss_averages,
+            })));
+        }
+        self.events.push(Event::Committed {
+            global_step,
+            loss,
+            step_time: self.throughput.step_time(),
+        });
+        let is_due = global_step.next().0.is_multiple_of(self.checkpoint_steps);
+        // The last state is saved as the run closes.
+        if is_due && self.core.phase() != Phase::Closing(Goodbye::Complete) {
+            self.want_checkpoint();
+        }
+    }
+
+    /// Answers a follower that asks for a checkpoint; `None` if the caller should ask again when
+    /// something has changed.
+    pub fn checkpoint_for(
+        &mut self,
+        now: Instant,
+        request: CheckpointRequest,
+    ) -> Option<ForFollower> {
+        self.core.checkpoint_for(now, request, self.saves.saved())
+    }
+
+    /// A checkpoint of this step is there for followers.
+    pub fn checkpoint_saved(&mut self, step: GlobalStep) {
+        self.saves.finished(step);
+    }
+
+    /// The newest state is to be saved, though no checkpoint may be due.
+    pub fn want_checkpoint(&mut self) {
+        self.saves.want(self.snapshot());
+    }
+
+    /// What is saved and to be saved.
+    pub fn saves(&mut self) -> &mut Saves {
+        &mut self.saves
+    }
+
+    /// How the run stands.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        let step_time = self.throughput.step_time().as_secs_f64();
+        let examples = self.core.run().examples_per_update() as f64;
+        Status {
+            loss: self.loss,
+            examples_per_sec: match step_time > 0.0 {
+                true => examples / step_time,
+                false => 0.0,
+            },
+            ..self.core.status()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
