@@ -7,7 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use pserver_cli::exit::Exit;
-use pserver_run::{DataSet, DecayBy, InputKind, Kernels, Layout, Mode, RunConfig, StateDigest};
+use pserver_run::{DataSet, InputKind, Layout, RunConfig};
 use pserver_wire::gradient_slot::Nonce;
 use pserver_wire::messages::{
     Assignment, Attachment, Goodbye, Member, Pull, Refusal, Registered, Registration, SECRET_BYTES,
@@ -132,20 +132,11 @@ struct ServerOfAnotherHost;
 impl ParameterServer for ServerOfAnotherHost {
     async fn run(&self) -> Result<RunConfig, RequestError> {
         Ok(RunConfig {
-            seed: 1,
             num_towers: 1,
             batch_size: 1,
             input: InputKind::Plain,
             data: DataSet::Synthetic { num_examples: 16 },
-            learning_rate: 0.1,
-            num_epochs_per_decay: 350.0,
-            decay_by: DecayBy::Steps,
-            moving_average_decay: 0.9999,
-            threads: 1,
-            kernels: Kernels::Auto,
-            initial_digest: StateDigest(0),
-            numerics: None,
-            mode: Mode::Synchronous,
+            ..RunConfig::example()
         })
     }
 

@@ -107,7 +107,7 @@ fn tree(package: &str, edges: &str) -> BTreeSet<String> {
 }
 
 /// What a crate may be built with that decides and does nothing else, beside itself.
-const PURE: [&str; 28] = [
+const PURE: [&str; 33] = [
     "block-buffer",
     "cfg-if",
     "const-oid",
@@ -116,11 +116,14 @@ const PURE: [&str; 28] = [
     "digest",
     "hybrid-array",
     "libm",
+    "multiversion",
+    "multiversion-macros",
     "ppv-lite86",
     "proc-macro2",
     "quote",
     "rand_chacha",
     "rand_core",
+    "rustversion",
     "serde",
     "serde_core",
     "serde_derive",
@@ -128,6 +131,7 @@ const PURE: [&str; 28] = [
     "sha2",
     "subtle",
     "syn",
+    "target-features",
     "thiserror",
     "thiserror-impl",
     "twox-hash",
@@ -135,21 +139,27 @@ const PURE: [&str; 28] = [
     "unicode-ident",
     "zerocopy",
     "zerocopy-derive",
+    "pserver-core",
     "pserver-run",
 ];
 
 /// No clock, no file, no socket and no other process: neither by a crate nor by the standard library.
 #[test]
 fn what_decides_can_do_nothing_else() {
-    let found = tree("pserver-run", "normal");
+    let mut found = tree("pserver-core", "normal");
+    found.extend(tree("pserver-run", "normal"));
     let other: Vec<&String> = found
         .iter()
         .filter(|name| !PURE.contains(&name.as_str()))
         .collect();
     assert!(other.is_empty(), "{other:?}");
     let mut files = Vec::new();
-    source_files(&root().join("crates/engine/run/src"), &mut files);
-    assert!(files.len() > 10);
+    for package in ["core", "run"] {
+        let before = files.len();
+        let source = root().join("crates/engine").join(package).join("src");
+        source_files(&source, &mut files);
+        assert!(files.len() > before + 10);
+    }
     for file in files {
         let text = fs::read_to_string(&file).unwrap();
         for module in ["fs", "net", "process", "thread", "os", "env"] {
@@ -178,6 +188,7 @@ const NAME_IT: [&str; 55] = [
     "cli/tests/panic.rs",
     "cli/tests/parent.rs",
     "cli/tests/stuck.rs",
+    "core/src/schedule.rs",
     "guard/src/address.rs",
     "guard/src/gate.rs",
     "guard/src/limits.rs",
@@ -203,7 +214,6 @@ const NAME_IT: [&str; 55] = [
     "server/src/page/pictures.rs",
     "server/src/page/watch.rs",
     "server/src/program.rs",
-    "core/src/schedule.rs",
     "server/src/serve.rs",
     "server/src/server_file.rs",
     "server/src/start.rs",
@@ -256,4 +266,102 @@ fn name_it(engine: &Path, folder: &Path, found: &mut BTreeSet<String>) {
             found.insert(path.to_str().unwrap().to_owned());
         }
     }
+}
+
+/// A file and the folder of the same name count as one. A reader of a file never needs the files that use it.
+#[test]
+fn files_of_a_crate_use_each_other_in_one_direction() {
+    for folder in ["engine", "cifar10", "tools"] {
+        for entry in fs::read_dir(root().join("crates").join(folder)).unwrap() {
+            let source = entry.unwrap().path().join("src");
+            let mut uses = uses_of_files(&source);
+            // Those that use no other that is left.
+            while let Some(last) = uses.iter().find(|(_, used)| used.is_empty()) {
+                let last = last.0.clone();
+                uses.remove(&last);
+                for used in uses.values_mut() {
+                    used.remove(&last);
+                }
+            }
+            assert!(
+                uses.is_empty(),
+                "circles in {}: {uses:#?}",
+                source.display()
+            );
+        }
+    }
+}
+
+/// The files of a crate, by the names of its modules, and those that each uses, besides in its tests.
+fn uses_of_files(source: &Path) -> BTreeMap<String, BTreeSet<String>> {
+    let mut files = Vec::new();
+    source_files(source, &mut files);
+    let mut texts: BTreeMap<String, String> = BTreeMap::new();
+    let mut exported = BTreeMap::new();
+    for file in files {
+        let path = file.strip_prefix(source).unwrap().with_extension("");
+        let text = code_of(&fs::read_to_string(&file).unwrap());
+        let first = path.iter().next().unwrap().to_str().unwrap();
+        let is_test = path.iter().skip(1).any(|part| part == "tests");
+        match first {
+            "lib" => exported = exports_of(&text),
+            "main" | "bin" => {}
+            _ if is_test => {}
+            module => *texts.entry(module.to_owned()).or_default() += &text,
+        }
+    }
+    let module_of = |name: &str| exported.get(name).cloned().unwrap_or(name.to_owned());
+    let used_by = |module: &String, text: &String| {
+        let used = named_after(text, "crate::").into_iter();
+        let used = used.map(|name| module_of(&name));
+        let is_other = |name: &String| name != module && texts.contains_key(name);
+        (module.clone(), used.filter(is_other).collect())
+    };
+    texts
+        .iter()
+        .map(|(module, text)| used_by(module, text))
+        .collect()
+}
+
+/// A file without its comments and without the tests at its end.
+fn code_of(text: &str) -> String {
+    let tests = text.find("#[cfg(test)]\nmod tests {").unwrap_or(text.len());
+    let lines = text[..tests].lines();
+    let code = lines.filter(|line| !line.trim_start().starts_with("//"));
+    code.collect::<Vec<_>>().join("\n")
+}
+
+/// What the root of a crate exports, and from which module.
+fn exports_of(text: &str) -> BTreeMap<String, String> {
+    let mut exported = BTreeMap::new();
+    for export in text.split("pub use ").skip(1) {
+        let (path, _) = export.split_once(';').unwrap();
+        let (module, names) = path.split_once("::").unwrap();
+        for name in words(names) {
+            exported.insert(name.to_owned(), module.to_owned());
+        }
+    }
+    exported
+}
+
+/// The names that follow a prefix, one by one or in braces.
+fn named_after(text: &str, prefix: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for rest in text.split(prefix).skip(1) {
+        let names = match rest.strip_prefix('{') {
+            Some(group) => group.split_once(';').map_or(group, |(names, _)| names),
+            None => rest.split(|c: char| !is_of_word(c)).next().unwrap_or(""),
+        };
+        found.extend(words(names).map(str::to_owned));
+    }
+    found
+}
+
+fn words(text: &str) -> impl Iterator<Item = &str> {
+    let words = text.split(|c: char| !is_of_word(c));
+    words.filter(|word| !word.is_empty())
+}
+
+fn is_of_word(c: char) -> bool {
+    c.is_ascii_alphanumeric() || c == '_'
 }

@@ -7,8 +7,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-use cifar_data::dataset::{Dataset, Split};
 use cifar_data::obtain::WhenAbsent;
+use cifar_data::{Dataset, Split};
 use image::{ImageFormat, Rgb, RgbImage};
 use pserver_cli::exit::Exit;
 use pserver_ledger::ScoreRecord;

@@ -8,16 +8,8 @@ use crate::error::DataError;
 use crate::manifest::Manifest;
 use crate::obtain::{WhenAbsent, obtain};
 use crate::record::{Record, Records};
+use crate::split::Split;
 use crate::synthetic;
-
-/// A half of a data set.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Split {
-    /// What the variables are trained on.
-    Train,
-    /// What the precision is measured on.
-    Test,
-}
 
 /// All records of a data set: 184 MB for CIFAR-10.
 ///

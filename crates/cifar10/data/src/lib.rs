@@ -6,7 +6,7 @@
 //!
 //! Read in this order, the way of the bytes:
 //!
-//! - [`dataset`] is the whole set in memory; [`record`] is one example of it.
+//! - [`dataset`] is the whole set in memory, in each [`split`]; [`record`] is one example of it.
 //! - [`obtain`] gets CIFAR-10 onto the disk once, whatever number of processes ask for it:
 //!   [`manifest`] says what it should be, [`lock`] lets one process in, [`download`] fetches
 //!   (with [`progress`]), [`unpack`] unpacks, [`verify`] reads and checks.
@@ -15,6 +15,8 @@
 //!   [`prefetch`] has the next batch ready before it is asked for.
 //! - [`args`] are the flags that say where the set is; [`error`] is what can go wrong in all of this.
 //! - [`program`] gets the set and does nothing else.
+
+pub mod split;
 
 pub mod dataset;
 pub mod record;
@@ -39,10 +41,11 @@ pub mod args;
 pub mod error;
 pub mod program;
 
-pub use dataset::{Dataset, Split};
+pub use dataset::Dataset;
 pub use digest::Sha256Digest;
 pub use download::{Patience, Source};
 pub use error::DataError;
 pub use obtain::WhenAbsent;
 pub use pipeline::Batch;
 pub use prefetch::Prefetcher;
+pub use split::Split;

@@ -8,8 +8,9 @@ use std::ops::Range;
 
 use pserver_run::{ExamplesDigest, InputKind, Sample};
 
-use crate::dataset::{Dataset, Split};
+use crate::dataset::Dataset;
 use crate::distort::{self, Distortion, IMAGE_VALUES};
+use crate::split::Split;
 
 /// Images and labels of some examples.
 #[derive(Clone, PartialEq)]

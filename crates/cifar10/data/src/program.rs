@@ -7,14 +7,15 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use pserver_cli::args;
-use pserver_cli::exit::{Exit, Failure, OrExit, report};
+use pserver_cli::console;
+use pserver_cli::exit::{Exit, Failure, OrExit};
 use pserver_cli::logging::{self, LogArgs};
 use pserver_cli::signals;
 use pserver_run::DataSet;
 use tracing::info;
 
 use crate::args::DataArgs;
-use crate::dataset::Split;
+use crate::split::Split;
 
 /// Gets the data set of a run into a folder and checks it, so that workers and evaluators find it
 /// there.
@@ -40,7 +41,7 @@ pub struct Args {
 /// Runs the program with the arguments of this process.
 #[must_use]
 pub fn main() -> ExitCode {
-    report("cifar-data", run(&args::parse()))
+    console::report("cifar-data", run(&args::parse()))
 }
 
 fn run(args: &Args) -> Result<Exit, Failure> {

@@ -11,8 +11,8 @@
 
 use pserver_run::stream::{Purpose, Stream};
 
-use crate::dataset::Split;
 use crate::record::{NUM_CHANNELS, NUM_CLASSES, PLANE_BYTES, RECORD_BYTES, RECORD_SIZE, Records};
+use crate::split::Split;
 
 /// The set is the same for every run, whatever its seed.
 const SEED: u64 = 10;

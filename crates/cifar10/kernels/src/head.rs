@@ -21,7 +21,7 @@ use crate::pointwise::{add_rows, relu, relu_backward};
 use crate::product::{Product, Start};
 use crate::shape::FEATURES;
 use crate::transpose::transpose;
-use crate::variables::{CLASSES, Head, HeadMut, LOCAL3, LOCAL4};
+use crate::variables::{CLASSES, Head, HeadMut, LOCAL3, LOCAL4, LayerMut};
 
 /// The tutorial's weight decay of local3 and local4.
 const WEIGHT_DECAY: f32 = 0.004;
@@ -172,28 +172,14 @@ impl FullyConnected {
         features_gradient: &mut [f32],
     ) {
         let rows = self.batch_size;
-        let g5 = &self.logits;
         let HeadMut {
             local3,
             local4,
             softmax_linear,
         } = gradients;
-        Product::of_columns(LOCAL4, rows, WIDE, &self.h4, g5).write(
-            simd,
-            &mut self.wide_gradient,
-            WIDE,
-            Start::Zero,
-        );
-        let wide = self.wide_gradient.chunks_exact(WIDE);
-        for (gradient, wide) in softmax_linear.weights.chunks_exact_mut(CLASSES).zip(wide) {
-            gradient.copy_from_slice(&wide[..CLASSES]);
-        }
-        let mut sums = [0.0; WIDE];
-        add_rows(simd, g5, &mut sums);
-        softmax_linear.biases.copy_from_slice(&sums[..CLASSES]);
-
+        self.softmax_linear_backward(simd, softmax_linear);
         transpose(&self.wide_weights, LOCAL4, WIDE, &mut self.turned5);
-        Product::of_rows(rows, WIDE, LOCAL4, g5, &self.turned5).write(
+        Product::of_rows(rows, WIDE, LOCAL4, &self.logits, &self.turned5).write(
             simd,
             &mut self.g4,
             LOCAL4,
@@ -218,25 +204,58 @@ impl FullyConnected {
             Start::Zero,
         );
         relu_backward(simd, &self.h3, &mut self.g3[..rows * LOCAL3]);
-        decay(variables.local3.weights, local3.weights);
+        self.local3_backward(
+            simd,
+            variables.local3.weights,
+            features,
+            local3,
+            features_gradient,
+        );
+    }
+
+    /// From the gradient of the logits to those of the last layer's variables.
+    #[inline(always)]
+    fn softmax_linear_backward<S: Simd>(&mut self, simd: S, gradients: LayerMut<'_>) {
+        let (rows, g5) = (self.batch_size, &self.logits);
+        Product::of_columns(LOCAL4, rows, WIDE, &self.h4, g5).write(
+            simd,
+            &mut self.wide_gradient,
+            WIDE,
+            Start::Zero,
+        );
+        let wide = self.wide_gradient.chunks_exact(WIDE);
+        for (gradient, wide) in gradients.weights.chunks_exact_mut(CLASSES).zip(wide) {
+            gradient.copy_from_slice(&wide[..CLASSES]);
+        }
+        let mut sums = [0.0; WIDE];
+        add_rows(simd, g5, &mut sums);
+        gradients.biases.copy_from_slice(&sums[..CLASSES]);
+    }
+
+    /// From the gradient of the first linear layer's outputs to those of its variables and of the features.
+    #[inline(always)]
+    fn local3_backward<S: Simd>(
+        &mut self,
+        simd: S,
+        weights: &[f32],
+        features: &[f32],
+        gradients: LayerMut<'_>,
+        features_gradient: &mut [f32],
+    ) {
+        let rows = self.batch_size;
+        decay(weights, gradients.weights);
         Product::of_columns(FEATURES, rows, LOCAL3, features, &self.g3).write(
             simd,
-            local3.weights,
+            gradients.weights,
             LOCAL3,
             Start::Present,
         );
-        local3.biases.fill(0.0);
-        add_rows(simd, &self.g3[..rows * LOCAL3], local3.biases);
+        gradients.biases.fill(0.0);
+        add_rows(simd, &self.g3[..rows * LOCAL3], gradients.biases);
 
         let columns = rows.next_multiple_of(WIDE);
         transpose(&self.g3, columns, LOCAL3, &mut self.turned_g3);
-        let product = Product::of_rows(
-            FEATURES,
-            LOCAL3,
-            columns,
-            variables.local3.weights,
-            &self.turned_g3,
-        );
+        let product = Product::of_rows(FEATURES, LOCAL3, columns, weights, &self.turned_g3);
         product.write(simd, &mut self.turned_dh, columns, Start::Zero);
         transpose(&self.turned_dh, FEATURES, columns, features_gradient);
     }

@@ -7,7 +7,7 @@ use std::thread;
 
 use anyhow::Context;
 use pserver_cli::console;
-use pserver_cli::exit::{Exit, Failure, OrExit, report};
+use pserver_cli::exit::{Exit, Failure, OrExit};
 use pserver_cli::logging::{self, LogFormat};
 use pserver_cli::shell::quoted;
 use pserver_cli::signals;
@@ -35,7 +35,7 @@ const ANY_PORT: &str = "127.0.0.1:0";
 /// Runs the program with the arguments of this process.
 #[must_use]
 pub fn main() -> ExitCode {
-    report("cifar-train", run(&Args::parse()))
+    console::report("cifar-train", run(&Args::parse()))
 }
 
 fn run(args: &Args) -> Result<Exit, Failure> {
@@ -58,19 +58,7 @@ async fn launch(args: &Args) -> Result<Exit, Failure> {
         credentials(given)?;
     }
     if let Some(step) = complete_run(args)? {
-        console::say(&format!(
-            "the run in {} is complete at step {step}; a higher --max-steps goes on with it, \
-             --fresh begins a new one",
-            args.train_dir.display()
-        ));
-        if args.server_flags.contains("http") {
-            let server = quoted(&summary::from_here(&programs.server));
-            let train_dir = quoted(&args.train_dir);
-            console::say(&format!(
-                "no server is started for a complete run, so --http shows no page; to see the run:\n  \
-                 {server} view --train-dir {train_dir}"
-            ));
-        }
+        say_that_it_is_complete(args, &programs, step);
         return finish(args, &programs, IsScored::NotYet, leave).await;
     }
     let data = tokio::select! {
@@ -80,44 +68,21 @@ async fn launch(args: &Args) -> Result<Exit, Failure> {
 
     let token_file = token_file(args)?;
     let credentials = credentials(&token_file)?;
-    let num_workers = number_of_workers(args);
-    let plan = Plan {
-        name: "cifar-ps".to_owned(),
-        file: programs.server.clone(),
-        flags: server_flags(args, data, &token_file, num_workers),
-    };
+    let plan = plan_of_server(args, &programs, data, &token_file);
     let has_page = plan.flags.contains("http");
-    let mut server = Program::start(&plan)?;
+    let mut program = Program::start(&plan)?;
     let listening = tokio::select! {
-        listening = server.listening(has_page) => listening?,
+        listening = program.listening(has_page) => listening?,
         exit = &mut leave => return Ok(exit),
     };
     if let Some(page) = &listening.page {
-        // The run goes on whether or not anybody reads where its page is.
-        if let Err(error) = console::announce(&format!("http {page}\n")) {
-            warn!(%error, "the address of the page is not printed");
-        }
-        console::say(&format!("the page of the run is at http://{page}/"));
+        announce_page(page);
     }
     let address = listening.address.clone();
-
-    let worker = |number| Plan {
-        name: format!("cifar-worker {number}"),
-        file: programs.worker.clone(),
-        flags: worker_flags(args, &address, &token_file, number),
-    };
-    let workers = (0..num_workers).map(worker).collect();
-    let evaluator = args.launch.eval.then(|| {
-        Evaluator::start(&Plan {
-            name: "cifar-eval".to_owned(),
-            file: programs.eval.clone(),
-            // It leaves the workers the machine but for one thread.
-            flags: client_flags(args, &address, &token_file).set("threads", "1"),
-        })
-    });
-    let evaluator = evaluator.transpose()?;
+    let (workers, evaluator) = plans_of_clients(args, &programs, &address, &token_file);
+    let evaluator = evaluator.as_ref().map(Evaluator::start).transpose()?;
     let server = Server {
-        program: server,
+        program,
         restart: restart(plan, &listening),
         has_page,
     };
@@ -125,14 +90,12 @@ async fn launch(args: &Args) -> Result<Exit, Failure> {
     let result = supervise(server, workers, leave.as_mut()).await;
     drawing.abort();
     progress::clear();
-    match result? {
-        Exit::Complete => {}
-        exit => {
-            if args.launch.log.log_format == LogFormat::Text {
-                console::say(&summary::of_interrupted(&args.train_dir));
-            }
-            return Ok(exit);
+    let exit = result?;
+    if exit != Exit::Complete {
+        if args.launch.log.log_format == LogFormat::Text {
+            console::say(&summary::of_interrupted(&args.train_dir));
         }
+        return Ok(exit);
     }
     let is_scored = match evaluator {
         None => IsScored::NotYet,
@@ -142,6 +105,60 @@ async fn launch(args: &Args) -> Result<Exit, Failure> {
         },
     };
     finish(args, &programs, is_scored, leave).await
+}
+
+fn plan_of_server(args: &Args, programs: &Programs, data: Flags, token_file: &Path) -> Plan {
+    Plan {
+        name: "cifar-ps".to_owned(),
+        file: programs.server.clone(),
+        flags: server_flags(args, data, token_file, number_of_workers(args)),
+    }
+}
+
+/// With what the workers are started, and the evaluator where there is to be one.
+fn plans_of_clients(
+    args: &Args,
+    programs: &Programs,
+    address: &str,
+    token_file: &Path,
+) -> (Vec<Plan>, Option<Plan>) {
+    let worker = |number| Plan {
+        name: format!("cifar-worker {number}"),
+        file: programs.worker.clone(),
+        flags: worker_flags(args, address, token_file, number),
+    };
+    let workers = (0..number_of_workers(args)).map(worker).collect();
+    let evaluator = args.launch.eval.then(|| Plan {
+        name: "cifar-eval".to_owned(),
+        file: programs.eval.clone(),
+        // It leaves the workers the machine but for one thread.
+        flags: client_flags(args, address, token_file).set("threads", "1"),
+    });
+    (workers, evaluator)
+}
+
+fn say_that_it_is_complete(args: &Args, programs: &Programs, step: GlobalStep) {
+    console::say(&format!(
+        "the run in {} is complete at step {step}; a higher --max-steps goes on with it, \
+         --fresh begins a new one",
+        args.train_dir.display()
+    ));
+    if args.server_flags.contains("http") {
+        let server = quoted(&summary::from_here(&programs.server));
+        let train_dir = quoted(&args.train_dir);
+        console::say(&format!(
+            "no server is started for a complete run, so --http shows no page; to see the run:\n  \
+             {server} view --train-dir {train_dir}"
+        ));
+    }
+}
+
+fn announce_page(page: &str) {
+    // The run goes on whether or not anybody reads where its page is.
+    if let Err(error) = console::announce(&format!("http {page}\n")) {
+        warn!(%error, "the address of the page is not printed");
+    }
+    console::say(&format!("the page of the run is at http://{page}/"));
 }
 
 /// Whether the last checkpoint was scored.

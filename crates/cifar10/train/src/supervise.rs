@@ -94,11 +94,16 @@ pub async fn supervise(
         let all_ended = async { while workers.join_next().await.is_some() {} };
         let _ = timeout(FAREWELL, all_ended).await;
     }
-    let has_saved = code == Exit::Complete as i32 || code == Exit::Terminated as i32;
+    exit_of(code, left).ok_or_else(|| server.failure(code))
+}
+
+/// How the launcher ends after a server that ended with `code`, if that is no failure. `left`: it was told to leave.
+fn exit_of(code: i32, left: Option<Exit>) -> Option<Exit> {
+    let is_complete = code == Exit::Complete as i32;
     match left {
-        Some(exit) if has_saved => Ok(exit),
-        None if code == Exit::Complete as i32 => Ok(Exit::Complete),
-        _ => Err(server.failure(code)),
+        Some(exit) if is_complete || code == Exit::Terminated as i32 => Some(exit),
+        None if is_complete => Some(Exit::Complete),
+        _ => None,
     }
 }
 

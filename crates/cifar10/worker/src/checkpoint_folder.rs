@@ -149,3 +149,28 @@ fn stamp_of(path: &Path) -> Stamp {
     let (secs, nanos) = (found.mtime(), found.mtime_nsec());
     Some((found.dev(), found.ino(), secs, nanos, found.len()))
 }
+
+/// The checkpoint that is named, or the newest one in a folder that can be loaded.
+///
+/// # Errors
+///
+/// If there are checkpoints, but none can be loaded.
+pub(crate) fn newest(
+    path: &Path,
+    layout: &Layout,
+    variables: ScoredVariables,
+) -> Result<Option<Scorable>, CheckpointError> {
+    if is_checkpoint(path) {
+        return checkpoint::load_scorable(path, layout, variables).map(Some);
+    }
+    let found = CheckpointFolder::new(path, layout, variables).look()?;
+    Ok(found.map(|found| found.scorable))
+}
+
+/// Whether this is a checkpoint, or is meant to be one, and not a folder of them.
+pub(crate) fn is_checkpoint(path: &Path) -> bool {
+    let is_called_one = path
+        .extension()
+        .is_some_and(|ending| ending == "safetensors");
+    path.is_file() || (is_called_one && !path.is_dir())
+}

@@ -58,3 +58,10 @@ fn load_cuda() -> Result<(), libloading::Error> {
     std::mem::forget(library);
     Ok(())
 }
+
+/// Has libtorch compute with these threads, or with one for each core.
+pub(crate) fn set_threads(threads: Option<u32>) {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    // At most 1,024 by the flag; more cores than an i32 counts there are not.
+    tch::set_num_threads(threads.map_or(cores as i32, |threads| threads as i32));
+}

@@ -10,7 +10,7 @@ use cifar_data::args::DataArgs;
 use clap::{Parser, Subcommand, ValueEnum};
 use pserver_cli::args::{self, seconds};
 use pserver_cli::console::{self, Reader};
-use pserver_cli::exit::{Exit, Failure, OrExit, report};
+use pserver_cli::exit::{Exit, Failure, OrExit};
 use pserver_cli::host::host_name;
 use pserver_cli::logging::LogArgs;
 use pserver_cli::{logging, signals};
@@ -21,14 +21,15 @@ use pserver_ledger::eval_dir::SCORES_FILE;
 use pserver_ledger::ledger_file::LEDGER_FILE;
 use pserver_ledger::record::Outcome;
 use pserver_ledger::{EvalDir, EvalWriter, LedgerTail, Record, ScoreRecord};
-use pserver_run::{DataSet, EvalData, Layout, Score, ScoredVariables};
-use pserver_state::checkpoint::{self, CheckpointError, Scorable};
+use pserver_run::{DataSet, EvalData, Score};
+use pserver_state::checkpoint::{self};
 use pserver_wire::messages::Goodbye;
 use pserver_worker::follower_link::{FollowError, Followed, FollowerLink};
 use tracing::info;
 
-use crate::checkpoint_folder::CheckpointFolder;
-use crate::evaluator::{Evaluator, Settings};
+use crate::checkpoint_folder::{CheckpointFolder, is_checkpoint};
+use crate::device::set_threads;
+use crate::evaluator::{Evaluator, Settings, scored_variables};
 use crate::predict::{PredictArgs, predict};
 use crate::score_text::{class_table, text_lines};
 use crate::training_loop::or_exit;
@@ -159,7 +160,7 @@ pub fn main() -> ExitCode {
         Some(Verb::Predict(args)) => predict(args),
         None => run(&args),
     };
-    report("cifar-eval", result)
+    console::report("cifar-eval", result)
 }
 
 fn run(args: &Args) -> Result<Exit, Failure> {
@@ -179,21 +180,6 @@ fn run(args: &Args) -> Result<Exit, Failure> {
     match &args.server {
         Some(server) => follow_server(args, server, evaluator),
         None => follow_folder(args, evaluator),
-    }
-}
-
-/// Has libtorch compute with these threads, or with one for each core.
-pub(crate) fn set_threads(threads: Option<u32>) {
-    let cores = thread::available_parallelism().map_or(1, usize::from);
-    // At most 1,024 by the flag; more cores than an i32 counts there are not.
-    tch::set_num_threads(threads.map_or(cores as i32, |threads| threads as i32));
-}
-
-/// What the flag --raw chooses.
-pub(crate) fn scored_variables(raw: bool) -> ScoredVariables {
-    match raw {
-        true => ScoredVariables::Raw,
-        false => ScoredVariables::Averages,
     }
 }
 
@@ -332,31 +318,6 @@ fn follow_server(args: &Args, server: &str, mut evaluator: Evaluator) -> Result<
             return Ok(Exit::Complete);
         }
     }
-}
-
-/// Whether this is a checkpoint, or is meant to be one, and not a folder of them.
-fn is_checkpoint(path: &Path) -> bool {
-    let is_called_one = path
-        .extension()
-        .is_some_and(|ending| ending == "safetensors");
-    path.is_file() || (is_called_one && !path.is_dir())
-}
-
-/// The checkpoint that is named, or the newest one in a folder that can be loaded.
-///
-/// # Errors
-///
-/// If there are checkpoints, but none can be loaded.
-pub(crate) fn newest(
-    path: &Path,
-    layout: &Layout,
-    variables: ScoredVariables,
-) -> Result<Option<Scorable>, CheckpointError> {
-    if is_checkpoint(path) {
-        return checkpoint::load_scorable(path, layout, variables).map(Some);
-    }
-    let found = CheckpointFolder::new(path, layout, variables).look()?;
-    Ok(found.map(|found| found.scorable))
 }
 
 /// A score that was made just now, of the checkpoint of this name.

@@ -4,7 +4,7 @@ use anyhow::Context;
 use cifar_data::args::DataArgs;
 use cifar_data::{Dataset, Split};
 use pserver_cli::exit::{Exit, Failure, OrExit};
-use pserver_run::{DataSet, EvalData, Layout, Score};
+use pserver_run::{DataSet, EvalData, Layout, Score, ScoredVariables};
 use pserver_state::checkpoint::Scorable;
 
 use crate::device;
@@ -123,4 +123,12 @@ fn open_if_another(
         *dataset = Some(data_args.open_or_exit(data)?);
     }
     Ok(())
+}
+
+/// What the flag --raw chooses.
+pub(crate) fn scored_variables(raw: bool) -> ScoredVariables {
+    match raw {
+        true => ScoredVariables::Raw,
+        false => ScoredVariables::Averages,
+    }
 }

@@ -16,9 +16,10 @@ use pserver_state::checkpoint::Scorable;
 use serde::Serialize;
 use tch::{Kind, Tensor};
 
+use crate::checkpoint_folder::newest;
+use crate::device::set_threads;
 use crate::eval::{EvalError, finite_logits};
-use crate::eval_program::{newest, scored_variables, set_threads};
-use crate::evaluator::{model_on, variables_of};
+use crate::evaluator::{model_on, scored_variables, variables_of};
 use crate::model::{IMAGE_SIZE, Model, Variables};
 use crate::picture;
 

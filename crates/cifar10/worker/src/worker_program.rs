@@ -10,13 +10,13 @@ use cifar_data::prefetch::TrainBatches;
 use cifar_data::{Dataset, Prefetcher};
 use clap::Parser;
 use pserver_cli::args::{self, seconds};
-use pserver_cli::exit::{Exit, Failure, OrExit, report};
+use pserver_cli::exit::{Exit, Failure, OrExit};
 use pserver_cli::logging::LogArgs;
-use pserver_cli::{logging, signals};
+use pserver_cli::{console, logging, signals};
 use pserver_guard::Credentials;
 use pserver_guard::address::to_connect_to;
 use pserver_guard::args::CredentialArgs;
-use pserver_run::{Layout, RunConfig, SampleSequence};
+use pserver_run::{Layout, RunConfig};
 use pserver_wire::data_plane::DataPlane;
 use pserver_wire::gradient_buffer::Parts;
 use pserver_wire::messages::Goodbye;
@@ -82,7 +82,7 @@ pub struct Args {
 /// Runs the program with the arguments of this process.
 #[must_use]
 pub fn main() -> ExitCode {
-    report("cifar-worker", run(&args::parse()))
+    console::report("cifar-worker", run(&args::parse()))
 }
 
 fn run(args: &Args) -> Result<Exit, Failure> {
@@ -133,14 +133,7 @@ fn run(args: &Args) -> Result<Exit, Failure> {
 }
 
 fn prepare_batches(dataset: Dataset, run: &RunConfig) -> Result<Prefetcher, Failure> {
-    let num_examples = run.data.num_train_examples();
-    let sequence = SampleSequence::new(
-        run.seed,
-        run.num_towers,
-        run.batch_size,
-        num_examples,
-        run.input,
-    );
+    let sequence = run.sequence();
     Ok(Prefetcher::start(TrainBatches {
         dataset: Arc::new(dataset),
         sequence,

@@ -12,6 +12,7 @@ use std::ffi::OsString;
 use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::os::fd::AsFd;
 use std::panic::{self, PanicHookInfo};
+use std::process::{ExitCode, Termination};
 use std::sync::{OnceLock, mpsc};
 use std::time::Duration;
 use std::{env, iter, thread};
@@ -22,7 +23,7 @@ use serde_json::{Value, json};
 use unicode_width::UnicodeWidthChar;
 
 use crate::exit::{Exit, Failure, OrExit};
-use crate::logging::{LogFormat, timestamp};
+use crate::log_format::{LogFormat, timestamp};
 
 mod stderr;
 
@@ -136,7 +137,7 @@ pub fn pass_on(line: &str) {
 }
 
 /// Tells why a program ends.
-pub(crate) fn say_failure(program: &str, failure: &Failure) {
+fn say_failure(program: &str, failure: &Failure) {
     stderr::write(&match format() {
         LogFormat::Text => format!("{program}: {failure}\n"),
         LogFormat::Json => {
@@ -145,6 +146,17 @@ pub(crate) fn say_failure(program: &str, failure: &Failure) {
             json_line("ERROR", &failure.to_string(), fields.into_iter())
         }
     });
+}
+
+/// Ends a program: prints the failure, if any, as one line on stderr and gives its exit code.
+#[must_use]
+pub fn report(program: &str, result: Result<Exit, Failure>) -> ExitCode {
+    let exit = result.unwrap_or_else(|failure| {
+        say_failure(program, &failure);
+        failure.exit()
+    });
+    finish();
+    ExitCode::from(exit as u8).report()
 }
 
 /// Ends this process because of its command line: with [`Exit::Usage`] where that is wrong, with 0

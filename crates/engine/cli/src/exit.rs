@@ -1,9 +1,6 @@
 //! Exit codes: the same meaning in every program, so that whoever started it knows what to do.
 
 use std::fmt;
-use std::process::{ExitCode, Termination};
-
-use crate::console;
 
 /// How a program ends. A bug that panics ends it with 101.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,17 +102,6 @@ impl<T, E: Into<anyhow::Error>> OrExit<T> for Result<T, E> {
             error: error.into(),
         })
     }
-}
-
-/// Ends a program: prints the failure, if any, as one line on stderr and gives its exit code.
-#[must_use]
-pub fn report(program: &str, result: Result<Exit, Failure>) -> ExitCode {
-    let exit = result.unwrap_or_else(|failure| {
-        console::say_failure(program, &failure);
-        failure.exit
-    });
-    console::finish();
-    ExitCode::from(exit as u8).report()
 }
 
 #[cfg(test)]

@@ -2,12 +2,17 @@
 //!
 //! stdout carries results and the one line `listening ADDR`; stderr carries the tutorial's lines,
 //! logs and progress.
+//!
+//! Libraries have one enum of errors each; a program gives each way to fail an exit code ([`exit`]). Outcomes that are
+//! no errors (stale, ahead, not yet) are answers.
 
 pub mod args;
 
 pub mod console;
 
 pub mod exit;
+
+mod log_format;
 
 pub mod logging;
 

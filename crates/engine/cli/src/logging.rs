@@ -1,21 +1,11 @@
 //! Logs on stderr, for people or for machines.
 
-use clap::ValueEnum;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::FormatTime;
 
 use crate::console::{self, LogWriter};
-
-/// Who reads the logs.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum LogFormat {
-    /// People: the tutorial's lines as its users know them.
-    #[default]
-    Text,
-    /// Machines: each line one JSON object.
-    Json,
-}
+pub use crate::log_format::{LogFormat, timestamp};
 
 /// The flags that every program has for its logs.
 #[derive(Clone, Debug, clap::Args)]
@@ -60,14 +50,6 @@ pub fn init(args: &LogArgs) -> anyhow::Result<()> {
 /// Writes one of the lines that the tutorial's users know: date, time, colon, text.
 pub fn tutorial_line(text: &str) {
     console::say(&format!("{}: {text}", timestamp()));
-}
-
-/// Local date and time with microseconds, as Python prints `datetime.now()`.
-#[must_use]
-pub fn timestamp() -> String {
-    jiff::ZonedDateTime::now()
-        .strftime("%Y-%m-%d %H:%M:%S.%6f")
-        .to_string()
 }
 
 struct TutorialTime;

@@ -1,4 +1,8 @@
 //! Which threads go first where there are more of them than cores.
+//!
+//! On a machine whose cores all compute, a thread that nobody waits for gives way: the one that prepares the next
+//! batch, those that make and write summaries. They run in the moments of a step in which a core is idle, at the
+//! barrier above all; what they would take from one worker every other would wait for.
 
 /// Lets other threads go before the calling one, for as long as it lives: it runs mostly where a core would
 /// stand idle. For work that nobody waits for, beside threads that a whole run waits for.

@@ -8,8 +8,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use std::{env, process, thread};
 
-use pserver_cli::console::{print, refuse, say};
-use pserver_cli::exit::{Exit, Failure, report};
+use pserver_cli::console::{self, print, refuse, say};
+use pserver_cli::exit::{Exit, Failure};
 use pserver_cli::logging::{LogArgs, LogFormat, init};
 use pserver_cli::signals::end_when_asked;
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
@@ -55,7 +55,7 @@ fn deed() {
     match deed.to_str().unwrap() {
         "fails" => {
             let error = std::io::Error::other(LAST_WORDS);
-            let _ = report("deed", Err(Failure::new(Exit::Disk, error)));
+            let _ = console::report("deed", Err(Failure::new(Exit::Disk, error)));
             end(Exit::Disk as i32)
         }
         "is-refused" => {
@@ -74,7 +74,7 @@ fn deed() {
         }
         "says" => {
             say(LAST_WORDS);
-            let _ = report("deed", Ok(Exit::Complete));
+            let _ = console::report("deed", Ok(Exit::Complete));
             end(0)
         }
         "says-much" => {

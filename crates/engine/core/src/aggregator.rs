@@ -1,13 +1,10 @@
 //! Collects the gradients that make an update.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
 
-use pserver_run::member::WorkerId;
-use pserver_run::request::Push;
-use pserver_run::{Numerics, TowerStep};
+use pserver_run::TowerStep;
 
-use crate::scrutiny::Doubt;
+use crate::contribution::Contribution;
 
 /// The gradients that have come in for the next update.
 ///
@@ -21,39 +18,6 @@ pub struct Aggregator<G> {
     /// Keyed by tower, so a repeated push cannot count twice, and read in tower order, so the mean
     /// has the same bits whatever order pushes arrive in.
     pending: BTreeMap<TowerStep, Contribution<G>>,
-}
-
-/// One worker's gradient of a tower step, and what is known of it.
-#[derive(Debug)]
-pub struct Contribution<G> {
-    /// Whose it is and of what, and what the worker says of it.
-    pub push: Push,
-    /// The gradient.
-    pub gradient: G,
-    /// What is wrong with it at first sight.
-    pub doubt: Option<Doubt>,
-    /// What the worker computes with: only equals come to the same bits.
-    pub numerics: Numerics,
-    /// From giving the tower step out to having the gradient.
-    pub held: Duration,
-    /// When it came.
-    pub arrived: Instant,
-    /// Updates since the variables that it was taken at.
-    pub staleness: u64,
-}
-
-impl<G> Contribution<G> {
-    /// The tower step.
-    #[must_use]
-    pub fn of(&self) -> TowerStep {
-        self.push.tower_step
-    }
-
-    /// Who computed it.
-    #[must_use]
-    pub fn worker(&self) -> WorkerId {
-        self.push.member.worker
-    }
 }
 
 impl<G> Aggregator<G> {

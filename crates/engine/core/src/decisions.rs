@@ -24,8 +24,9 @@ use pserver_run::{
     TowerStep,
 };
 
-use crate::aggregator::{Aggregator, Contribution};
+use crate::aggregator::Aggregator;
 use crate::assignment::{Assigned, Assignments};
+use crate::contribution::Contribution;
 use crate::fact::{Fact, Notice};
 use crate::followers::Followers;
 use crate::membership::{Members, Worker};
@@ -166,13 +167,7 @@ impl<G: Evidence> Core<G> {
         let complete = at.global_step >= limits.max_steps;
         let mut core = Core {
             schedule: LearningRateSchedule::of(&run),
-            sequence: SampleSequence::new(
-                run.seed,
-                run.num_towers,
-                run.batch_size,
-                run.data.num_train_examples(),
-                run.input,
-            ),
+            sequence: run.sequence(),
             lifecycle: Lifecycle {
                 phase: match complete {
                     true => Phase::Closing(Goodbye::Complete),

@@ -5,38 +5,17 @@ use std::time::{Duration, Instant};
 use pserver_run::member::{Member, SECRET_BYTES, Secret, WorkerId};
 use pserver_run::request::{Losses, Push};
 use pserver_run::{
-    DataSet, DecayBy, Evidence, GlobalStep, InputKind, Kernels, Mode, Numerics, RunConfig,
-    StateDigest, Tower, TowerStep,
+    DataSet, Evidence, GlobalStep, Numerics, RunConfig, StateDigest, Tower, TowerStep,
 };
 
-use crate::aggregator::Contribution;
+use crate::contribution::Contribution;
 
 pub(crate) fn run_config() -> RunConfig {
     RunConfig {
-        seed: 1,
-        num_towers: 2,
-        batch_size: 4,
-        input: InputKind::Distorted,
         data: DataSet::Synthetic { num_examples: 100 },
         learning_rate: 0.5,
         num_epochs_per_decay: 1000.0,
-        decay_by: DecayBy::Steps,
-        moving_average_decay: 0.9999,
-        threads: 1,
-        kernels: Kernels::Auto,
-        initial_digest: StateDigest(0),
-        numerics: None,
-        mode: Mode::Synchronous,
-    }
-}
-
-pub(crate) fn numerics(threads: u32) -> Numerics {
-    Numerics {
-        device: "cpu".to_owned(),
-        instruction_set: "avx2".to_owned(),
-        kernels: Kernels::Torch,
-        threads,
-        libtorch: "2.11.0".to_owned(),
+        ..RunConfig::example()
     }
 }
 
@@ -87,7 +66,7 @@ pub(crate) fn contribution(step: u64, tower: u32, numbers: [f32; 2]) -> Contribu
         },
         gradient: Toy(numbers),
         doubt: None,
-        numerics: numerics(1),
+        numerics: Numerics::example(1),
         held: Duration::from_millis(10),
         arrived: some_time(),
         staleness: 0,

@@ -1,4 +1,9 @@
 //! The followers of the run: who looks at its checkpoints, and who still has to be told that it is over.
+//!
+//! They look at the run without taking part. An evaluator draws a number for itself, asks for a newer checkpoint than
+//! it has, scores it and reports the counts, from which everything else that is said of a score follows. It gives signs
+//! of life while it scores; a run that is over waits for those that live until they ask for more and hear that there is
+//! none, ten minutes at most.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};

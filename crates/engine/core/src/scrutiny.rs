@@ -4,14 +4,17 @@
 //! A tower step is a pure function, so two workers of the same numerics come to the same bits. Where
 //! one worker makes sense of what others came to nonsense with, those are at fault; where nobody
 //! does, it is the model. No number of bad workers outvotes a good one.
+//!
+//! A gradient that is not finite, or whose norm is over 100 times the median of the last 100 steps, does not count at
+//! first sight: the same tower step goes to another worker, and to the next, until one makes sense of it. A worker that
+//! is alone computes it once more itself. `--audit-fraction` asks two workers about a random share of all tower steps.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::fmt;
 
 use pserver_run::member::WorkerId;
 use pserver_run::{Evidence, TowerStep};
 
-use crate::aggregator::Contribution;
+use crate::contribution::{Contribution, Doubt};
 
 /// Steps that the median of norms is taken of; nothing is absurd before there are as many.
 const WINDOW: usize = 100;
@@ -19,34 +22,6 @@ const WINDOW: usize = 100;
 /// A gradient is absurd when its norm is above this many medians: in a healthy run it is below
 /// ten.
 const ABSURD_MEDIANS: f32 = 100.0;
-
-/// What is wrong with a gradient at first sight.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Doubt {
-    /// Its loss or one of its numbers is infinite or no number.
-    NotFinite,
-    /// Its norm is far above those of the last steps.
-    Absurd {
-        /// Its norm.
-        norm: f32,
-        /// The median of the last steps.
-        median: f32,
-    },
-}
-
-impl fmt::Display for Doubt {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Doubt::NotFinite => f.write_str("it is not finite"),
-            Doubt::Absurd { norm, median } => {
-                write!(
-                    f,
-                    "its norm is {norm}, the median of the last steps {median}"
-                )
-            }
-        }
-    }
-}
 
 /// The norms of the last steps' gradients.
 #[derive(Debug, Default)]
@@ -213,8 +188,10 @@ pub fn same_bits<G: Evidence>(a: &Contribution<G>, b: &Contribution<G>) -> bool 
 mod tests {
     use std::time::Duration;
 
+    use pserver_run::Numerics;
+
     use super::*;
-    use crate::fixtures::{Toy, contribution, numerics, some_time};
+    use crate::fixtures::{Toy, contribution, some_time};
 
     fn answer(worker: u32, number: f32) -> Contribution<Toy> {
         let mut answer = contribution(0, 0, [number, 0.0]);
@@ -277,7 +254,7 @@ mod tests {
         let twice = [answer(0, 1.0), answer(1, 2.0), answer(0, 1.0)];
         assert_eq!(rule(&twice, true, true), count(0, &[]));
         let mut otherwise = answer(1, 2.0);
-        otherwise.numerics = numerics(8);
+        otherwise.numerics = Numerics::example(8);
         assert_eq!(
             rule(&[answer(0, 1.0), otherwise], true, true),
             count(0, &[])

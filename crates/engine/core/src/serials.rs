@@ -1,4 +1,8 @@
 //! Which tower steps were applied, where they need not be applied in order: asynchronous mode.
+//!
+//! The key of a gradient is the same there, but counts only through the sample sequence: its serial number is applied
+//! once, and the set of those that were applied is kept with each state. A fall back to a checkpoint takes the first as
+//! many serial numbers as there were updates for applied.
 
 use std::collections::BTreeSet;
 

@@ -6,7 +6,7 @@ use pserver_run::record::{Commit, Phases, TowerRecord};
 use pserver_run::request::Losses;
 use pserver_run::{Evidence, ExamplesDigest, GlobalStep, StateDigest};
 
-use crate::aggregator::Contribution;
+use crate::contribution::Contribution;
 use crate::serials::AppliedSerials;
 
 /// A state, by name.

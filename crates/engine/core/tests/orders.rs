@@ -16,8 +16,8 @@ use pserver_core::{AppliedSerials, At, Core, Decision, Given, Limits, Phase};
 use pserver_run::member::{Member, Registration, SECRET_BYTES, Secret};
 use pserver_run::request::{Goodbye, Losses, Pull, Push};
 use pserver_run::{
-    DataSet, DecayBy, Evidence, ExamplesDigest, GlobalStep, InputKind, Kernels, Mode, Numerics,
-    RunConfig, SampleSequence, StateDigest, TowerStep,
+    DataSet, Evidence, ExamplesDigest, GlobalStep, Mode, Numerics, RunConfig, SampleSequence,
+    StateDigest, TowerStep,
 };
 
 const NUM_WORKERS: usize = 4;
@@ -96,20 +96,13 @@ struct World {
 
 fn run_config(mode: Mode) -> RunConfig {
     RunConfig {
-        seed: 1,
         num_towers: NUM_TOWERS,
         batch_size: 2,
-        input: InputKind::Distorted,
         data: DataSet::Synthetic { num_examples: 100 },
         learning_rate: 0.5,
         num_epochs_per_decay: 1000.0,
-        decay_by: DecayBy::Steps,
-        moving_average_decay: 0.9999,
-        threads: 1,
-        kernels: Kernels::Auto,
-        initial_digest: StateDigest(0),
-        numerics: None,
         mode,
+        ..RunConfig::example()
     }
 }
 
@@ -125,13 +118,7 @@ fn gradient(tower_step: TowerStep, variable: f32) -> f32 {
 impl World {
     fn new(mode: Mode) -> Self {
         let run = run_config(mode);
-        let sequence = SampleSequence::new(
-            run.seed,
-            run.num_towers,
-            run.batch_size,
-            run.data.num_train_examples(),
-            run.input,
-        );
+        let sequence = run.sequence();
         let limits = Limits {
             max_steps: GlobalStep(NUM_STEPS),
             worker_lease: LEASE,
@@ -191,13 +178,7 @@ impl World {
             protocol_version: 1,
             layout_fingerprint: 0,
             data_digest: run_config(Mode::Synchronous).data.digest(),
-            numerics: Numerics {
-                device: "cpu".to_owned(),
-                instruction_set: "avx2".to_owned(),
-                kernels: Kernels::Torch,
-                threads: 1,
-                libtorch: "2.11.0".to_owned(),
-            },
+            numerics: Numerics::example(1),
             name: format!("worker {worker}"),
         };
         let secret = Secret([self.secrets; SECRET_BYTES]);

@@ -19,6 +19,9 @@
 //!
 //! Read in this order: [`summary`] is what is written, made of [`histogram`] and [`image`];
 //! [`event_file`] writes it, in the frames of `record` and the protocol buffers of `messages`.
+//!
+//! Frames, five messages and TensorFlow's histogram buckets are 500 lines; the crates for them are old, and lack
+//! images, histograms or the start of a session.
 
 pub mod summary;
 

@@ -7,7 +7,8 @@ use tokio_rustls::rustls::ClientConfig;
 use crate::args::CredentialArgs;
 use crate::error::GuardError;
 use crate::flag_file::FlagFile;
-use crate::tls::{self, PairFiles};
+use crate::flag_file::PairFiles;
+use crate::tls;
 use crate::token::{self, Token};
 use crate::watched::Watched;
 

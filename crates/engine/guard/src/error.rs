@@ -5,9 +5,8 @@ use std::io;
 
 use tokio_rustls::rustls;
 
-use crate::flag_file::FlagFile;
-use crate::tls::PairFiles;
-use crate::token::TokenError;
+use crate::flag_file::{FlagFile, PairFiles};
+use crate::limits::MIN_TOKEN_CHARS;
 
 /// Why a server or client cannot be made safe as it was told to be.
 #[derive(Debug, thiserror::Error)]
@@ -98,6 +97,54 @@ pub enum GuardError {
         address: String,
         /// Why not.
         source: io::Error,
+    },
+}
+
+/// Why a text is no file of tokens.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TokenError {
+    /// Nothing but comments and empty lines.
+    #[error("there is no token in it")]
+    Empty,
+    /// A word where a role should be; not shown, because it may be a token.
+    #[error("line {line} does not begin with a role: worker, viewer or admin")]
+    Role {
+        /// Counted from 1.
+        line: usize,
+    },
+    /// A server's line is not `ROLE TOKEN`.
+    #[error(
+        "line {line} is not ROLE TOKEN; only a file of a single token may leave the role out, which is \
+         then any"
+    )]
+    Form {
+        /// Counted from 1.
+        line: usize,
+    },
+    /// Only one token was expected.
+    #[error("line {line}: a client's file holds its one token and nothing else")]
+    OneToken {
+        /// Counted from 1.
+        line: usize,
+    },
+    /// It could be guessed.
+    #[error(
+        "the token in line {line} has {length} characters, which is too short: {MIN_TOKEN_CHARS} or more \
+         are needed (`openssl rand -hex 32` makes a good one)"
+    )]
+    TooShort {
+        /// Counted from 1.
+        line: usize,
+        /// Of the token.
+        length: usize,
+    },
+    /// It could not travel.
+    #[error(
+        "the token in line {line} has characters other than letters, digits and signs of ASCII"
+    )]
+    Characters {
+        /// Counted from 1.
+        line: usize,
     },
 }
 

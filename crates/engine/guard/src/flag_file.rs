@@ -25,3 +25,21 @@ impl fmt::Display for FlagFile {
         write!(f, "{} {}", self.flag, self.path.display())
     }
 }
+
+/// A certificate and its key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PairFiles {
+    /// The certificate, with those that lead from it to the authority.
+    pub certificate: FlagFile,
+    /// Its private key.
+    pub key: FlagFile,
+}
+
+impl PairFiles {
+    /// Those of the flags of the pair, the same for servers and clients.
+    pub(crate) fn given(certificate: Option<&PathBuf>, key: Option<&PathBuf>) -> Option<Self> {
+        let certificate = FlagFile::given("--tls-cert", certificate)?;
+        let key = FlagFile::given("--tls-key", key)?;
+        Some(PairFiles { certificate, key })
+    }
+}

@@ -8,9 +8,10 @@ use crate::admission::PortTls;
 use crate::args::GuardArgs;
 use crate::error::GuardError;
 use crate::flag_file::FlagFile;
+use crate::flag_file::PairFiles;
 use crate::gate::Gate;
 use crate::reach::{Cover, is_here, listen_on};
-use crate::tls::{PairFiles, ServerTls, Speaks};
+use crate::tls::{ServerTls, Speaks};
 use crate::token::{self, Tokens};
 
 /// The protection of a server.

@@ -7,6 +7,9 @@ use std::time::Duration;
 
 use crate::rate::Rate;
 
+/// A shorter token could be guessed.
+pub const MIN_TOKEN_CHARS: usize = 16;
+
 /// A certificate that ends sooner than this should have been renewed by now.
 pub const RENEW_BEFORE: Duration = Duration::from_secs(24 * 60 * 60);
 

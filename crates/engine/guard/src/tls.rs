@@ -1,6 +1,5 @@
 //! TLS of both ends, out of PEM files. A server's are read once for all of its ports.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -12,7 +11,7 @@ use tokio_rustls::rustls::time_provider::TimeProvider;
 use tokio_rustls::rustls::{ClientConfig, RootCertStore, ServerConfig};
 
 use crate::error::GuardError;
-use crate::flag_file::FlagFile;
+use crate::flag_file::{FlagFile, PairFiles};
 use crate::secret_file::read_secret;
 use crate::validity;
 use crate::watched::{Watched, read};
@@ -32,24 +31,6 @@ impl Speaks {
             Speaks::Http2 => b"h2".to_vec(),
             Speaks::Http1 => b"http/1.1".to_vec(),
         }]
-    }
-}
-
-/// A certificate and its key.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PairFiles {
-    /// The certificate, with those that lead from it to the authority.
-    pub certificate: FlagFile,
-    /// Its private key.
-    pub key: FlagFile,
-}
-
-impl PairFiles {
-    /// Those of the flags of the pair, the same for servers and clients.
-    pub(crate) fn given(certificate: Option<&PathBuf>, key: Option<&PathBuf>) -> Option<Self> {
-        let certificate = FlagFile::given("--tls-cert", certificate)?;
-        let key = FlagFile::given("--tls-key", key)?;
-        Some(PairFiles { certificate, key })
     }
 }
 

@@ -8,62 +8,12 @@ use std::fmt;
 use sha2::{Digest, Sha256};
 use subtle::{Choice, ConditionallySelectable, ConstantTimeEq};
 
-use crate::error::GuardError;
+use crate::error::{GuardError, TokenError};
 use crate::flag_file::FlagFile;
+use crate::limits::MIN_TOKEN_CHARS;
 use crate::role::{Role, Roles};
 use crate::secret_file::read_secret;
 use crate::watched::Watched;
-
-/// A shorter token could be guessed.
-pub const MIN_TOKEN_CHARS: usize = 16;
-
-/// Why a text is no file of tokens.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum TokenError {
-    /// Nothing but comments and empty lines.
-    #[error("there is no token in it")]
-    Empty,
-    /// A word where a role should be; not shown, because it may be a token.
-    #[error("line {line} does not begin with a role: worker, viewer or admin")]
-    Role {
-        /// Counted from 1.
-        line: usize,
-    },
-    /// A server's line is not `ROLE TOKEN`.
-    #[error(
-        "line {line} is not ROLE TOKEN; only a file of a single token may leave the role out, which is \
-         then any"
-    )]
-    Form {
-        /// Counted from 1.
-        line: usize,
-    },
-    /// Only one token was expected.
-    #[error("line {line}: a client's file holds its one token and nothing else")]
-    OneToken {
-        /// Counted from 1.
-        line: usize,
-    },
-    /// It could be guessed.
-    #[error(
-        "the token in line {line} has {length} characters, which is too short: {MIN_TOKEN_CHARS} or more \
-         are needed (`openssl rand -hex 32` makes a good one)"
-    )]
-    TooShort {
-        /// Counted from 1.
-        line: usize,
-        /// Of the token.
-        length: usize,
-    },
-    /// It could not travel.
-    #[error(
-        "the token in line {line} has characters other than letters, digits and signs of ASCII"
-    )]
-    Characters {
-        /// Counted from 1.
-        line: usize,
-    },
-}
 
 /// The token of a client.
 #[derive(Clone, PartialEq, Eq)]

@@ -1,9 +1,6 @@
 //! Records for the tests of this crate.
 
-use pserver_run::{
-    DataSet, DecayBy, ExamplesDigest, GlobalStep, InputKind, Kernels, Mode, RunConfig,
-    SampleSequence, StateDigest, Tower, TowerStep,
-};
+use pserver_run::{ExamplesDigest, GlobalStep, RunConfig, StateDigest, Tower, TowerStep};
 
 use crate::history::History;
 use crate::record::{
@@ -13,20 +10,8 @@ use crate::record::{
 /// Two towers of 4 out of 20 examples: an epoch is two steps and a half.
 pub(crate) fn run_config() -> RunConfig {
     RunConfig {
-        seed: 1,
-        num_towers: 2,
-        batch_size: 4,
-        input: InputKind::Distorted,
-        data: DataSet::Synthetic { num_examples: 20 },
-        learning_rate: 0.1,
-        num_epochs_per_decay: 350.0,
-        decay_by: DecayBy::Steps,
-        moving_average_decay: 0.9999,
-        threads: 1,
-        kernels: Kernels::Auto,
         initial_digest: digest_at(0),
-        numerics: None,
-        mode: Mode::Synchronous,
+        ..RunConfig::example()
     }
 }
 
@@ -48,13 +33,7 @@ pub(crate) fn start(step: u64) -> Start {
 /// The commit of a step, whose towers were computed by these workers: (tower, worker).
 pub(crate) fn commit(step: u64, towers: &[(u32, u32)]) -> Commit {
     let run = run_config();
-    let mut sequence = SampleSequence::new(
-        run.seed,
-        run.num_towers,
-        run.batch_size,
-        run.data.num_train_examples(),
-        run.input,
-    );
+    let mut sequence = run.sequence();
     let mut tower_record = |&(tower, worker): &(u32, u32)| {
         let tower_step = TowerStep {
             global_step: GlobalStep(step),

@@ -1,6 +1,10 @@
 //! Reads the lines of a ledger out of its bytes, in whatever pieces these come.
 //!
 //! It opens no file and waits for nothing. Every reader of a ledger uses it, so all of them skip the same lines.
+//!
+//! Every reader of a ledger uses this. `Damage` counts damaged lines and keeps the first; it goes with the history or
+//! view that was read, so that each reader tells of it. Text of a record is cleaned of control characters as it is
+//! read, and names of workers already as they come in.
 
 use crate::damage::Place;
 use crate::record::Line;

@@ -56,13 +56,7 @@ impl<'a> Check<'a> {
         let contradictions = history.contradictions.iter().cloned();
         Check {
             history,
-            sequence: SampleSequence::new(
-                run.seed,
-                run.num_towers,
-                run.batch_size,
-                num_examples,
-                run.input,
-            ),
+            sequence: run.sequence(),
             coverage: Coverage::new(num_examples),
             next: history.first_step(),
             steps: Vec::new(),

@@ -13,7 +13,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use crate::data_set::DataSet;
 use crate::mode::Mode;
 use crate::printable;
-use crate::sequence::InputKind;
+use crate::sequence::{InputKind, SampleSequence};
 use crate::state_digest::StateDigest;
 
 /// Most towers of a run: what is kept of a step is a few hundred bytes for each.
@@ -59,7 +59,58 @@ pub struct RunConfig {
     pub mode: Mode,
 }
 
+impl Numerics {
+    /// Those of libtorch on a processor, for examples and tests.
+    #[must_use]
+    pub fn example(threads: u32) -> Self {
+        Numerics {
+            device: "cpu".to_owned(),
+            instruction_set: "avx2".to_owned(),
+            kernels: Kernels::Torch,
+            threads,
+            libtorch: "2.11.0".to_owned(),
+        }
+    }
+}
+
 impl RunConfig {
+    /// Which examples each tower step takes.
+    ///
+    /// # Panics
+    ///
+    /// If there is no tower, or a batch or the data set has no example.
+    #[must_use]
+    pub fn sequence(&self) -> SampleSequence {
+        SampleSequence::new(
+            self.seed,
+            self.num_towers,
+            self.batch_size,
+            self.data.num_train_examples(),
+            self.input,
+        )
+    }
+
+    /// A small run, for examples and tests: two towers of four out of twenty examples.
+    #[must_use]
+    pub fn example() -> Self {
+        RunConfig {
+            seed: 1,
+            num_towers: 2,
+            batch_size: 4,
+            input: InputKind::Distorted,
+            data: DataSet::Synthetic { num_examples: 20 },
+            learning_rate: 0.1,
+            num_epochs_per_decay: 350.0,
+            decay_by: DecayBy::Steps,
+            moving_average_decay: 0.9999,
+            threads: 1,
+            kernels: Kernels::Auto,
+            initial_digest: StateDigest(0),
+            numerics: None,
+            mode: Mode::Synchronous,
+        }
+    }
+
     /// Gradients that make an update: those of all towers, or fewer in some modes.
     #[must_use]
     pub fn gradients_per_update(&self) -> u32 {
@@ -251,30 +302,10 @@ mod tests {
 
     fn example() -> RunConfig {
         RunConfig {
-            seed: 1,
-            num_towers: 2,
             batch_size: 128,
-            input: InputKind::Distorted,
             data: DataSet::Cifar10,
-            learning_rate: 0.1,
-            num_epochs_per_decay: 350.0,
-            decay_by: DecayBy::Steps,
-            moving_average_decay: 0.9999,
-            threads: 1,
-            kernels: Kernels::Auto,
             initial_digest: StateDigest(7),
-            numerics: None,
-            mode: Mode::Synchronous,
-        }
-    }
-
-    fn numerics(threads: u32) -> Numerics {
-        Numerics {
-            device: "cpu".to_owned(),
-            instruction_set: "avx512".to_owned(),
-            kernels: Kernels::Torch,
-            threads,
-            libtorch: "2.11.0".to_owned(),
+            ..RunConfig::example()
         }
     }
 
@@ -297,11 +328,11 @@ mod tests {
     fn numerics_differ_only_where_both_are_known() {
         let unknown = example();
         let known = RunConfig {
-            numerics: Some(numerics(1)),
+            numerics: Some(Numerics::example(1)),
             ..example()
         };
         let other = RunConfig {
-            numerics: Some(numerics(2)),
+            numerics: Some(Numerics::example(2)),
             ..example()
         };
         assert!(unknown.differences(&known).is_empty());
@@ -341,7 +372,7 @@ mod tests {
     #[test]
     fn the_configuration_survives_its_text_form() {
         let run = RunConfig {
-            numerics: Some(numerics(1)),
+            numerics: Some(Numerics::example(1)),
             ..example()
         };
         let text = serde_json::to_string(&run).unwrap();

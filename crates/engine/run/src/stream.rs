@@ -4,6 +4,9 @@
 //! specified bit by bit, and the draws below are written out here rather than taken from a library
 //! of distributions, whose algorithms change between versions: a run of today can be repeated in
 //! ten years.
+//!
+//! The shuffling and the draws are the project's own: libraries of distributions change their algorithms between
+//! versions, and a run would change with them. ChaCha8 itself is a library's.
 
 use rand_chacha::ChaCha8Rng;
 use rand_core::{Rng, SeedableRng};

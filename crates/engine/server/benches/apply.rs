@@ -22,7 +22,7 @@ use std::hint::black_box;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use pserver_core::averages::MOVING_AVERAGE_DECAY;
 use pserver_run::Layout;
-use pserver_server::run::apply;
+use pserver_server::snapshot::apply;
 use pserver_state::initial::initial_variables;
 use pserver_state::{TrainingState, Values};
 use pserver_wire::gradient::norm;

@@ -26,7 +26,8 @@ use pserver_wire::messages::Goodbye;
 use crate::calendar::Calendar;
 use crate::event::Event;
 use crate::note::Note;
-use crate::run::{Run, Snapshot};
+use crate::run::Run;
+use crate::snapshot::Snapshot;
 
 /// A state or a record that cannot be kept; the run must then not go on.
 #[derive(Debug, thiserror::Error)]

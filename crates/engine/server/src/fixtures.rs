@@ -3,36 +3,14 @@
 use std::time::{Duration, Instant};
 
 use pserver_core::Limits;
-use pserver_run::{
-    DataSet, DecayBy, GlobalStep, InputKind, Kernels, Mode, Numerics, RunConfig, StateDigest,
-};
+use pserver_run::{DataSet, GlobalStep, RunConfig};
 
 pub(crate) fn run_config() -> RunConfig {
     RunConfig {
-        seed: 1,
-        num_towers: 2,
-        batch_size: 4,
-        input: InputKind::Distorted,
         data: DataSet::Synthetic { num_examples: 100 },
         learning_rate: 0.5,
         num_epochs_per_decay: 1000.0,
-        decay_by: DecayBy::Steps,
-        moving_average_decay: 0.9999,
-        threads: 1,
-        kernels: Kernels::Auto,
-        initial_digest: StateDigest(0),
-        numerics: None,
-        mode: Mode::Synchronous,
-    }
-}
-
-pub(crate) fn numerics(threads: u32) -> Numerics {
-    Numerics {
-        device: "cpu".to_owned(),
-        instruction_set: "avx2".to_owned(),
-        kernels: Kernels::Torch,
-        threads,
-        libtorch: "2.11.0".to_owned(),
+        ..RunConfig::example()
     }
 }
 

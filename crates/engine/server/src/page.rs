@@ -6,6 +6,14 @@
 //! comes from its status ([`live`]). `entry` lets in who may look, `host` refuses those who ask under the name
 //! of a web site, [`routes`] answers, [`stream`] sends each open page what changed, [`metrics`] is the same for
 //! Prometheus, [`pictures`] are what the model sees and has learnt.
+//!
+//! The page is a reader of the train dir: one thread follows the ledger file, folds it into a `RunView`, and sends each
+//! open page what changed, every five seconds. So the way of a commit knows nothing of it, and the verb `view` is the
+//! same code on a run that is over. Metrics are a fold of the same lines, which is why counters go on where a killed
+//! server left them. Only the activity of the moment and the bytes that travelled are asked of the running server.
+//! Pictures are part of the messages, so that the last ones are there when the server has left. Text reaches the page
+//! as text nodes only, and the policy it is sent with lets no other script run. A page without TLS or tokens answers
+//! only under names that no web site can have (`page/host.rs`).
 
 use std::path::PathBuf;
 use std::sync::Arc;

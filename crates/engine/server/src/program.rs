@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, anyhow};
 use pserver_cli::console;
-use pserver_cli::exit::{Exit, Failure, OrExit, report};
+use pserver_cli::exit::{Exit, Failure, OrExit};
 use pserver_cli::{logging, signals};
 use pserver_core::{Core, Limits, Phase};
 use pserver_guard::Guard;
@@ -27,15 +27,16 @@ use tracing::info;
 use crate::administration::give;
 use crate::args::{AbortAt, Args, ServerArgs, Verb};
 use crate::calendar::Calendar;
-use crate::commit_path::CommitPath;
+use crate::commit_path::{CommitPath, Files};
 use crate::commit_point::WatchedFiles;
 use crate::follower_files::FollowerFiles;
 use crate::inquiry::answer;
 use crate::page::{Page, Source};
-use crate::run::{Intervals, Run, Snapshot};
+use crate::run::{Intervals, Run};
 use crate::serve::{Entrance, Keeper, serve};
 use crate::server_file::{ServerFile, address_for_clients};
 use crate::service::Service;
+use crate::snapshot::Snapshot;
 use crate::start::{Start, exit_of, load_initial, open_files, resume_or_begin};
 use crate::step_log::StepLog;
 use crate::summary_writer::SummaryWriter;
@@ -67,7 +68,7 @@ pub fn main() -> ExitCode {
         Some(Verb::Ask(question)) => answer(question),
         None => run(&args),
     };
-    report("cifar-ps", result)
+    console::report("cifar-ps", result)
 }
 
 fn top(args: &ServerArgs) -> Result<Exit, Failure> {
@@ -240,28 +241,8 @@ async fn train(
     let address = listeners.announce()?;
     log_header(args, &start.run, &address);
     let traffic = Arc::new(Traffic::default());
-    let listen = |listener| TcpListener::from_std(listener).context("cannot listen");
-    let entrance = Entrance {
-        listener: listen(listeners.workers)?,
-        tls: guard.tls(Speaks::Http2),
-        gate: guard.gate().clone(),
-        health: listeners.health.map(listen).transpose()?,
-        traffic: Arc::clone(&traffic),
-    };
-
+    let entrance = entrance(guard, listeners.workers, listeners.health, &traffic)?;
     let step_log = StepLog::new(args.log_frequency, args.log.log_format, &start.run);
-    let limits = Limits {
-        max_steps: GlobalStep(args.max_steps),
-        worker_lease: args.worker_lease_secs,
-        mixed: args.mixed,
-        min_workers: args.min_workers,
-        stall_timeout: args.stall_timeout_secs,
-        audit_fraction: args.audit_fraction,
-    };
-    let intervals = Intervals {
-        checkpoint_steps: args.checkpoint_steps,
-        summary_steps: args.summary_steps,
-    };
     let summary_writer = || {
         let (layout, global_step) = (Arc::clone(&layout), start.state.global_step);
         SummaryWriter::start(train_dir.folder(), layout, calendar, global_step)
@@ -272,32 +253,11 @@ async fn train(
         train_dir: Arc::clone(&train_dir),
         layout: Arc::clone(&layout),
     };
-    let commit_path = match args.abort_at {
-        None => CommitPath::new(files, calendar),
-        Some(death) => {
-            let watched = WatchedFiles::new(files, move |point, global_step| {
-                if death == (AbortAt { point, global_step }) {
-                    std::process::abort();
-                }
-            });
-            CommitPath::new(watched, calendar)
-        }
-    };
-    let snapshot = Snapshot::new(start.state);
-    let core = Core::new(
-        calendar.moment,
-        start.run,
-        limits,
-        snapshot.at(),
-        start.applied,
-    );
-    let mut run = Run::new(core, snapshot, intervals);
-    if let Some(step) = start.saved_step {
-        run.checkpoint_saved(step);
-    }
+    let mut run = run_of(args, start, calendar);
     if !server_file.replaces_another() {
         run.core.expect_nobody();
     }
+    let commit_path = commit_path(files, calendar, args.abort_at);
     let follower_files = FollowerFiles::new(train_dir.folder(), calendar);
     let service = Service::new(run, commit_path, &layout, follower_files);
     let service = Arc::new(service);
@@ -319,6 +279,59 @@ async fn train(
         page.finish().await;
     }
     result
+}
+
+fn entrance(
+    guard: &Guard,
+    workers: std::net::TcpListener,
+    health: Option<std::net::TcpListener>,
+    traffic: &Arc<Traffic>,
+) -> Result<Entrance, Failure> {
+    let listen = |listener| TcpListener::from_std(listener).context("cannot listen");
+    Ok(Entrance {
+        listener: listen(workers)?,
+        tls: guard.tls(Speaks::Http2),
+        gate: guard.gate().clone(),
+        health: health.map(listen).transpose()?,
+        traffic: Arc::clone(traffic),
+    })
+}
+
+/// The run that goes on from `start`.
+fn run_of(args: &Args, start: Start, calendar: Calendar) -> Run {
+    let limits = Limits {
+        max_steps: GlobalStep(args.max_steps),
+        worker_lease: args.worker_lease_secs,
+        mixed: args.mixed,
+        min_workers: args.min_workers,
+        stall_timeout: args.stall_timeout_secs,
+        audit_fraction: args.audit_fraction,
+    };
+    let intervals = Intervals {
+        checkpoint_steps: args.checkpoint_steps,
+        summary_steps: args.summary_steps,
+    };
+    let snapshot = Snapshot::new(start.state);
+    let (now, at) = (calendar.moment, snapshot.at());
+    let core = Core::new(now, start.run, limits, at, start.applied);
+    let mut run = Run::new(core, snapshot, intervals);
+    if let Some(step) = start.saved_step {
+        run.checkpoint_saved(step);
+    }
+    run
+}
+
+/// The way of commits into `files`; in a test it ends at one of its points.
+fn commit_path(files: Files, calendar: Calendar, abort_at: Option<AbortAt>) -> CommitPath {
+    let Some(death) = abort_at else {
+        return CommitPath::new(files, calendar);
+    };
+    let watched = WatchedFiles::new(files, move |point, global_step| {
+        if death == (AbortAt { point, global_step }) {
+            std::process::abort();
+        }
+    });
+    CommitPath::new(watched, calendar)
 }
 
 fn status_of(service: Arc<Service>) -> Box<dyn Fn() -> Status + Send + Sync> {

@@ -6,95 +6,21 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use pserver_core::commit::{After, Before, NotFinite, commit};
 use pserver_core::decisions::ForFollower;
-use pserver_core::{At, Core, Given, Phase, Update, averages};
+use pserver_core::{At, Core, Given, Phase, Update};
+use pserver_run::GlobalStep;
 use pserver_run::request::Goodbye;
-use pserver_run::{GlobalStep, StateDigest};
-use pserver_state::TrainingState;
 use pserver_wire::gradient::Gradient;
 use pserver_wire::messages::{
-    Assignment, CheckpointRequest, Member, Pull, Status, TowerSummary, Variables, Work,
+    Assignment, CheckpointRequest, Delivery, Member, Pull, Status, TowerSummary, Work,
 };
 
 use crate::event::Event;
 use crate::loss_averages::LossAverages;
 use crate::saves::Saves;
+use crate::snapshot::Snapshot;
 use crate::step_log::Throughput;
 use crate::summaries::{UpdateSummary, Wanted};
-
-/// A state and its digest: immutable, shared by every pull of its step.
-#[derive(Debug)]
-pub struct Snapshot {
-    /// Variables, averages and global step.
-    pub state: TrainingState,
-    /// Digest of the state.
-    pub digest: StateDigest,
-}
-
-impl Snapshot {
-    /// Takes the digest of a state.
-    #[must_use]
-    pub fn new(state: TrainingState) -> Self {
-        let digest = state.digest();
-        Snapshot { state, digest }
-    }
-
-    /// Which state it is.
-    #[must_use]
-    pub fn at(&self) -> At {
-        At {
-            global_step: self.state.global_step,
-            digest: self.digest,
-        }
-    }
-
-    /// Makes `next` the state after an update of this one.
-    ///
-    /// # Errors
-    ///
-    /// [`NotFinite`] if a variable or a moving average is not finite after it.
-    pub fn apply(
-        &self,
-        update: &Update<Gradient>,
-        next: &mut TrainingState,
-    ) -> Result<(), NotFinite> {
-        let contributions = update.contributions.iter();
-        let gradients: Vec<&[f32]> = contributions.map(|one| &one.gradient.values[..]).collect();
-        let (rate, decay) = (update.learning_rate, update.moving_average_decay);
-        apply(&self.state, &gradients, rate, decay, next)
-    }
-}
-
-/// Makes `next` the state that follows `state`, by gradients in tower order.
-///
-/// # Errors
-///
-/// [`NotFinite`] if a variable or a moving average is not finite after it.
-///
-/// # Panics
-///
-/// As [`commit`].
-pub fn apply(
-    state: &TrainingState,
-    gradients: &[&[f32]],
-    learning_rate: f32,
-    moving_average_decay: f32,
-    next: &mut TrainingState,
-) -> Result<(), NotFinite> {
-    next.global_step = state.global_step.next();
-    let before = Before {
-        variables: &state.variables,
-        averages: &state.averages,
-        learning_rate,
-        decay: averages::decay(moving_average_decay, next.global_step),
-    };
-    let mut after = After {
-        variables: &mut next.variables,
-        averages: &mut next.averages,
-    };
-    commit(&before, gradients, &mut after)
-}
 
 /// Lends the variables of a snapshot to the wire without a copy.
 struct SharedVariables(Arc<Snapshot>);
@@ -182,8 +108,8 @@ impl Run {
             tower_step,
             state_digest: digest,
             variables: match pull.held == Some(digest) {
-                true => Variables::Held,
-                false => Variables::Sent(Bytes::from_owner(SharedVariables(self.snapshot()))),
+                true => Delivery::Held,
+                false => Delivery::Sent(Bytes::from_owner(SharedVariables(self.snapshot()))),
             },
             attempt: assigned.attempt,
             summary_step: self.summaries.ask(tower_step, serial, global_step),

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use pserver_run::GlobalStep;
 
-use crate::run::Snapshot;
+use crate::snapshot::Snapshot;
 
 /// What is saved, what is being saved, and what is to be saved next.
 #[derive(Debug, Default)]

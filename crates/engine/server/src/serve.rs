@@ -1,4 +1,7 @@
 //! Runs the server until the run is over: answers, ticks, logs, saves.
+//!
+//! The last state is saved before any worker is told that the run is over; then the server answers until all have heard
+//! it or their leases are over. On SIGTERM it saves and leaves, and workers wait for it to come back.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -413,7 +416,8 @@ mod tests {
     use crate::commit_path::CommitPath;
     use crate::fixtures::{limits, some_time};
     use crate::follower_files::FollowerFiles;
-    use crate::run::{Intervals, Run, Snapshot};
+    use crate::run::{Intervals, Run};
+    use crate::snapshot::Snapshot;
     use crate::start::{open_files, resume_or_begin};
 
     /// The supervisor of a new run, whose first checkpoint is written.

@@ -15,9 +15,9 @@ use pserver_state::Pool;
 use pserver_wire::gradient::Gradient;
 use pserver_wire::gradient_slot::Nonce;
 use pserver_wire::messages::{
-    self, Assignment, Attachment, CheckpointReply, CheckpointRequest, FollowerId, Goodbye,
-    LedgerPart, LedgerPosition, Member, Order, Pull, Push, Pushed, Refusal, Registered,
-    Registration, Status, Then, TowerSummary, Variables, Verdict,
+    self, Assignment, Attachment, CheckpointReply, CheckpointRequest, Delivery, FollowerId,
+    Goodbye, LedgerPart, LedgerPosition, Member, Order, Pull, Push, Pushed, Refusal, Registered,
+    Registration, Status, Then, TowerSummary, Verdict,
 };
 use pserver_wire::server::{Landing, ParameterServer, RequestError};
 use tokio::sync::{Notify, broadcast, mpsc, oneshot};
@@ -27,7 +27,7 @@ use crate::commit_path::{CommitPath, KeepError};
 use crate::event::{Event, EventQueue};
 use crate::follower_files::{FollowerFiles, Kept};
 use crate::run::Run;
-use crate::shared_memory::SharedMemory;
+use crate::slots::Slots;
 
 /// How often somebody who follows the ledger gets what is new.
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
@@ -70,7 +70,7 @@ pub struct Service {
 struct Inner {
     run: Run,
     commit_path: CommitPath,
-    shared_memory: SharedMemory,
+    slots: Slots,
     /// Workers that wait for a tower step, in the order in which they came.
     waiting: Vec<Waiting>,
     events: EventQueue,
@@ -152,12 +152,12 @@ impl Inner {
     fn assignment(&mut self, pull: Pull) -> Option<Assignment> {
         let mut assignment = self.run.pull(now(), pull)?;
         if let Assignment::Work(work) = &mut assignment
-            && matches!(work.variables, Variables::Sent(_))
-            && self.shared_memory.slot(pull.member.worker).is_some()
+            && matches!(work.variables, Delivery::Sent(_))
+            && self.slots.slot(pull.member.worker).is_some()
         {
             // The state that the file holds is that of the work: both change under the same lock.
             let sequence = self.commit_path.state_file().sequence();
-            work.variables = Variables::InStateFile { sequence };
+            work.variables = Delivery::InStateFile { sequence };
         }
         Some(assignment)
     }
@@ -168,7 +168,7 @@ impl Inner {
         if !events.is_empty() {
             // Somebody may have left or been lost.
             let is_there = |worker| self.run.core.has_worker(worker);
-            self.shared_memory.retain(is_there);
+            self.slots.retain(is_there);
         }
         if let Err(error) = self.commit_path.happened(now(), &events) {
             self.fail(error);
@@ -212,7 +212,7 @@ impl Service {
         let inner = Inner {
             run,
             commit_path,
-            shared_memory: SharedMemory::new(layout.num_values()),
+            slots: Slots::new(layout.num_values()),
             waiting: Vec::new(),
             events: EventQueue::default(),
             failure: None,
@@ -379,7 +379,7 @@ impl ParameterServer for Service {
         if !inner.run.core.is_member(member) {
             return Ok(messages::SharedMemory::Unregistered);
         }
-        Ok(match inner.shared_memory.offer(member.worker) {
+        Ok(match inner.slots.offer(member.worker) {
             Ok(slot_path) => messages::SharedMemory::Offered {
                 state_path: inner.commit_path.state_file().shared_path(),
                 slot_path,
@@ -395,7 +395,7 @@ impl ParameterServer for Service {
         if !inner.run.core.is_member(member) {
             return Ok(Attachment::Unregistered);
         }
-        Ok(inner.shared_memory.attach(member.worker, nonce))
+        Ok(inner.slots.attach(member.worker, nonce))
     }
 
     async fn pull(&self, pull: Pull) -> Result<Assignment, RequestError> {
@@ -416,7 +416,7 @@ impl ParameterServer for Service {
             if let Some(verdict) = inner.run.core.turned_away(member) {
                 return Ok(Err(verdict));
             }
-            inner.shared_memory.slot(member.worker)
+            inner.slots.slot(member.worker)
         };
         let memory = self.gradients.take();
         Ok(Ok(Landing { memory, slot }))

@@ -1,4 +1,7 @@
 //! With what a server goes on, or begins: the run and its files, as they were left.
+//!
+//! A checkpoint at step 0 pins the configuration of a run before its first step, instead of a file of its own that
+//! could contradict the checkpoints.
 
 use std::borrow::Cow;
 use std::path::Path;
@@ -80,34 +83,7 @@ pub fn resume_or_begin(
         (None, Ok(None)) => return begin(args, train_dir, layout),
         (None, Err(error)) => return Err(failure(error)),
     };
-    let before = newest.run.ok_or_else(|| {
-        anyhow!(
-            "the newest checkpoint in the train dir was made by another program; to begin with it, \
-             give it as --init-from and another --train-dir"
-        )
-    });
-    // The file that the run began with may be gone by now.
-    let init_from = args
-        .init_from
-        .as_deref()
-        .and_then(|path| match load_initial(path, layout) {
-            Ok(state) => Some(state.digest()),
-            Err(error) => {
-                warn!(
-                    error = format!("{error:#}"),
-                    "cannot compare --init-from with the run in the train dir"
-                );
-                None
-            }
-        });
-    let run = config::resumed_run(args, before.or_exit(Exit::Permanent)?, init_from);
-    let run = run.map_err(|error| {
-        let exit = match error {
-            ResumeError::AnotherRun { .. } => Exit::Permanent,
-            ResumeError::Mode(_) => Exit::Usage,
-        };
-        Failure::new(exit, error)
-    })?;
+    let run = run_to_resume(args, newest.run, layout)?;
     info!(
         global_step = newest.state.global_step.0,
         "goes on with the run in the train dir"
@@ -195,6 +171,42 @@ pub fn open_files(
         .state_file(layout, start.run.num_towers, &stored)
         .or_exit(Exit::Disk)?;
     Ok((Files { state_file, ledger }, calendar))
+}
+
+/// The settings to go on with, which are those from before where no flag says otherwise.
+fn run_to_resume(
+    args: &RunArgs,
+    before: Option<RunConfig>,
+    layout: &Layout,
+) -> Result<RunConfig, Failure> {
+    let before = before.ok_or_else(|| {
+        anyhow!(
+            "the newest checkpoint in the train dir was made by another program; to begin with it, \
+             give it as --init-from and another --train-dir"
+        )
+    });
+    // The file that the run began with may be gone by now.
+    let init_from = args
+        .init_from
+        .as_deref()
+        .and_then(|path| match load_initial(path, layout) {
+            Ok(state) => Some(state.digest()),
+            Err(error) => {
+                warn!(
+                    error = format!("{error:#}"),
+                    "cannot compare --init-from with the run in the train dir"
+                );
+                None
+            }
+        });
+    let run = config::resumed_run(args, before.or_exit(Exit::Permanent)?, init_from);
+    run.map_err(|error| {
+        let exit = match error {
+            ResumeError::AnotherRun { .. } => Exit::Permanent,
+            ResumeError::Mode(_) => Exit::Usage,
+        };
+        Failure::new(exit, error)
+    })
 }
 
 /// How a train dir that cannot be used ends the program.

@@ -12,7 +12,7 @@ use pserver_run::{GlobalStep, Layout, TowerStep};
 use pserver_state::Values;
 use pserver_wire::messages::{Losses, SUMMARY_IMAGE_SIZE, TowerSummary};
 
-use crate::run::Snapshot;
+use crate::snapshot::Snapshot;
 
 /// The layers whose activations are kept, by the tutorial's scopes.
 const LAYERS: [&str; 5] = ["conv1", "conv2", "local3", "local4", "softmax_linear"];

@@ -3,6 +3,12 @@
 //!
 //! A run is not ended because it cannot be looked at: when an event file or picture cannot be written,
 //! that is said once, and no more summaries are made until the server is started again.
+//!
+//! Summaries cost the run nothing between them. At every hundredth step a commit hands its gradients and the state
+//! before it over to this thread instead of using their memory again; mean, histograms and writing are done here. What
+//! only a worker knows, activations and distorted images, is asked for with the work of tower 0, made of copies on a
+//! thread of the worker and sent by a request of its own, once. Nothing depends on it: what is late, lost or cannot be
+//! written is left out.
 
 use std::fs;
 use std::path::PathBuf;

@@ -631,13 +631,10 @@ impl<'a> Reader<'a> {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use pserver_run::{DataSet, InputKind};
+    use pserver_run::DataSet;
 
     use super::*;
-    use pserver_run::{
-        config::{DecayBy, Kernels},
-        layout::{Initializer, VariableSpec},
-    };
+    use pserver_run::layout::{Initializer, VariableSpec};
 
     fn layout() -> Layout {
         let variable = |name: &str, shape: &[usize]| VariableSpec {
@@ -662,20 +659,9 @@ mod tests {
 
     fn run() -> RunConfig {
         RunConfig {
-            seed: 1,
-            num_towers: 2,
-            batch_size: 4,
-            input: InputKind::Distorted,
             data: DataSet::Cifar10,
-            learning_rate: 0.1,
-            num_epochs_per_decay: 350.0,
-            decay_by: DecayBy::Steps,
-            moving_average_decay: 0.9999,
-            threads: 1,
-            kernels: Kernels::Auto,
             initial_digest: state(0).digest(),
-            numerics: None,
-            mode: pserver_run::mode::Mode::Synchronous,
+            ..RunConfig::example()
         }
     }
 

@@ -9,8 +9,6 @@ compile_error!(
 
 pub mod values;
 
-pub mod pool;
-
 pub mod initial;
 
 pub mod state;
@@ -25,8 +23,7 @@ pub mod state_file;
 
 pub use checkpoint::{Checkpoint, CheckpointError};
 pub use folder::{AboutPath, Folder};
-pub use pool::Pool;
 pub use shared_path::{open_shared, shared_path};
 pub use state::TrainingState;
 pub use state_file::{Copied, NextState, StateFile, StateFileError, StateReader, Stored};
-pub use values::Values;
+pub use values::{Place, Pool, Values};

@@ -24,6 +24,17 @@
 //! on the disk beforehand, because a disk that is full when a mapping is written ends the process with a
 //! signal. It need not survive a power cut; the digest in a slot tells, and then there are
 //! checkpoints.
+//!
+//! A state is one of two buffers, written in turn: a commit reads one and writes the other; a pull shares the readable
+//! one without a copy. Who reads for long, such as a checkpoint that is being written, costs a third buffer.
+//!
+//! This file is where states live: a commit computes the next one in a mapped slot that nobody reads, and flips one
+//! number. What is stored to a mapping is the kernel's when the process dies, as with a `write`, and a fifth of the
+//! server's time, the copy into the file, is gone. The room is taken on the disk when a slot is made, because a full
+//! disk would end the process with a signal; so would somebody who cuts the file. It is not synced at each step; after
+//! a power cut the digest of a slot tells whether it is whole, and otherwise the newest checkpoint, which is synced, is
+//! taken. Workers read variables with `read`s at offsets, not through a mapping: 0.2 to 0.4 ms, no unsafe code, and a
+//! file that somebody cuts is an error instead of a signal.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind};
@@ -40,9 +51,9 @@ use rustix::io::Errno;
 use twox_hash::XxHash3_64;
 
 use crate::folder::AboutPath;
-use crate::pool::Place;
 use crate::shared_path::{Access, open_shared, shared_path};
 use crate::state::TrainingState;
+use crate::values::Place;
 use crate::values::Values;
 
 const MAGIC: [u8; 8] = *b"cifar-ps";

@@ -1,18 +1,21 @@
-//! One f32 for each element of a layout: variables, moving averages or gradients.
+//! One f32 for each element of a layout: variables, moving averages or gradients; and memory for them that is used
+//! again: a buffer goes back to the pool that it came from when it is dropped.
+//!
+//! Fresh memory for each step would cost more than what is written to it: the system clears a page at a time, the first
+//! time that something is written there.
 
 use std::fmt;
 use std::mem;
 use std::ops::{Deref, DerefMut};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytemuck::{Pod, Zeroable};
 use memmap2::MmapMut;
 
-use crate::pool::Pool;
-
 /// A cache line of numbers: the unit of allocation, so that every buffer begins on one.
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C, align(64))]
-pub(crate) struct Line([f32; 16]);
+struct Line([f32; 16]);
 
 /// A flat buffer of f32 that begins on a 64-byte boundary.
 ///
@@ -30,7 +33,7 @@ pub struct Values {
 const OWN_PAGES_FROM: usize = 1 << 20;
 
 /// Where the numbers are.
-pub(crate) enum Memory {
+enum Memory {
     Heap(Vec<Line>),
     /// Of nobody else's, or of a file.
     Pages(MmapMut),
@@ -38,7 +41,7 @@ pub(crate) enum Memory {
 
 impl Memory {
     /// Of `len` zeros.
-    pub(crate) fn zeros(len: usize) -> Self {
+    fn zeros(len: usize) -> Self {
         let num_lines = len.div_ceil(16);
         let num_bytes = num_lines * size_of::<Line>();
         let pages = (num_bytes >= OWN_PAGES_FROM).then(|| MmapMut::map_anon(num_bytes));
@@ -62,7 +65,7 @@ impl Values {
     }
 
     /// The `len` numbers that `memory`, which is long enough for them, happens to hold. It goes back to `pool`.
-    pub(crate) fn of_pool(memory: Memory, len: usize, pool: Pool) -> Self {
+    fn of_pool(memory: Memory, len: usize, pool: Pool) -> Self {
         Values {
             memory,
             len,
@@ -147,8 +150,97 @@ impl fmt::Debug for Values {
     }
 }
 
+/// Buffers of one size. Its clones are the same pool.
+#[derive(Clone, Debug)]
+pub struct Pool(Arc<Inner>);
+
+struct Inner {
+    len: usize,
+    /// As many as are kept here.
+    most: usize,
+    shelf: Mutex<Vec<Memory>>,
+}
+
+impl Pool {
+    /// Buffers of `len` numbers, of which `most` at most are kept while nobody uses them.
+    #[must_use]
+    pub fn new(len: usize, most: usize) -> Self {
+        Pool(Arc::new(Inner {
+            len,
+            most,
+            shelf: Mutex::default(),
+        }))
+    }
+
+    /// A buffer with anything in it: one that came back, or fresh memory.
+    #[must_use]
+    pub fn take(&self) -> Values {
+        let spare = self.shelf().pop();
+        let memory = spare.unwrap_or_else(|| Memory::zeros(self.0.len));
+        Values::of_pool(memory, self.0.len, self.clone())
+    }
+
+    /// Takes memory back that came from here.
+    fn give_back(&self, memory: Memory) {
+        let shelf = &mut *self.shelf();
+        if shelf.len() < self.0.most {
+            shelf.push(memory);
+        }
+    }
+
+    fn shelf(&self) -> MutexGuard<'_, Vec<Memory>> {
+        // One change is all that happens under this lock.
+        let shelf = self.0.shelf.lock();
+        shelf.unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Inner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} numbers, {} kept at most", self.len, self.most)
+    }
+}
+
+/// Memory of a file, lent to one user at a time: to map it anew for each would cost more than to fill it.
+#[derive(Clone, Debug)]
+pub struct Place(Pool);
+
+impl Place {
+    /// The first `len` numbers of what is mapped.
+    ///
+    /// # Panics
+    ///
+    /// If it does not begin on a 64-byte boundary, as [`Values`] do, or has no room for so many.
+    #[must_use]
+    pub fn new(mapping: MmapMut, len: usize) -> Self {
+        let begin = mapping.as_ptr().addr();
+        assert!(begin.is_multiple_of(64), "begins with a cache line");
+        assert!(len * size_of::<f32>() <= mapping.len(), "there is room");
+        let pool = Pool::new(len, 1);
+        pool.give_back(Memory::Pages(mapping));
+        Place(pool)
+    }
+
+    /// Whether nobody has it.
+    pub(crate) fn is_free(&self) -> bool {
+        !self.0.shelf().is_empty()
+    }
+
+    /// The numbers that are there, whatever they are; `None` if somebody has them.
+    #[must_use]
+    pub fn lend(&self) -> Option<Values> {
+        let memory = self.0.shelf().pop()?;
+        Some(Values::of_pool(memory, self.0.0.len, self.0.clone()))
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::FileExt;
+
+    use bytes::Bytes;
+    use memmap2::MmapOptions;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -161,5 +253,43 @@ mod tests {
             let bytes: Vec<u8> = numbers.iter().flat_map(|number| number.to_le_bytes()).collect();
             prop_assert_eq!(values.as_bytes(), &bytes);
         }
+    }
+
+    #[test]
+    fn memory_is_used_again_when_it_is_looked_at_no_more() {
+        let pool = Pool::new(3, 1);
+        let mut first = pool.take();
+        first.fill(7.0);
+        let place = first.as_ptr();
+        let shared = Bytes::from_owner(first);
+        let part = shared.slice(4..);
+        drop(shared);
+        let meanwhile = pool.take();
+        assert_ne!(meanwhile.as_ptr(), place);
+        assert_eq!(part, [7.0_f32.to_le_bytes(); 2].concat());
+        drop(part);
+        drop(meanwhile);
+        assert_eq!(pool.shelf().len(), 1, "no more than one is kept");
+        assert_eq!(pool.clone().take().as_ptr(), place);
+    }
+
+    #[test]
+    fn a_place_has_one_user_at_a_time_and_what_is_written_is_in_the_file() {
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(8192).unwrap();
+        let mut options = MmapOptions::new();
+        #[expect(unsafe_code, reason = "a promise about the file")]
+        // SAFETY: nobody else knows the file.
+        let mapping = unsafe { options.offset(4096).len(4096).map_mut(&file) }.unwrap();
+        let place = Place::new(mapping, 2);
+        let mut numbers = place.lend().unwrap();
+        assert!(!place.is_free() && place.lend().is_none());
+        numbers[1] = 7.0;
+        let mut found = [0; 8];
+        file.read_exact_at(&mut found, 4096).unwrap();
+        assert_eq!(found, *numbers.as_bytes());
+        drop(numbers);
+        assert!(place.is_free());
+        assert_eq!(place.lend().unwrap()[..], [0.0, 7.0]);
     }
 }

@@ -304,8 +304,7 @@ mod tests {
     use pserver_ledger::Record;
     use pserver_ledger::record::{Commit, FORMAT_VERSION, Phases, Start, TowerRecord};
     use pserver_run::{
-        DataSet, DecayBy, ExamplesDigest, GlobalStep, InputKind, Kernels, Mode, RunConfig,
-        StateDigest, Tower, TowerStep,
+        DataSet, ExamplesDigest, GlobalStep, RunConfig, StateDigest, Tower, TowerStep,
     };
     use ratatui::Terminal;
     use ratatui::backend::TestBackend;
@@ -317,20 +316,10 @@ mod tests {
 
     fn run_config(num_towers: u32) -> RunConfig {
         RunConfig {
-            seed: 1,
             num_towers,
             batch_size: 128,
-            input: InputKind::Distorted,
             data: DataSet::Cifar10,
-            learning_rate: 0.1,
-            num_epochs_per_decay: 350.0,
-            decay_by: DecayBy::Steps,
-            moving_average_decay: 0.9999,
-            threads: 1,
-            kernels: Kernels::Auto,
-            initial_digest: StateDigest(0),
-            numerics: None,
-            mode: Mode::Synchronous,
+            ..RunConfig::example()
         }
     }
 

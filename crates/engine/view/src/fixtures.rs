@@ -3,29 +3,11 @@
 use pserver_ledger::record::{
     Commit, FORMAT_VERSION, Line, Phases, Record, Rewind, Start, TowerRecord,
 };
-use pserver_run::{
-    DataSet, DecayBy, ExamplesDigest, GlobalStep, InputKind, Kernels, Mode, RunConfig, StateDigest,
-    Tower, TowerStep,
-};
+use pserver_run::{ExamplesDigest, GlobalStep, RunConfig, StateDigest, Tower, TowerStep};
 
 /// Two towers of 4 examples.
 pub(crate) fn run_config() -> RunConfig {
-    RunConfig {
-        seed: 1,
-        num_towers: 2,
-        batch_size: 4,
-        input: InputKind::Distorted,
-        data: DataSet::Synthetic { num_examples: 20 },
-        learning_rate: 0.1,
-        num_epochs_per_decay: 350.0,
-        decay_by: DecayBy::Steps,
-        moving_average_decay: 0.9999,
-        threads: 1,
-        kernels: Kernels::Auto,
-        initial_digest: StateDigest(1),
-        numerics: None,
-        mode: Mode::Synchronous,
-    }
+    RunConfig::example()
 }
 
 pub(crate) fn unit(step: u64, tower: u32) -> TowerStep {

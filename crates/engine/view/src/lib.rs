@@ -2,7 +2,7 @@
 //!
 //! A view takes the same memory after ten steps and after ten million: the [`curve`] thins out, the
 //! [`lane`]s of the workers, the [`times`] of the steps and the [`happenings`] keep the last ones, and
-//! [`counts`] are numbers. [`scores`] come from a file of their own. [`update`] is what changed since
+//! [`counts`] are numbers. [`scores`] come from a file of their own. [`changes`] are what changed since
 //! somebody looked last, as JSON.
 //!
 //! Pure: no file, no clock, no network. Whoever has the lines of a ledger, from its file or from
@@ -22,11 +22,11 @@ pub mod scores;
 
 pub mod run_view;
 
-pub mod update;
+pub mod changes;
 
+pub use changes::{Changes, Cursor};
 pub use run_view::{RunState, RunView};
 pub use scores::Score;
-pub use update::{Cursor, Update};
 
 /// Lines for the tests of this crate.
 #[cfg(test)]

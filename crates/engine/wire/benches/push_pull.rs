@@ -17,8 +17,8 @@ use pserver_state::Values;
 use pserver_wire::client::Client;
 use pserver_wire::gradient::Gradient;
 use pserver_wire::messages::{
-    Assignment, Gradients, Losses, Member, Pull, Push, Pushed, SECRET_BYTES, Secret, Then,
-    Variables, Verdict, Work, WorkerId,
+    Assignment, Delivery, Gradients, Losses, Member, Pull, Push, Pushed, SECRET_BYTES, Secret,
+    Then, Verdict, Work, WorkerId,
 };
 use pserver_wire::server::{Landing, ParameterServer, RequestError};
 use pserver_wire::service::service;
@@ -48,7 +48,7 @@ impl Agreeable {
         Assignment::Work(Work {
             tower_step: TOWER_STEP,
             state_digest: DIGEST,
-            variables: Variables::Sent(self.variables.clone()),
+            variables: Delivery::Sent(self.variables.clone()),
             attempt: 0,
             summary_step: None,
         })

@@ -30,9 +30,9 @@ use crate::follower;
 use crate::framing::{self, Messages};
 use crate::gradient_slot::Nonce;
 use crate::messages::{
-    Assignment, Attachment, CheckpointReply, CheckpointRequest, FollowerId, Gradients, LedgerPart,
-    LedgerPosition, Malformed, Member, Pull, Push, Pushed, Registered, Registration, SharedMemory,
-    Status, Then, TowerSummary, Variables, Work,
+    Assignment, Attachment, CheckpointReply, CheckpointRequest, Delivery, FollowerId, Gradients,
+    LedgerPart, LedgerPosition, Malformed, Member, Pull, Push, Pushed, Registered, Registration,
+    SharedMemory, Status, Then, TowerSummary, Work,
 };
 use crate::method::{PULL, PUSH};
 use crate::pb;
@@ -326,7 +326,7 @@ impl Client {
     ) -> Result<(), Malformed> {
         let follow = match assignment {
             Some(Assignment::Work(Work {
-                variables: Variables::Sent(variables),
+                variables: Delivery::Sent(variables),
                 ..
             })) => Some(variables),
             _ => None,
@@ -533,7 +533,7 @@ impl PushStream {
         }
     }
 
-    /// Sends all parts that were not sent ahead, and with the last what is said of the gradients.
+    /// Sends all parts that were not sent ahead, and with the last one all else that a push says.
     pub(crate) async fn finish(self, push: Push, rest: Vec<Bytes>) -> Result<Pushed, ClientError> {
         for message in convert::push_messages(push, Gradients::Sent(rest), Then::Pull) {
             // As above.
@@ -607,7 +607,7 @@ mod tests {
 
     use super::*;
 
-    fn work(variables: Variables) -> Assignment {
+    fn work(variables: Delivery) -> Assignment {
         Assignment::Work(Work {
             tower_step: TowerStep {
                 global_step: GlobalStep(1),
@@ -639,16 +639,16 @@ mod tests {
                 .map_err(|malformed| malformed.to_string())
         };
         let sent = b"sixteen bytes...".as_slice();
-        let follow = || Variables::Sent(Bytes::new());
-        let all = Variables::Sent(Bytes::from_static(sent));
+        let follow = || Delivery::Sent(Bytes::new());
+        let all = Delivery::Sent(Bytes::from_static(sent));
         assert_eq!(added(follow(), sent), Ok(work(all)));
-        assert_eq!(added(Variables::Held, b""), Ok(work(Variables::Held)));
+        assert_eq!(added(Delivery::Held, b""), Ok(work(Delivery::Held)));
         let refused = |found, expected| {
             let reason = format!("variables has {found} bytes, expected {expected}");
             Err::<Assignment, _>(reason)
         };
         assert_eq!(added(follow(), b""), refused(0, 16));
         assert_eq!(added(follow(), &sent[..4]), refused(4, 16));
-        assert_eq!(added(Variables::Held, sent), refused(16, 0));
+        assert_eq!(added(Delivery::Held, sent), refused(16, 0));
     }
 }

@@ -16,10 +16,10 @@ use pserver_run::{
 
 use crate::gradient_slot::{Generation, Nonce};
 use crate::messages::{
-    Activations, Assignment, Attachment, Goodbye, Gradients, Losses, MAX_NAME_BYTES,
+    Activations, Assignment, Attachment, Delivery, Goodbye, Gradients, Losses, MAX_NAME_BYTES,
     MAX_SUMMARY_IMAGES, Malformed, Member, Pull, Push, Pushed, Registered, Registration,
-    SUMMARY_IMAGE_BYTES, Secret, SharedMemory, Status, Then, TowerSummary, Variables, Verdict,
-    Work, WorkerId, WorkerStatus,
+    SUMMARY_IMAGE_BYTES, Secret, SharedMemory, Status, Then, TowerSummary, Verdict, Work, WorkerId,
+    WorkerStatus,
 };
 use crate::pb;
 use crate::transport::PART_BYTES;
@@ -429,9 +429,9 @@ fn parts(mut tensor: Bytes) -> Vec<Bytes> {
 /// Work, and the variables that are sent after it.
 fn work_to_pb(work: Work) -> (pb::Work, Option<Bytes>) {
     let (state_sequence, variables) = match work.variables {
-        Variables::Held => (None, None),
-        Variables::Sent(variables) => (None, Some(variables)),
-        Variables::InStateFile { sequence } => (Some(sequence), None),
+        Delivery::Held => (None, None),
+        Delivery::Sent(variables) => (None, Some(variables)),
+        Delivery::InStateFile { sequence } => (Some(sequence), None),
     };
     let work = pb::Work {
         global_step: work.tower_step.global_step.0,
@@ -453,9 +453,9 @@ impl TryFrom<pb::Work> for Work {
             tower_step: tower_step(work.global_step, work.tower),
             state_digest: digest_from_pb("work.state_digest", &work.state_digest)?,
             variables: match (work.variables_follow, work.state_sequence) {
-                (true, _) => Variables::Sent(Bytes::new()),
-                (false, Some(sequence)) => Variables::InStateFile { sequence },
-                (false, None) => Variables::Held,
+                (true, _) => Delivery::Sent(Bytes::new()),
+                (false, Some(sequence)) => Delivery::InStateFile { sequence },
+                (false, None) => Delivery::Held,
             },
             attempt: work.attempt,
             summary_step: work.summary_step.map(GlobalStep),
@@ -947,11 +947,11 @@ mod tests {
         prop::collection::vec(part(), 1..4)
     }
 
-    fn variables() -> impl Strategy<Value = Variables> {
+    fn variables() -> impl Strategy<Value = Delivery> {
         prop_oneof![
-            Just(Variables::Held),
-            part().prop_map(Variables::Sent),
-            any::<u64>().prop_map(|sequence| Variables::InStateFile { sequence }),
+            Just(Delivery::Held),
+            part().prop_map(Delivery::Sent),
+            any::<u64>().prop_map(|sequence| Delivery::InStateFile { sequence }),
         ]
     }
 
@@ -982,9 +982,9 @@ mod tests {
                 .map(|message| decoded(&message).next.unwrap().variables)
                 .collect();
             let expected = match &variables {
-                Variables::Sent(sent) => {
+                Delivery::Sent(sent) => {
                     prop_assert_eq!(&parts.concat(), sent);
-                    Variables::Sent(Bytes::new())
+                    Delivery::Sent(Bytes::new())
                 }
                 other => {
                     prop_assert!(parts.is_empty());

@@ -124,16 +124,16 @@ pub struct Work {
     /// Digest of the state whose variables the gradient is to be taken at.
     pub state_digest: StateDigest,
     /// Where those variables are.
-    pub variables: Variables,
+    pub variables: Delivery,
     /// How often the tower step was computed before, to no end; goes back with the push.
     pub attempt: u32,
     /// The step under which a summary of this tower step would be kept, if one is wanted.
     pub summary_step: Option<GlobalStep>,
 }
 
-/// How a worker comes by variables.
+/// How variables get to a worker.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Variables {
+pub enum Delivery {
     /// It holds them already.
     Held,
     /// They are sent: little-endian f32, all end to end. At a client they begin on a 64-byte boundary, as

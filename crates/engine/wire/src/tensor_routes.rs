@@ -18,7 +18,7 @@ use crate::convert;
 use crate::framing::{Carrier, Messages, answer};
 use crate::gradient::Gradient;
 use crate::in_flight::{InFlight, UnderWay};
-use crate::messages::{Assignment, Pull, Push, Pushed, Then, Variables, Verdict};
+use crate::messages::{Assignment, Delivery, Pull, Push, Pushed, Then, Verdict};
 use crate::method::{self, PULL, PUSH};
 use crate::pb;
 use crate::server::{Landing, ParameterServer};
@@ -195,7 +195,7 @@ impl<S: ParameterServer> Tensors<S> {
         assignment: &Assignment,
     ) -> Result<Option<UnderWay<String>>, Status> {
         match assignment {
-            Assignment::Work(work) if matches!(work.variables, Variables::Sent(_)) => {
+            Assignment::Work(work) if matches!(work.variables, Delivery::Sent(_)) => {
                 self.in_flight.begin_answer(extensions)
             }
             _ => Ok(None),

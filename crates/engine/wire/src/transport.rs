@@ -3,6 +3,9 @@
 //! Tensors travel in parts, one a message, and messages have a limit of their own that does not depend on
 //! the model. The windows follow from the layout, because HTTP/2's begin at 65,535 bytes, so that a push
 //! would stop 65 times to be let on.
+//!
+//! Socket buffers are left to the kernel. It sizes them to the path as it goes; a fixed size would be cut to what the
+//! system allows, and hold back the hosts far apart, which are those that use the wire.
 
 use std::time::Duration;
 

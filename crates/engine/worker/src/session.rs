@@ -12,8 +12,8 @@ use pserver_wire::data_plane::DataPlane;
 use pserver_wire::gradient_buffer::{GradientBuffer, Parts, Sender};
 use pserver_wire::gradient_slot::WorkerSlot;
 use pserver_wire::messages::{
-    Assignment, Attachment, Member, Pull, Push, Pushed, Registered, Registration, SharedMemory,
-    Variables, Verdict, Work,
+    Assignment, Attachment, Delivery, Member, Pull, Push, Pushed, Registered, Registration,
+    SharedMemory, Verdict, Work,
 };
 use tokio::runtime::Handle;
 use tokio::task::JoinSet;
@@ -117,16 +117,16 @@ impl Session {
     pub(crate) fn take_variables(&mut self, link: &Link, work: &Work) -> Result<Copied, LinkError> {
         let digest = work.state_digest;
         let bytes = match (&work.variables, &self.plane) {
-            (Variables::Held, _) if self.holds(digest) => return Ok(Copied::Whole),
-            (Variables::Held, _) => return Err(link.not_understood("it sends no variables")),
-            (Variables::Sent(bytes), _) if bytes.len() == self.num_bytes => bytes.clone(),
-            (Variables::Sent(_), _) => {
+            (Delivery::Held, _) if self.holds(digest) => return Ok(Copied::Whole),
+            (Delivery::Held, _) => return Err(link.not_understood("it sends no variables")),
+            (Delivery::Sent(bytes), _) if bytes.len() == self.num_bytes => bytes.clone(),
+            (Delivery::Sent(_), _) => {
                 return Err(link.not_understood("its variables are of another size"));
             }
-            (Variables::InStateFile { .. }, Plane::Wire) => {
+            (Delivery::InStateFile { .. }, Plane::Wire) => {
                 return Err(link.not_understood("it shares no memory"));
             }
-            (Variables::InStateFile { sequence }, Plane::Shared(shared)) => {
+            (Delivery::InStateFile { sequence }, Plane::Shared(shared)) => {
                 // What is held lies where these are copied to.
                 self.held = None;
                 let mut values = shared.memory.take();

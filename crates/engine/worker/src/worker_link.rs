@@ -6,7 +6,7 @@
 //! a tower step has a key and counts once.
 //!
 //! Variables and gradients take the way that the [`DataPlane`] says, which is agreed with the server
-//! at each registration; whoever pulls and pushes sees no difference.
+//! at each registration; the training loop sees no difference.
 
 use std::thread;
 use std::time::Duration;

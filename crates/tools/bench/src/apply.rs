@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use pserver_core::averages::MOVING_AVERAGE_DECAY;
 use pserver_run::Layout;
-use pserver_server::run::apply;
+use pserver_server::snapshot::apply;
 use pserver_state::initial::initial_variables;
 use pserver_state::{TrainingState, Values};
 

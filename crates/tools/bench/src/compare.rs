@@ -13,15 +13,12 @@ use clap::Args;
 use pserver_cli::args::number_of_seconds;
 use pserver_cli::console::say;
 use rustix::process::{Pid, Signal, kill_process};
-use serde::Serialize;
 
-use crate::figures::{
-    APPLY_WARM_GB_PER_SEC, EXAMPLES_PER_SEC, Figures, PUSH_PULL_MS, SGEMM_GFLOPS,
-};
+use crate::figures::Figures;
 use crate::report::{Setting, report};
-use crate::rows::{self, Programs, Row, is_wanted};
-use crate::statistics::{median, smallest};
-use crate::{browser, hardware, rows::Kind};
+use crate::results::{Failed, Measurement, Results};
+use crate::rows::{self, Programs, Row, figure_of, is_wanted};
+use crate::{browser, hardware};
 
 /// What starting a row may take besides its measurement: TensorFlow warms up for 15 seconds.
 const TIME_TO_START: Duration = Duration::from_secs(240);
@@ -69,73 +66,6 @@ pub struct CompareArgs {
     /// Folder that gets a folder of the day with the results
     #[arg(long, value_name = "DIR")]
     pub runs: PathBuf,
-}
-
-/// One measurement of one row.
-#[derive(Clone, Debug, Serialize)]
-pub struct Measurement {
-    /// Counted from 1.
-    pub round: u32,
-    /// Name of the row.
-    pub row: String,
-    /// What was measured.
-    pub figures: Figures,
-}
-
-/// A measurement that failed.
-#[derive(Clone, Debug, Serialize)]
-pub struct Failed {
-    /// Counted from 1.
-    pub round: u32,
-    /// Name of the row.
-    pub row: String,
-    /// Why.
-    pub reason: String,
-}
-
-/// Everything that was measured.
-#[derive(Clone, Debug, Default, Serialize)]
-pub struct Results {
-    /// In order of time.
-    pub measurements: Vec<Measurement>,
-    /// What is missing among them.
-    pub failed: Vec<Failed>,
-}
-
-impl Results {
-    /// The median over the rounds of a figure of a row; `None` if it was never measured.
-    #[must_use]
-    pub fn median(&self, row: &str, figure: &str) -> Option<f64> {
-        median(&self.all(row, figure))
-    }
-
-    /// The smallest over the rounds.
-    #[must_use]
-    pub fn smallest(&self, row: &str, figure: &str) -> Option<f64> {
-        smallest(&self.all(row, figure))
-    }
-
-    /// The median over the rounds of a figure of a row divided by that of another row in the same
-    /// round, which the machine's drift leaves alone.
-    #[must_use]
-    pub fn ratio(&self, row: &str, of: &str, figure: &str) -> Option<f64> {
-        let in_round = |row: &str, round| {
-            let mut all = self.measurements.iter();
-            let measurement = all.find(|it| it.row == row && it.round == round)?;
-            measurement.figures.get(figure)
-        };
-        let of_row = self.measurements.iter().filter(|it| it.row == row);
-        let ratios = of_row.filter_map(|it| {
-            let number = it.figures.get(figure)?;
-            Some(number / in_round(of, it.round)?)
-        });
-        median(&ratios.collect::<Vec<f64>>())
-    }
-
-    fn all(&self, row: &str, figure: &str) -> Vec<f64> {
-        let of_row = self.measurements.iter().filter(|it| it.row == row);
-        of_row.filter_map(|it| it.figures.get(figure)).collect()
-    }
 }
 
 /// Measures, and writes a folder with the results; the text of its README.
@@ -238,20 +168,6 @@ fn told(row: &Row, figures: &Figures) -> String {
     format!("{number:.1} {unit}")
 }
 
-/// The figure that a row is about, and its unit.
-pub(crate) fn figure_of(row: &Row) -> (&'static str, &'static str) {
-    match row.kind {
-        Kind::Machine => (SGEMM_GFLOPS, "GF/s"),
-        Kind::Apply => (APPLY_WARM_GB_PER_SEC, "GB/s"),
-        Kind::Transport => (PUSH_PULL_MS, "ms"),
-        Kind::Lone { .. }
-        | Kind::TwoLone { .. }
-        | Kind::Ours { .. }
-        | Kind::Watched
-        | Kind::Peer => (EXAMPLES_PER_SEC, "examples/s"),
-    }
-}
-
 /// Runs the program of a row to its end, and reads what it printed.
 fn run(row: &Row, deadline: Duration) -> anyhow::Result<Figures> {
     // Files, not pipes: what a program leaves running may hold a pipe open.
@@ -343,6 +259,8 @@ fn new_folder(runs: &Path, name: &str) -> anyhow::Result<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::figures::EXAMPLES_PER_SEC;
+    use crate::rows::Kind;
 
     fn shell(script: &str) -> Row {
         Row {

@@ -45,14 +45,7 @@ impl Answers {
     /// For work of `run`, always with these gradients.
     #[must_use]
     pub fn new(run: &RunConfig, gradients: &Values) -> Self {
-        let num_examples = run.data.num_train_examples();
-        let sequence = SampleSequence::new(
-            run.seed,
-            run.num_towers,
-            run.batch_size,
-            num_examples,
-            run.input,
-        );
+        let sequence = run.sequence();
         Answers {
             sequence,
             gradients: Bytes::copy_from_slice(gradients.as_bytes()),

@@ -39,6 +39,8 @@ pub mod readers;
 
 pub mod rows;
 
+pub mod results;
+
 pub mod compare;
 
 pub mod hardware;

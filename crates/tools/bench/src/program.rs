@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use pserver_cli::args::number_of_seconds;
-use pserver_cli::console::say;
-use pserver_cli::exit::{Exit, Failure, report};
+use pserver_cli::console::{self, say};
+use pserver_cli::exit::{Exit, Failure};
 
 use crate::compare::{self, CompareArgs};
 use crate::lone_worker::{self, LoneArgs};
@@ -58,7 +58,7 @@ pub enum Verb {
 /// Runs the program with the arguments of this process.
 #[must_use]
 pub fn main() -> ExitCode {
-    report("cifar-bench", run(&Args::parse().verb))
+    console::report("cifar-bench", run(&Args::parse().verb))
 }
 
 fn run(verb: &Verb) -> Result<Exit, Failure> {

@@ -218,22 +218,7 @@ impl Run<'_> {
             .collect();
         let versions: Vec<&str> = versions.into_iter().collect();
         let mut page = format!("# Run {}, {day}\n\n    {}\n\n", args.name, args.command);
-        for record in self
-            .scores
-            .iter()
-            .filter(|it| it.score.global_step.0 == steps)
-        {
-            let kind = match record.score.variables {
-                ScoredVariables::Averages => "by the moving averages",
-                ScoredVariables::Raw => "by the variables themselves",
-            };
-            let confusion = record.score.confusion;
-            let (correct, examples) = (confusion.num_correct(), confusion.num_examples());
-            page += &format!(
-                "    precision @ 1 = {:.4}   {kind}: {correct} of {examples} test examples\n",
-                confusion.precision_at_1()
-            );
-        }
+        page += &self.scores_of(steps);
         page += &format!(
             "\n| | |\n|---|---|\n\
              | steps | {steps} of {} x {} examples |\n\
@@ -273,6 +258,25 @@ impl Run<'_> {
             self.stride(),
         );
         page
+    }
+
+    /// The scores of the checkpoint of a step.
+    fn scores_of(&self, step: u64) -> String {
+        let scores = self.scores.iter();
+        let scores = scores.filter(|it| it.score.global_step.0 == step);
+        let line = |record: &ScoreRecord| {
+            let kind = match record.score.variables {
+                ScoredVariables::Averages => "by the moving averages",
+                ScoredVariables::Raw => "by the variables themselves",
+            };
+            let confusion = record.score.confusion;
+            let (correct, examples) = (confusion.num_correct(), confusion.num_examples());
+            format!(
+                "    precision @ 1 = {:.4}   {kind}: {correct} of {examples} test examples\n",
+                confusion.precision_at_1()
+            )
+        };
+        scores.map(line).collect()
     }
 
     /// The configuration, with the numerics that the ledger's first record cannot know.

@@ -6,7 +6,6 @@ use pserver_run::Layout;
 use serde::Serialize;
 
 use crate::apply::BUFFERS_OF_APPLY;
-use crate::compare::{Results, figure_of};
 use crate::figures::{
     APPLY_COLD_GB_PER_SEC, APPLY_MS, APPLY_WARM_GB_PER_SEC, ASK_MS, BARRIER_MS,
     CLIENT_CPU_S_PER_GB, COMMIT_MS, COMPUTE_MS, CONTROL_MS, DATA_MS, DIGEST_MS, EXAMPLES_PER_SEC,
@@ -15,7 +14,8 @@ use crate::figures::{
     SERVER_CPU_S_PER_GB, SERVER_CPU_SHARE, SERVER_PEAK_MB, SERVER_RESIDENT_MB, SGEMM_GFLOPS,
     STEP_MS, TRANSPORT_MS, WORKER_RESIDENT_MB, WORKERS_CPU_MS_PER_STEP, WRITE_MS,
 };
-use crate::rows::{APPLY, DDP, DDP_TUNED, Kind, Row, TF_PS_SYNC, UNSEEN};
+use crate::results::Results;
+use crate::rows::{APPLY, DDP, DDP_TUNED, Kind, Row, TF_PS_SYNC, UNSEEN, figure_of};
 use crate::table::{Table, cell};
 
 /// How and on what the measurements were taken.
@@ -333,8 +333,8 @@ fn machine(rows: &[Row], results: &Results) -> Table {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::compare::{Failed, Measurement};
     use crate::figures::Figures;
+    use crate::results::{Failed, Measurement};
 
     fn row(name: &str, kind: Kind) -> Row {
         Row {

@@ -4,6 +4,8 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::figures::{APPLY_WARM_GB_PER_SEC, EXAMPLES_PER_SEC, PUSH_PULL_MS, SGEMM_GFLOPS};
+
 /// PyTorch DDP, tuned by hand.
 pub const DDP_TUNED: &str = "ddp tuned";
 /// PyTorch DDP as one writes it first.
@@ -270,6 +272,20 @@ fn two_ranks(script: &Path, flags: &[String]) -> Vec<String> {
 #[must_use]
 pub fn is_wanted(row: &Row, only: &[String]) -> bool {
     only.is_empty() || only.iter().any(|part| row.name.contains(part.as_str()))
+}
+
+/// The figure that a row is about, and its unit.
+pub(crate) fn figure_of(row: &Row) -> (&'static str, &'static str) {
+    match row.kind {
+        Kind::Machine => (SGEMM_GFLOPS, "GF/s"),
+        Kind::Apply => (APPLY_WARM_GB_PER_SEC, "GB/s"),
+        Kind::Transport => (PUSH_PULL_MS, "ms"),
+        Kind::Lone { .. }
+        | Kind::TwoLone { .. }
+        | Kind::Ours { .. }
+        | Kind::Watched
+        | Kind::Peer => (EXAMPLES_PER_SEC, "examples/s"),
+    }
 }
 
 #[cfg(test)]

@@ -26,7 +26,7 @@ use pserver_run::Layout;
 use pserver_state::Values;
 use pserver_wire::data_plane::DataPlane;
 use pserver_wire::gradient_buffer::{GradientBuffer, Parts};
-use pserver_wire::messages::{Variables, Verdict, Work};
+use pserver_wire::messages::{Delivery, Verdict, Work};
 use pserver_worker::worker_link::{Pulled, ServerLink, WorkerLink};
 use rustix::time::{ClockId, clock_gettime};
 
@@ -178,7 +178,7 @@ impl Worker {
         let (second_writing, gradients) = self.write_gradients();
         let push_commit_pull = self.push_and_pull(gradients)?;
         ensure!(
-            self.work.variables != Variables::Held,
+            self.work.variables != Delivery::Held,
             "the new step brings no variables"
         );
         Ok(StepTimes {

@@ -13,7 +13,6 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, Request, Response};
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::TokioIo;
-use pserver_run::{Initializer, Layout, VariableSpec};
 use pserver_wire::client::Client;
 use pserver_wire::service::service;
 use tokio::io::DuplexStream;
@@ -28,24 +27,15 @@ use tonic::transport::{Channel, Endpoint, Server};
 use tower::util::BoxCloneSyncService;
 use tower::{Service, ServiceExt};
 
+use crate::layout::layout;
+use crate::question::ask;
 use crate::recorder::{Answer, Recorder};
-use crate::wire_reply::ask;
 
 /// The service's name in the paths of requests.
 const SERVICE: &str = "cifar.ps.v1.ParameterServer";
 
 /// What a connection holds before its reader has come.
 const BUFFER_BYTES: usize = 64 * 1024;
-
-/// Four numbers: 16 bytes.
-pub(crate) fn layout() -> Layout {
-    Layout::new(vec![VariableSpec {
-        name: "a".to_owned(),
-        shape: vec![4],
-        initializer: Initializer::Constant(0.0),
-        weight_decay: None,
-    }])
-}
 
 /// The service as a function.
 type ServerEnd = BoxCloneSyncService<Request<Body>, Response<Body>, Infallible>;

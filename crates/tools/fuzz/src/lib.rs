@@ -32,6 +32,10 @@ pub mod seeds;
 
 pub mod pieces;
 
+mod layout;
+
+mod question;
+
 mod in_memory;
 
 mod recorder;

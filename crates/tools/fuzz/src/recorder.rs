@@ -15,7 +15,7 @@ use pserver_wire::messages::{
 };
 use pserver_wire::server::{Landing, ParameterServer, RequestError};
 
-use crate::in_memory::layout;
+use crate::layout::layout;
 
 /// A request, as the server sees it.
 #[derive(Clone, Debug)]

@@ -15,22 +15,23 @@ use pserver_ledger::record::{
     Commit, Dropped, FORMAT_VERSION, Line, Outcome, Phases, Record, Rewind, Start, TowerRecord,
 };
 use pserver_run::{
-    Confusion, DataSet, DecayBy, EvalData, ExamplesDigest, GlobalStep, InputKind, Kernels, Mode,
-    Numerics, RunConfig, SampleSequence, Score, ScoredVariables, StateDigest, Tower, TowerStep,
+    Confusion, DataSet, EvalData, ExamplesDigest, GlobalStep, Numerics, RunConfig, Score,
+    ScoredVariables, StateDigest, Tower, TowerStep,
 };
 use pserver_state::checkpoint::{self, Checkpoint};
 use pserver_state::{TrainingState, Values};
 use pserver_wire::client::{Client, ClientError};
 use pserver_wire::gradient_slot::Nonce;
 use pserver_wire::messages::{
-    Activations, Assignment, Attachment, CheckpointReply, CheckpointRequest, FollowerId, Goodbye,
-    Gradients, LedgerPart, LedgerPosition, Losses, Member, Order, PROTOCOL_VERSION, Pull, Push,
-    Pushed, Registered, Registration, SECRET_BYTES, SUMMARY_IMAGE_BYTES, Secret, SharedMemory,
-    Status, Then, TowerSummary, Variables, Verdict, Work, WorkerId, WorkerStatus,
+    Activations, Assignment, Attachment, CheckpointReply, CheckpointRequest, Delivery, FollowerId,
+    Goodbye, Gradients, LedgerPart, LedgerPosition, Losses, Member, Order, PROTOCOL_VERSION, Pull,
+    Push, Pushed, Registered, Registration, SECRET_BYTES, SUMMARY_IMAGE_BYTES, Secret,
+    SharedMemory, Status, Then, TowerSummary, Verdict, Work, WorkerId, WorkerStatus,
 };
 use tar::{EntryType, Header};
 
-use crate::in_memory::{self, with_ends};
+use crate::in_memory::with_ends;
+use crate::layout::layout;
 use crate::pieces::in_pieces;
 use crate::recorder::{Answer, Asked, IN_SLOT};
 use crate::wire_reply::QUESTIONS;
@@ -120,33 +121,12 @@ fn push() -> Push {
     }
 }
 
-fn numerics() -> Numerics {
-    Numerics {
-        device: "cpu".to_owned(),
-        instruction_set: "avx2".to_owned(),
-        kernels: Kernels::Torch,
-        threads: 1,
-        libtorch: "2.11.0".to_owned(),
-    }
-}
-
 /// Two towers of 4 out of 20 examples.
 fn run_config() -> RunConfig {
     RunConfig {
-        seed: 1,
-        num_towers: 2,
-        batch_size: 4,
-        input: InputKind::Distorted,
-        data: DataSet::Synthetic { num_examples: 20 },
-        learning_rate: 0.1,
-        num_epochs_per_decay: 350.0,
-        decay_by: DecayBy::Steps,
-        moving_average_decay: 0.9999,
-        threads: 1,
-        kernels: Kernels::Auto,
         initial_digest: digest_at(0),
-        numerics: Some(numerics()),
-        mode: Mode::Synchronous,
+        numerics: Some(Numerics::example(1)),
+        ..RunConfig::example()
     }
 }
 
@@ -172,9 +152,9 @@ fn score() -> Score {
 fn requests() -> Group {
     let registration = Registration {
         protocol_version: PROTOCOL_VERSION,
-        layout_fingerprint: in_memory::layout().fingerprint(),
+        layout_fingerprint: layout().fingerprint(),
         data_digest: [3; 32],
-        numerics: numerics(),
+        numerics: Numerics::example(1),
         name: "host/1".to_owned(),
     };
     let of_layer = |layer: u8| Activations {
@@ -333,12 +313,12 @@ fn replies() -> Group {
         (
             "pull",
             "sent",
-            Answer::Assignment(work(Variables::Sent(variables.clone()))),
+            Answer::Assignment(work(Delivery::Sent(variables.clone()))),
         ),
         (
             "pull",
             "in_state_file",
-            Answer::Assignment(work(Variables::InStateFile { sequence: 4 })),
+            Answer::Assignment(work(Delivery::InStateFile { sequence: 4 })),
         ),
         (
             "pull",
@@ -351,7 +331,7 @@ fn replies() -> Group {
             "accepted",
             Answer::Pushed(Pushed {
                 verdict: Verdict::Accepted,
-                next: Some(work(Variables::Sent(variables))),
+                next: Some(work(Delivery::Sent(variables))),
             }),
         ),
         (
@@ -577,13 +557,7 @@ fn start(step: u64) -> Record {
 
 fn commit(step: u64) -> Record {
     let run = run_config();
-    let mut sequence = SampleSequence::new(
-        run.seed,
-        run.num_towers,
-        run.batch_size,
-        run.data.num_train_examples(),
-        run.input,
-    );
+    let mut sequence = run.sequence();
     let tower = |tower: u32| {
         let tower_step = TowerStep {
             global_step: GlobalStep(step),

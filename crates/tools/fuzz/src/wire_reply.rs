@@ -1,16 +1,12 @@
 //! What the client's end makes of any answer.
 
-use pserver_run::{GlobalStep, StateDigest, Tower, TowerStep};
-use pserver_wire::client::{Client, ClientError};
-use pserver_wire::gradient_slot::Nonce;
-use pserver_wire::messages::{
-    Assignment, CheckpointRequest, FollowerId, Gradients, LedgerPosition, Losses, Member, Pull,
-    Push, Registration, SECRET_BYTES, Secret, Then, Variables, WorkerId,
-};
+use pserver_wire::messages::{Assignment, Delivery};
 
-use crate::in_memory::{framed, layout, with_ends};
+use crate::in_memory::{framed, with_ends};
+use crate::layout::layout;
 use crate::pieces::pieces;
-use crate::recorder::{Answer, IN_SLOT};
+use crate::question::ask;
+use crate::recorder::Answer;
 
 /// What a client asks for, in an order that seeds know.
 pub const QUESTIONS: [&str; 9] = [
@@ -59,77 +55,6 @@ pub fn wire_reply(bytes: &[u8]) {
     });
 }
 
-/// Asks a server, and gives its answer; `None` where it is that there is none.
-pub(crate) async fn ask(
-    question: &str,
-    client: &mut Client,
-) -> Result<Option<Answer>, ClientError> {
-    let member = Member {
-        secret: Secret([1; SECRET_BYTES]),
-        worker: WorkerId(0),
-    };
-    Ok(Some(match question {
-        "run" => Answer::Run(client.run().await?),
-        "register" => Answer::Registered(client.register(registration()).await?),
-        "share_memory" => Answer::SharedMemory(client.share_memory(member).await?),
-        "attach" => Answer::Attachment(client.attach(member, Nonce([7; 16])).await?),
-        "pull" => Answer::Assignment(client.pull(Pull { member, held: None }).await?),
-        "push_and_pull" => {
-            let in_slot = Gradients::InSlot(IN_SLOT.0);
-            Answer::Pushed(client.push(push(member), in_slot, Then::Pull).await?)
-        }
-        "status" => Answer::Status(client.status().await?),
-        "checkpoint" => {
-            let request = CheckpointRequest {
-                follower: FollowerId(1),
-                newer_than: None,
-            };
-            Answer::Checkpoint(client.checkpoint(request).await?)
-        }
-        _ => {
-            let mut parts = client.follow(LedgerPosition::default()).await?;
-            let Some(first) = parts.next().await? else {
-                return Ok(None);
-            };
-            // To the end, so that nothing of it goes on in the background.
-            while let Ok(Some(_)) = parts.next().await {}
-            Answer::LedgerPart(first)
-        }
-    }))
-}
-
-/// A registration that the server's end lets in.
-fn registration() -> Registration {
-    Registration {
-        protocol_version: pserver_wire::messages::PROTOCOL_VERSION,
-        layout_fingerprint: layout().fingerprint(),
-        data_digest: [3; 32],
-        numerics: pserver_run::Numerics {
-            device: "cpu".to_owned(),
-            instruction_set: "avx2".to_owned(),
-            kernels: pserver_run::Kernels::Torch,
-            threads: 1,
-            libtorch: "2.11.0".to_owned(),
-        },
-        name: "host/1".to_owned(),
-    }
-}
-
-fn push(member: Member) -> Push {
-    Push {
-        member,
-        tower_step: TowerStep {
-            global_step: GlobalStep(1),
-            tower: Tower(0),
-        },
-        state_digest: StateDigest(1),
-        losses: Losses::default(),
-        examples_digest: [7; 16],
-        compute_time: std::time::Duration::ZERO,
-        attempt: 0,
-    }
-}
-
 fn assert_within_limits(answer: &Answer) {
     let assignment = match answer {
         Answer::Assignment(assignment) => assignment,
@@ -142,7 +67,7 @@ fn assert_within_limits(answer: &Answer) {
         _ => return,
     };
     if let Assignment::Work(work) = assignment
-        && let Variables::Sent(variables) = &work.variables
+        && let Delivery::Sent(variables) = &work.variables
     {
         assert_eq!(variables.len(), layout().size_bytes());
     }

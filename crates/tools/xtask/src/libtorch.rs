@@ -4,6 +4,10 @@
 //! mirrored everywhere, and are fetched by pip, which knows the user's index, proxy and certificates.
 //! The folder made of them has the form of the official archives, as the build script of
 //! `torch-sys` expects it. Fetches and unpacks; decides nothing about where that is linked from.
+//!
+//! The CPU libraries are taken out of PyPI's torch wheel, which is where the version that `tch` wants is published for
+//! everybody. The CUDA backend registers itself when its library is loaded at run time, so that one binary serves both;
+//! `bench/gpu/check` tries that on a machine with a GPU.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,11 +17,8 @@ use anyhow::Context;
 
 use crate::command::{self, say};
 use crate::prerequisites;
+pub(crate) use crate::prerequisites::LIBTORCH_VERSION as VERSION;
 use crate::workspace::Workspace;
-
-/// The version that `tch` 0.24.0 wants, exactly; `libtorch/requirements.txt` and
-/// `libtorch/probe.cpp` say it too.
-pub(crate) const VERSION: &str = "2.11.0";
 
 /// The measured peak is 1.09 GB, of which 0.52 GB stay. It is reached twice: when pip copies the
 /// large wheel out of its temporary folder, and when the wheels lie beside what was unpacked.

@@ -7,7 +7,10 @@ use std::process::Command;
 use anyhow::{Context, bail, ensure};
 
 use crate::command;
-use crate::libtorch;
+
+/// The version that `tch` 0.24.0 wants, exactly; `libtorch/requirements.txt` and
+/// `libtorch/probe.cpp` say it too.
+pub(crate) const LIBTORCH_VERSION: &str = "2.11.0";
 
 /// Where the wheels work: x86-64 Linux with the GNU C library.
 pub(crate) fn check_platform() -> anyhow::Result<()> {
@@ -64,7 +67,7 @@ fn check_platform_named(os: &str, arch: &str, libc: &str) -> anyhow::Result<()> 
     bail!(
         "libtorch is fetched for x86-64 Linux with the GNU C library only, not for {os} {arch} ({libc}); \
          elsewhere set LIBTORCH to a libtorch {}",
-        libtorch::VERSION,
+        LIBTORCH_VERSION,
     )
 }
 

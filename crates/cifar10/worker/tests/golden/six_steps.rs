@@ -3,7 +3,7 @@
 use cifar_worker::engine::Engine;
 use pserver_core::averages::MOVING_AVERAGE_DECAY;
 use pserver_run::{Kernels, Layout};
-use pserver_server::run::apply;
+use pserver_server::snapshot::apply;
 use pserver_state::{TrainingState, Values};
 use tch::Device;
 

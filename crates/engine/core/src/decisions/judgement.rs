@@ -11,9 +11,10 @@ use pserver_run::{
 };
 
 use super::{Core, Decision};
-use crate::aggregator::Contribution;
+use crate::contribution::Contribution;
+use crate::contribution::Doubt;
 use crate::fact::Notice;
-use crate::scrutiny::{self, Doubt, Ruling};
+use crate::scrutiny::{self, Ruling};
 
 impl<G: Evidence> Core<G> {
     /// By how many updates the gradient is too old, 0 in a synchronous run; or why it cannot count.

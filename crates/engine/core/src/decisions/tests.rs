@@ -5,7 +5,7 @@ use pserver_run::member::SECRET_BYTES;
 use pserver_run::request::Losses;
 
 use super::*;
-use crate::fixtures::{Toy, numerics, run_config, some_time};
+use crate::fixtures::{Toy, run_config, some_time};
 
 mod doubt;
 mod drain;
@@ -151,7 +151,7 @@ fn registration(threads: u32) -> Registration {
         protocol_version: 1,
         layout_fingerprint: 0,
         data_digest: run_config().data.digest(),
-        numerics: numerics(threads),
+        numerics: Numerics::example(threads),
         name: "test".to_owned(),
     }
 }
@@ -296,7 +296,7 @@ fn a_worker_that_left_before_any_update_fixes_no_numerics() {
     let other = || Registration {
         numerics: Numerics {
             libtorch: "0.0".to_owned(),
-            ..numerics(1)
+            ..Numerics::example(1)
         },
         ..registration(1)
     };

@@ -74,7 +74,7 @@ pub struct Message<'a> {
     /// The part of the ledger that was read, until it was read to its end.
     pub reading: Option<f64>,
     /// What the ledger tells.
-    pub view: pserver_view::Update<'a>,
+    pub view: pserver_view::Changes<'a>,
     /// What the running server tells.
     pub live: Option<&'a Live>,
     /// Sample images that are new, each as a `data:` URL.

@@ -4,15 +4,15 @@ use std::time::Duration;
 
 use pserver_core::{AppliedSerials, Decision};
 use pserver_events::Histogram;
-use pserver_run::{ExamplesDigest, SampleSequence};
-use pserver_state::Values;
+use pserver_run::{ExamplesDigest, Numerics, StateDigest};
+use pserver_state::{TrainingState, Values};
 use pserver_wire::messages::{
     Activations, Losses, PROTOCOL_VERSION, Push, Registration, SECRET_BYTES, Secret, Verdict,
     WorkerId,
 };
 
 use super::*;
-use crate::fixtures::{limits, numerics, run_config, some_time};
+use crate::fixtures::{limits, run_config, some_time};
 
 /// A run of two towers over two numbers, which begin as 1 and 2; every other state is saved, and every other step
 /// summarised.
@@ -41,7 +41,7 @@ impl Bench {
             protocol_version: PROTOCOL_VERSION,
             layout_fingerprint: 0,
             data_digest: run_config().data.digest(),
-            numerics: numerics(1),
+            numerics: Numerics::example(1),
             name: "test".to_owned(),
         };
         let secret = Secret([secret; SECRET_BYTES]);
@@ -59,14 +59,7 @@ impl Bench {
     /// Both towers of a step, by one worker.
     fn step(&mut self, member: Member) {
         let run = run_config();
-        let num_examples = run.data.num_train_examples();
-        let mut sequence = SampleSequence::new(
-            run.seed,
-            run.num_towers,
-            run.batch_size,
-            num_examples,
-            run.input,
-        );
+        let mut sequence = run.sequence();
         for _ in 0..2 {
             let work = self.work(member, None);
             let push = Push {
@@ -113,9 +106,9 @@ fn variables_that_the_worker_holds_are_not_sent_again() {
     let mut bench = Bench::new();
     let member = bench.join(1);
     let work = bench.work(member, None);
-    assert!(matches!(work.variables, Variables::Sent(_)));
+    assert!(matches!(work.variables, Delivery::Sent(_)));
     let again = bench.work(member, Some(work.state_digest));
-    let variables = Variables::Held;
+    let variables = Delivery::Held;
     assert_eq!(again, Work { variables, ..work });
 }
 

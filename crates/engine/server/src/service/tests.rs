@@ -6,8 +6,7 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 use pserver_guard::Credentials;
 use pserver_run::{
-    Confusion, ExamplesDigest, Initializer, SampleSequence, ScoredVariables, TowerStep,
-    VariableSpec,
+    Confusion, ExamplesDigest, Initializer, Numerics, ScoredVariables, TowerStep, VariableSpec,
 };
 use pserver_state::{Copied, Folder, StateFile, StateReader, Stored, TrainingState, Values};
 use pserver_wire::client::Client;
@@ -20,8 +19,9 @@ use tokio::net::TcpListener;
 use super::*;
 use crate::calendar::Calendar;
 use crate::commit_path::Files;
-use crate::fixtures::{limits, numerics, run_config, some_time};
-use crate::run::{Intervals, Snapshot};
+use crate::fixtures::{limits, run_config, some_time};
+use crate::run::Intervals;
+use crate::snapshot::Snapshot;
 use pserver_core::{AppliedSerials, Core};
 
 /// Two towers over two numbers, which begin as 1 and 2; the learning rate is a half.
@@ -103,7 +103,7 @@ impl Bench {
             protocol_version: PROTOCOL_VERSION,
             layout_fingerprint: self.layout.fingerprint(),
             data_digest: run_config().data.digest(),
-            numerics: numerics(1),
+            numerics: Numerics::example(1),
             name: "worker".to_owned(),
         };
         let registered = self.service.register(registration).await?;
@@ -190,14 +190,7 @@ impl Bench {
 /// What a worker says of its gradient.
 fn push_of(member: Member, work: &Work) -> Push {
     let run = run_config();
-    let examples = run.data.num_train_examples();
-    let mut sequence = SampleSequence::new(
-        run.seed,
-        run.num_towers,
-        run.batch_size,
-        examples,
-        run.input,
-    );
+    let mut sequence = run.sequence();
     Push {
         member,
         tower_step: work.tower_step,
@@ -259,7 +252,7 @@ async fn a_worker_that_shares_memory_reads_variables_and_hands_gradients_over_in
     let (reader, mut slot) = bench.share(member).await;
     for (gradient, before) in [([2.0, 0.0], [1.0, 2.0]), ([0.0, 4.0], [1.0, 2.0])] {
         let work = bench.work(member).await;
-        let Variables::InStateFile { sequence } = work.variables else {
+        let Delivery::InStateFile { sequence } = work.variables else {
             panic!("{work:?}");
         };
         let mut variables = Values::zeros(2);
@@ -272,7 +265,7 @@ async fn a_worker_that_shares_memory_reads_variables_and_hands_gradients_over_in
     }
     assert_eq!(bench.variables(), [0.5, 1.0]);
     let work = bench.work(member).await;
-    let next = Variables::InStateFile { sequence: 2 };
+    let next = Delivery::InStateFile { sequence: 2 };
     assert_eq!(work.variables, next, "the state after the commit");
 }
 
@@ -434,14 +427,14 @@ async fn memory_is_shared_from_attaching_to_leaving_and_with_nobody_else() {
     let bench = Bench::new();
     let (member, other) = (bench.join().await, bench.join().await);
     let work = bench.work(member).await;
-    assert!(matches!(work.variables, Variables::Sent(_)));
+    assert!(matches!(work.variables, Delivery::Sent(_)));
     let (_, mut slot) = bench.share(member).await;
     let in_slot = Gradients::InSlot(slot.write(&[1.0, 1.0]));
     let answer = bench.push(other, &work, in_slot.clone()).await;
     assert_eq!(answer, Err(not_in_slot()));
     assert!(matches!(
         bench.work(other).await.variables,
-        Variables::Sent(_)
+        Delivery::Sent(_)
     ));
 
     bench.service.leave(member).await.unwrap();

@@ -12,8 +12,8 @@ use pserver_state::{Copied, StateReader, Values};
 use pserver_wire::client::{Client, ClientError};
 use pserver_wire::gradient_slot::WorkerSlot;
 use pserver_wire::messages::{
-    Assignment, Attachment, Goodbye, Gradients, Losses, Member, PROTOCOL_VERSION, Pull, Push,
-    Pushed, Registration, SharedMemory, Then, Variables, Verdict, Work, WorkerId,
+    Assignment, Attachment, Delivery, Goodbye, Gradients, Losses, Member, PROTOCOL_VERSION, Pull,
+    Push, Pushed, Registration, SharedMemory, Then, Verdict, Work, WorkerId,
 };
 
 use crate::dice::{Dice, Purpose};
@@ -234,11 +234,11 @@ impl FakeWorker {
             Assignment::Work(work) => {
                 self.note(format_args!("gets {}", work.tower_step));
                 match &work.variables {
-                    Variables::Held => {}
-                    Variables::Sent(variables) => {
+                    Delivery::Held => {}
+                    Delivery::Sent(variables) => {
                         self.held = Some((work.state_digest, variables.clone()));
                     }
-                    Variables::InStateFile { sequence } => self.read(*sequence, work.state_digest),
+                    Delivery::InStateFile { sequence } => self.read(*sequence, work.state_digest),
                 }
             }
             other => self.note(format_args!("pulls: {other:?}")),

@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use pserver_run::GlobalStep;
-use pserver_wire::messages::{Goodbye, Gradients, Push, Variables, Verdict, Work};
+use pserver_wire::messages::{Delivery, Goodbye, Gradients, Push, Verdict, Work};
 
 use crate::plan::Plan;
 use crate::reference::Reference;
@@ -148,7 +148,7 @@ impl History {
             format!("tower {tower} was given out, of {towers}")
         });
         self.check_digest(step, work.state_digest, "the server gave out");
-        if let (Variables::Sent(sent), Some(known)) = (&work.variables, self.reference.at(step)) {
+        if let (Delivery::Sent(sent), Some(known)) = (&work.variables, self.reference.at(step)) {
             let same = *sent == known.variables;
             self.check(same, || {
                 format!("the variables of step {step} have other bits")

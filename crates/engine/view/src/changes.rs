@@ -29,7 +29,7 @@ pub struct Cursor {
 
 /// What changed.
 #[derive(Debug, Serialize)]
-pub struct Update<'a> {
+pub struct Changes<'a> {
     /// Whether this is the whole view, and what was known before is of another run.
     pub is_whole: bool,
     /// How the run stands.
@@ -146,7 +146,7 @@ pub struct WorkerChange<'a> {
 
 impl RunView {
     /// What changed since `cursor`, which then stands at what there is now.
-    pub fn since(&self, cursor: &mut Cursor) -> Update<'_> {
+    pub fn since(&self, cursor: &mut Cursor) -> Changes<'_> {
         let before = *cursor;
         let (curve, lanes, happenings) = (self.curve(), self.lanes(), self.happenings());
         *cursor = Cursor {
@@ -166,7 +166,7 @@ impl RunView {
         let run = self.run().filter(|_| before.starts != cursor.starts);
         let is_new = |happening: &&Happening| happening.serial > before.happening_serial;
         let has_scores = before.scores_version != cursor.scores_version;
-        Update {
+        Changes {
             is_whole: !before.has_looked,
             state: self.state(),
             global_step: self.global_step().0,

@@ -11,7 +11,7 @@ use pserver_wire::messages::{Attachment, WorkerId};
 
 /// The slots of the workers, by number: who asks has shown that it is the worker.
 #[derive(Debug)]
-pub struct SharedMemory {
+pub struct Slots {
     num_values: usize,
     slots: BTreeMap<WorkerId, Slot>,
 }
@@ -23,11 +23,11 @@ struct Slot {
     is_attached: bool,
 }
 
-impl SharedMemory {
+impl Slots {
     /// No slots yet, for gradients of `num_values` numbers.
     #[must_use]
     pub fn new(num_values: usize) -> Self {
-        SharedMemory {
+        Slots {
             num_values,
             slots: BTreeMap::new(),
         }
@@ -97,7 +97,7 @@ mod tests {
 
     const NUM_VALUES: usize = 8;
 
-    fn attach(memory: &mut SharedMemory, worker: WorkerId) -> WorkerSlot {
+    fn attach(memory: &mut Slots, worker: WorkerId) -> WorkerSlot {
         let path = memory.offer(worker).unwrap();
         let slot = WorkerSlot::open(&path, NUM_VALUES).unwrap();
         assert_eq!(memory.attach(worker, slot.nonce()), Attachment::Attached);
@@ -106,7 +106,7 @@ mod tests {
 
     #[test]
     fn a_slot_is_used_once_its_worker_has_shown_that_it_has_it() {
-        let mut memory = SharedMemory::new(NUM_VALUES);
+        let mut memory = Slots::new(NUM_VALUES);
         let path = memory.offer(WorkerId(0)).unwrap();
         assert!(memory.slot(WorkerId(0)).is_none());
         assert_eq!(
@@ -123,7 +123,7 @@ mod tests {
 
     #[test]
     fn whoever_has_opened_something_else_is_refused() {
-        let mut memory = SharedMemory::new(NUM_VALUES);
+        let mut memory = Slots::new(NUM_VALUES);
         let refused = |attachment| matches!(attachment, Attachment::Refused { .. });
         let other = attach(&mut memory, WorkerId(0)).nonce();
         memory.offer(WorkerId(1)).unwrap();
