@@ -52,7 +52,7 @@ pub enum Decision<G> {
     Complete(Box<Update<G>>),
 }
 
-/// Limits and intervals that may change from one start of a run to the next.
+/// Limits that may change from one start of a run to the next.
 #[derive(Clone, Debug)]
 pub struct Limits {
     /// The run is complete at this step.

@@ -7,8 +7,9 @@
 //! variables and gradients into the next variables.
 //!
 //! The decisions: [`membership`], [`assignment`], [`pace`], [`patience`], [`scrutiny`], [`serials`] and [`aggregator`]
-//! know who works on what, how fast, what to believe of each [`contribution`] and what has come in, and [`followers`] who looks on. [`decisions`]
-//! puts them together, answers every request, tells of every [`fact`], and makes each [`update`].
+//! know who works on what, how fast, what to believe of each [`contribution`] and what has come in, and [`followers`]
+//! who looks on. [`decisions`] puts them together, answers every request, tells of every [`fact`], and makes each
+//! [`update`].
 
 pub mod schedule;
 

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use proptest::prelude::*;
 use pserver_core::{AppliedSerials, At, Core, Decision, Given, Limits, Phase};
 use pserver_run::member::{Member, Registration, SECRET_BYTES, Secret};
-use pserver_run::request::{Goodbye, Losses, Pull, Push};
+use pserver_run::request::{Goodbye, Losses, Pull, Push, Verdict};
 use pserver_run::{
     DataSet, Evidence, ExamplesDigest, GlobalStep, Mode, Numerics, RunConfig, SampleSequence,
     StateDigest, TowerStep,
@@ -232,7 +232,11 @@ impl World {
             compute_time: Duration::from_millis(1),
             attempt: work.attempt,
         };
+        let present = self.core.at();
         match self.core.push(self.now, push, Number(gradient)) {
+            Decision::Answer(Verdict::Accepted) if !self.core.is_asynchronous() => {
+                assert_eq!(work.at, present, "it is of another state");
+            }
             Decision::Answer(_) => {}
             Decision::Complete(update) => {
                 assert_eq!(update.at, self.core.at(), "it is one of the present state");

@@ -76,7 +76,7 @@ pub struct Registration {
 pub struct Registered {
     /// To be carried by every later request.
     pub member: Member,
-    /// The worker is given up after this long without a sign of life.
+    /// The server drops the worker when its last heartbeat is this old.
     pub lease: Duration,
 }
 
@@ -117,7 +117,7 @@ pub enum Refusal {
     },
 }
 
-/// A follower that gives no sign of life for this long is not waited for.
+/// The server does not wait for a follower whose last heartbeat is this old.
 pub const FOLLOWER_LEASE: Duration = Duration::from_secs(15);
 
 /// Number of a follower, which it draws at its start.

@@ -6,8 +6,8 @@
 //!                             from here on the step is committed, whatever happens
 //! ```
 //!
-//! The state is in its file before anybody hears of it, so that whoever has heard of a step finds
-//! it again after the server's death. The ledger's record travels with the state, so that a server
+//! The state is in its file before anybody hears of it: a worker that has heard of a step finds it
+//! again after the server's death. The ledger's record travels with the state, so that a server
 //! that dies before it is appended appends it when it starts again.
 
 use std::borrow::Cow;

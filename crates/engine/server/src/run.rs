@@ -136,9 +136,9 @@ impl Run {
         self.core.committed(now, &update, next.digest);
         self.note_facts();
         let before = mem::replace(&mut self.snapshot, Arc::new(next));
-        let (global_step, loss, losses) = (update.at.global_step, update.loss(), update.losses());
+        let (global_step, losses) = (update.at.global_step, update.losses());
         let loss_averages = self.loss_averages.take_in(losses);
-        self.loss = Some(loss);
+        self.loss = Some(losses.total);
         self.throughput.step(now);
         if self.summaries.includes(global_step) {
             let contributions = update.contributions.into_iter();
@@ -153,7 +153,7 @@ impl Run {
         }
         self.events.push(Event::Committed {
             global_step,
-            loss,
+            loss: losses.total,
             step_time: self.throughput.step_time(),
         });
         let is_due = global_step.next().0.is_multiple_of(self.checkpoint_steps);

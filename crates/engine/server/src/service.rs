@@ -99,8 +99,7 @@ impl Inner {
     /// something new for those who wait.
     fn push(&mut self, push: Push, gradient: Gradient) -> Result<(Verdict, bool), RequestError> {
         match self.run.core.push(now(), push, gradient) {
-            // One that simply counts leaves those who wait nothing to do: with many workers it would be asked
-            // for each of them at each push.
+            // One that simply counts frees no work. To look for some would cost a pull of every worker that waits.
             Decision::Answer(verdict) => {
                 let changes = verdict != Verdict::Accepted || self.run.core.has_questions();
                 Ok((verdict, changes))
@@ -127,17 +126,17 @@ impl Inner {
         let is_older = |waiting: &Waiting| waiting.pull.member == pull.member;
         self.waiting.retain(|waiting| !is_older(waiting));
         match self.assignment(pull) {
-            // Nobody who gives up at once need be told.
+            // A request that was dropped meanwhile needs no answer.
             Some(assignment) => drop(answer.send(assignment)),
             None => self.waiting.push(Waiting { pull, answer }),
         }
         answered
     }
 
-    /// Answers those who wait and whom there is something to say to, in the order in which they came.
+    /// Answers the workers that wait and for which there is an answer now, in the order in which they came.
     fn answer_waiting(&mut self) {
         for waiting in mem::take(&mut self.waiting) {
-            // Who gave up gets no tower step.
+            // A worker that gave up gets no tower step.
             if waiting.answer.is_closed() {
                 continue;
             }

@@ -384,7 +384,7 @@ impl Client {
         Ok(self.inner.heartbeat(request).await?.into_inner().registered)
     }
 
-    /// Gives a sign of life of a follower, which has a lease of [`FOLLOWER_LEASE`](pserver_run::member::FOLLOWER_LEASE).
+    /// Sends the heartbeat of a follower, which has a lease of [`FOLLOWER_LEASE`](pserver_run::member::FOLLOWER_LEASE).
     ///
     /// # Errors
     ///

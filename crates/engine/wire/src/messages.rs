@@ -125,7 +125,7 @@ pub struct Work {
     pub state_digest: StateDigest,
     /// Where those variables are.
     pub variables: Delivery,
-    /// How often the tower step was computed before, to no end; goes back with the push.
+    /// How many gradients of this tower step were rejected before; the push returns it.
     pub attempt: u32,
     /// The step under which a summary of this tower step would be kept, if one is wanted.
     pub summary_step: Option<GlobalStep>,
