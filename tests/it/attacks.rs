@@ -29,6 +29,7 @@ use pserver_wire::messages::{
     SECRET_BYTES, SharedMemory, Then, Verdict, Work, WorkerId,
 };
 use pserver_wire::transport;
+use rustix::process::Signal;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::runtime::{self, Runtime};
 use tonic::body::Body;
@@ -141,7 +142,16 @@ fn attacks_are_answered_and_change_nothing() {
     who_are_you(&mut enemy, &Authority::new());
     let mut mallory = Mallory::join(&enemy);
     wrong_requests(&mut enemy, &mut mallory);
-    unread(&mut enemy, &mallory);
+    // No step ends meanwhile, so each pull is answered with the variables of the same one.
+    cluster
+        .workers
+        .iter()
+        .for_each(|worker| worker.signal(Signal::STOP));
+    unread(&mut enemy, &mut mallory);
+    cluster
+        .workers
+        .iter()
+        .for_each(|worker| worker.signal(Signal::CONT));
     nonsense(&mut enemy, &mut mallory);
     conspiracy(&mut enemy, &mut mallory);
     garbage(&mut enemy);
@@ -496,8 +506,11 @@ fn nonsense(enemy: &mut Enemy, mallory: &mut Mallory) {
 }
 
 /// Pulls whose variables nobody reads, each of which would keep the state of its step in memory.
-fn unread(enemy: &mut Enemy, mallory: &Mallory) {
+fn unread(enemy: &mut Enemy, mallory: &mut Mallory) {
     const CONNECTIONS: usize = 5;
+    enemy
+        .runtime
+        .block_on(work(&mut mallory.client, mallory.member));
     let pull = pull_request(mallory.member);
     let connections: Vec<_> = {
         let _context = enemy.runtime.enter();
@@ -540,6 +553,16 @@ fn unread(enemy: &mut Enemy, mallory: &Mallory) {
         ),
         "unavailable",
     );
+    // The server notices in its own time that nobody will read them.
+    drop((answers, connections));
+    let (member, held) = (mallory.member, None);
+    eventually("an answer to a pull that is read", || {
+        let answer = mallory.client.pull(Pull { member, held });
+        match enemy.runtime.block_on(answer) {
+            Err(error) if error.is_transient() => None,
+            answer => Some(drop(answer.unwrap())),
+        }
+    });
 }
 
 /// A pull as it travels.
