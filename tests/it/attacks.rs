@@ -438,7 +438,7 @@ fn oversized(enemy: &Enemy, credentials: &Credentials) -> String {
     const HEAD: &str = "\0\u{1}\0\0\0";
     let _context = enemy.runtime.enter();
     let mut channel = transport::connect(&enemy.address, &enemy.layout, credentials).unwrap();
-    let request = Request::post("http://server/cifar.ps.v1.ParameterServer/Register")
+    let request = Request::post("http://server/pserver.v1.ParameterServer/Register")
         .header("content-type", "application/grpc")
         .header("te", "trailers")
         .body(Body::new(HEAD.to_owned() + &"x".repeat(1 << 20)))
@@ -521,7 +521,7 @@ fn unread(enemy: &mut Enemy, mallory: &mut Mallory) {
         let mut asked = tokio::task::JoinSet::new();
         for channel in &connections {
             for _ in 0..MAX_STREAMS - 2 {
-                let request = Request::post("http://server/cifar.ps.v1.ParameterServer/Pull")
+                let request = Request::post("http://server/pserver.v1.ParameterServer/Pull")
                     .header("content-type", "application/grpc")
                     .header("te", "trailers")
                     .body(Body::new(Full::new(pull.clone())))
@@ -558,18 +558,17 @@ fn unread(enemy: &mut Enemy, mallory: &mut Mallory) {
     let (member, held) = (mallory.member, None);
     eventually("an answer to a pull that is read", || {
         let answer = mallory.client.pull(Pull { member, held });
-        match enemy.runtime.block_on(answer) {
-            Err(error) if error.is_transient() => None,
-            answer => Some(drop(answer.unwrap())),
-        }
+        let answer = enemy.runtime.block_on(answer);
+        let is_refused = answer.as_ref().is_err_and(ClientError::is_transient);
+        (!is_refused).then(|| answer.unwrap())
     });
 }
 
 /// A pull as it travels.
 fn pull_request(member: Member) -> Bytes {
-    let mut of_member = vec![0x10];
+    let mut of_member = vec![0x08];
     prost::encoding::encode_varint(member.worker.0.into(), &mut of_member);
-    of_member.extend([0x1a, SECRET_BYTES as u8]);
+    of_member.extend([0x12, SECRET_BYTES as u8]);
     of_member.extend(member.secret.0);
     let mut message = vec![
         0,

@@ -26,7 +26,7 @@ async fn connected(server: &str, source: Ipv4Addr) -> Option<Channel> {
     });
     let endpoint = endpoint(&server.to_string(), &Layout::cifar10()).unwrap();
     let mut channel = endpoint.connect_with_connector(connector).await.ok()?;
-    let request = Request::post("http://server/cifar.ps.v1.ParameterServer/GetRun")
+    let request = Request::post("http://server/pserver.v1.ParameterServer/GetRun")
         .header("content-type", "application/grpc")
         .header("te", "trailers")
         .body(Body::new(Full::from(&[0; 5][..])))

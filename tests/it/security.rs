@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use http_body_util::Full;
 use pserver_cli::exit::Exit;
+use pserver_guard::Credentials;
 use pserver_ledger::Record;
 use pserver_run::{Layout, Numerics};
 use pserver_wire::client::{Client, ClientError};
@@ -14,8 +16,12 @@ use pserver_wire::messages::{PROTOCOL_VERSION, Registration};
 use pserver_wire::transport;
 use rustix::process::Signal;
 use tokio::runtime;
+use tonic::body::Body;
+use tonic::codegen::http::Request;
+use tonic::{Code, Status};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
+use tower::ServiceExt;
 
 use crate::authority::{Authority, Good, credentials, flags, words};
 use crate::cluster::{Cluster, undisturbed};
@@ -487,6 +493,25 @@ fn programs_of_another_protocol_are_refused_by_name() {
     let old = PROTOCOL_VERSION - 1;
     let expected = format!("the worker speaks protocol {old}, the server {PROTOCOL_VERSION}");
     assert!(reason.contains(&expected), "{reason}");
+
+    // Up to protocol 5 the service had another name.
+    let words = runtime.block_on(async {
+        let credentials = Credentials::default();
+        let address = &cluster.server.address;
+        let channel = transport::connect(address, &Layout::cifar10(), &credentials).unwrap();
+        let request = Request::post("http://server/cifar.ps.v1.ParameterServer/GetRun")
+            .header("content-type", "application/grpc")
+            .header("te", "trailers")
+            .body(Body::new(Full::from(&[0; 5][..])))
+            .unwrap();
+        let answer = channel.oneshot(request).await.unwrap();
+        Status::from_header_map(answer.headers()).unwrap()
+    });
+    assert_eq!(words.code(), Code::FailedPrecondition);
+    assert!(
+        words.message().contains("use programs of one release"),
+        "{words}"
+    );
 }
 
 #[test]

@@ -5,7 +5,7 @@
 use std::error::Error;
 
 const PROTO_DIR: &str = "../../../proto";
-const PROTO: &str = "cifar/ps/v1/parameter_server.proto";
+const PROTO: &str = "pserver/v1/parameter_server.proto";
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed={PROTO_DIR}");

@@ -45,7 +45,8 @@ pub struct RunConfig {
     pub decay_by: DecayBy,
     /// Upper limit of the moving averages' decay.
     pub moving_average_decay: f32,
-    /// Threads with which a worker computes one tower step on a CPU.
+    /// Threads with which a worker computes one tower step on a CPU, at least 1.
+    #[serde(deserialize_with = "threads")]
     pub threads: u32,
     /// Kernels asked for; what they resolve to is in `numerics`.
     pub kernels: Kernels,
@@ -164,35 +165,30 @@ impl RunConfig {
     }
 }
 
-/// A number that something cannot have so many of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{found}, expected 1 to {most}")]
-pub struct OutOfRange {
-    found: u32,
-    most: u32,
-}
-
-/// `found`, if it is from 1 to `most`.
-///
-/// # Errors
-///
-/// [`OutOfRange`] if it is not.
-pub fn within(found: u32, most: u32) -> Result<u32, OutOfRange> {
-    match (1..=most).contains(&found) {
-        true => Ok(found),
-        false => Err(OutOfRange { found, most }),
-    }
-}
-
 fn num_towers<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
-    let found = u32::deserialize(deserializer)?;
-    within(found, MAX_TOWERS).map_err(|error| D::Error::custom(format!("num_towers is {error}")))
+    field_within(deserializer, "num_towers", MAX_TOWERS)
 }
 
 fn batch_size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
+    field_within(deserializer, "batch_size", MAX_BATCH_SIZE)
+}
+
+fn threads<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
+    field_within(deserializer, "threads", u32::MAX)
+}
+
+fn field_within<'de, D: Deserializer<'de>>(
+    deserializer: D,
+    name: &str,
+    most: u32,
+) -> Result<u32, D::Error> {
     let found = u32::deserialize(deserializer)?;
-    within(found, MAX_BATCH_SIZE)
-        .map_err(|error| D::Error::custom(format!("batch_size is {error}")))
+    match (1..=most).contains(&found) {
+        true => Ok(found),
+        false => Err(D::Error::custom(format!(
+            "{name} is {found}, expected 1 to {most}"
+        ))),
+    }
 }
 
 /// What the epochs between two decays of the learning rate are counted in.
@@ -358,10 +354,21 @@ mod tests {
                 "\"batch_size\":65537",
                 "batch_size is 65537, expected",
             ),
+            ("\"threads\":1", "\"threads\":0", "threads is 0, expected 1"),
             (
                 "\"cifar10\"",
                 "\"synthetic:4000000000\"",
                 "no data set is called",
+            ),
+            (
+                "\"learning_rate\":0.1",
+                "\"learning_rate\":1e999",
+                "number out of range",
+            ),
+            (
+                "\"learning_rate\":0.1",
+                "\"learning_rate\":null",
+                "invalid type: null",
             ),
         ] {
             let error = serde_json::from_str::<RunConfig>(&text.replace(from, to)).unwrap_err();

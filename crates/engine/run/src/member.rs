@@ -10,7 +10,9 @@ use crate::config::Numerics;
 use crate::step::GlobalStep;
 
 /// Number of a worker, given by the server, in order of registration.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
+)]
 pub struct WorkerId(pub u32);
 
 impl fmt::Display for WorkerId {

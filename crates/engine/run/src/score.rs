@@ -6,7 +6,7 @@ use crate::GlobalStep;
 use crate::data_set::NUM_CLASSES;
 
 /// A score. All that it says follows from its table of counts.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Score {
     /// Updates that made the state that was scored.
     pub global_step: GlobalStep,

@@ -26,12 +26,7 @@ pub fn give(order: Order, args: &ServerArgs) -> Result<Exit, Failure> {
     let answer = runtime.block_on(async {
         let client = Client::new(&address, &Layout::cifar10(), &credentials);
         let mut client = client.or_exit(Exit::Usage)?;
-        let answer = match order {
-            Order::SaveCheckpoint => client.save_checkpoint().await,
-            Order::Drain => client.drain().await,
-            Order::Stop => client.stop().await,
-        };
-        answer.map_err(|error| {
+        client.administer(order).await.map_err(|error| {
             let exit = match error.is_transient() {
                 true => Exit::TryAgain,
                 false => Exit::Permanent,

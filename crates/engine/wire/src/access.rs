@@ -3,7 +3,7 @@
 use pserver_guard::role::Role::{self, Viewer, Worker};
 
 /// Each request, and the roles of which one is enough besides the admin's.
-const NEEDED: [(&str, &[Role]); 16] = [
+const NEEDED: [(&str, &[Role]); 14] = [
     ("GetRun", &[Worker, Viewer]),
     ("Register", &[Worker]),
     ("ShareMemory", &[Worker]),
@@ -18,9 +18,7 @@ const NEEDED: [(&str, &[Role]); 16] = [
     ("GetCheckpoint", &[Viewer]),
     ("Follow", &[Viewer]),
     ("ReportScore", &[Viewer]),
-    ("SaveCheckpoint", &[]),
-    ("Drain", &[]),
-    ("Stop", &[]),
+    ("Administer", &[]),
 ];
 
 /// What the page needs, and all that it is made of.
@@ -41,7 +39,7 @@ mod tests {
 
     #[test]
     fn every_request_of_the_protocol_is_in_the_table() {
-        let proto = include_str!("../../../../proto/cifar/ps/v1/parameter_server.proto");
+        let proto = include_str!("../../../../proto/pserver/v1/parameter_server.proto");
         let requests = proto.lines().filter_map(|line| {
             let rest = line.trim().strip_prefix("rpc ")?;
             rest.split_once('(').map(|(name, _)| name)
@@ -61,8 +59,7 @@ mod tests {
             "Push",
             "Summarize",
             "Leave",
-            "Drain",
-            "Stop",
+            "Administer",
         ] {
             assert!(!needed(changes).unwrap().contains(&Viewer), "{changes}");
         }

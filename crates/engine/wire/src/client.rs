@@ -31,8 +31,8 @@ use crate::framing::{self, Messages};
 use crate::gradient_slot::Nonce;
 use crate::messages::{
     Assignment, Attachment, CheckpointReply, CheckpointRequest, Delivery, FollowerId, Gradients,
-    LedgerPart, LedgerPosition, Malformed, Member, Pull, Push, Pushed, Registered, Registration,
-    SharedMemory, Status, Then, TowerSummary, Work,
+    LedgerPart, LedgerPosition, Malformed, Member, Order, Pull, Push, Pushed, Registered,
+    Registration, SharedMemory, Status, Then, TowerSummary, Work,
 };
 use crate::method::{PULL, PUSH};
 use crate::pb;
@@ -97,7 +97,10 @@ impl From<RpcStatus> for ClientError {
             | Code::OutOfRange
             | Code::Unauthenticated
             | Code::PermissionDenied => ClientError::Refused { reason },
-            Code::Unimplemented => ClientError::Protocol { reason },
+            Code::Unimplemented => ClientError::Refused {
+                reason: "the server does not know this request: use programs of one release"
+                    .to_owned(),
+            },
             // The rest are failures of the connection, under many codes.
             code => ClientError::Away {
                 reason: format!("{reason} ({code:?})"),
@@ -160,7 +163,7 @@ impl Client {
             .inner
             .get_run(within(REQUEST_TIMEOUT, pb::GetRunRequest {}))
             .await?;
-        Ok(convert::run(reply.into_inner().run)?)
+        Ok(convert::from_json("run", &reply.into_inner().run)?)
     }
 
     /// Becomes a worker of the run.
@@ -445,7 +448,10 @@ impl Client {
         follower: FollowerId,
         score: &Score,
     ) -> Result<(), ClientError> {
-        let request = follower::report_score(follower, score);
+        let request = pb::ReportScoreRequest {
+            follower: follower.0,
+            score: convert::to_json(score),
+        };
         self.inner
             .report_score(within(REQUEST_TIMEOUT, request))
             .await?;
@@ -468,36 +474,14 @@ impl Client {
         Ok(())
     }
 
-    /// Has the server write a checkpoint now; its step.
+    /// Gives the server an order; the step of the checkpoint that it has written.
     ///
     /// # Errors
     ///
     /// [`ClientError`], as all requests.
-    pub async fn save_checkpoint(&mut self) -> Result<GlobalStep, ClientError> {
-        let request = within(ADMIN_TIMEOUT, pb::SaveCheckpointRequest {});
-        let reply = self.inner.save_checkpoint(request).await?;
-        Ok(GlobalStep(reply.into_inner().global_step))
-    }
-
-    /// Has the server complete the step under way, save and leave; the step of its checkpoint.
-    ///
-    /// # Errors
-    ///
-    /// [`ClientError`], as all requests.
-    pub async fn drain(&mut self) -> Result<GlobalStep, ClientError> {
-        let request = within(ADMIN_TIMEOUT, pb::DrainRequest {});
-        let reply = self.inner.drain(request).await?;
-        Ok(GlobalStep(reply.into_inner().global_step))
-    }
-
-    /// Has the server save and leave; the step of its checkpoint.
-    ///
-    /// # Errors
-    ///
-    /// [`ClientError`], as all requests.
-    pub async fn stop(&mut self) -> Result<GlobalStep, ClientError> {
-        let request = within(ADMIN_TIMEOUT, pb::StopRequest {});
-        let reply = self.inner.stop(request).await?;
+    pub async fn administer(&mut self, order: Order) -> Result<GlobalStep, ClientError> {
+        let request = within(ADMIN_TIMEOUT, order.into());
+        let reply = self.inner.administer(request).await?;
         Ok(GlobalStep(reply.into_inner().global_step))
     }
 
@@ -511,7 +495,7 @@ impl Client {
             .inner
             .get_status(within(REQUEST_TIMEOUT, pb::GetStatusRequest {}))
             .await?;
-        Ok(reply.into_inner().try_into()?)
+        Ok(convert::from_json("status", &reply.into_inner().status)?)
     }
 }
 

@@ -1,25 +1,21 @@
 //! Messages from and to the generated types. What arrives is checked here and nowhere else.
 
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::time::Duration;
 
 use bytes::Bytes;
 use prost::Message;
 use pserver_events::Histogram;
 use pserver_events::histogram::Moments;
-use pserver_run::{
-    GlobalStep, Mode, Numerics, RunConfig, StateDigest, Tower, TowerStep,
-    config::{self, MAX_BATCH_SIZE, MAX_TOWERS},
-    printable,
-};
+use pserver_run::{GlobalStep, Numerics, StateDigest, Tower, TowerStep, printable};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use crate::gradient_slot::{Generation, Nonce};
 use crate::messages::{
     Activations, Assignment, Attachment, Delivery, Goodbye, Gradients, Losses, MAX_NAME_BYTES,
-    MAX_SUMMARY_IMAGES, Malformed, Member, Pull, Push, Pushed, Registered, Registration,
-    SUMMARY_IMAGE_BYTES, Secret, SharedMemory, Status, Then, TowerSummary, Verdict, Work, WorkerId,
-    WorkerStatus,
+    MAX_SUMMARY_IMAGES, Malformed, Member, Order, Pull, Push, Pushed, Registered, Registration,
+    SUMMARY_IMAGE_BYTES, Secret, SharedMemory, Then, TowerSummary, Verdict, Work, WorkerId,
 };
 use crate::pb;
 use crate::transport::PART_BYTES;
@@ -43,13 +39,6 @@ fn fixed<const N: usize>(field: &'static str, bytes: &Bytes) -> Result<[u8; N], 
     <[u8; N]>::try_from(bytes.as_ref()).map_err(size)
 }
 
-fn named<T: FromStr<Err: ToString>>(field: &'static str, name: &str) -> Result<T, Malformed> {
-    name.parse().map_err(|error: T::Err| Malformed::Value {
-        field,
-        reason: error.to_string(),
-    })
-}
-
 /// What a worker calls itself, as log, ledger, page and terminal can show it.
 fn short(field: &'static str, name: &str) -> Result<String, Malformed> {
     let name = printable(name);
@@ -62,20 +51,18 @@ fn short(field: &'static str, name: &str) -> Result<String, Malformed> {
     })
 }
 
-fn from_one_to(most: u32, field: &'static str, number: u32) -> Result<u32, Malformed> {
-    config::within(number, most).map_err(|error| Malformed::Value {
-        field,
-        reason: error.to_string(),
-    })
+/// What files hold too, as the text that stands there.
+pub(crate) fn to_json<T: Serialize>(value: &T) -> String {
+    serde_json::to_string(value).expect("it is numbers and names")
 }
 
-fn finite<T: Copy + Into<f64>>(field: &'static str, number: T) -> Result<T, Malformed> {
-    if number.into().is_finite() {
-        return Ok(number);
-    }
-    Err(Malformed::Value {
+pub(crate) fn from_json<T: DeserializeOwned>(
+    field: &'static str,
+    text: &str,
+) -> Result<T, Malformed> {
+    serde_json::from_str(text).map_err(|error| Malformed::Value {
         field,
-        reason: format!("{} is not finite", number.into()),
+        reason: error.to_string(),
     })
 }
 
@@ -89,94 +76,6 @@ fn digest_from_pb(field: &'static str, bytes: &Bytes) -> Result<StateDigest, Mal
 
 fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
-}
-
-impl From<Numerics> for pb::Numerics {
-    fn from(numerics: Numerics) -> Self {
-        let Numerics {
-            device,
-            instruction_set,
-            kernels,
-            threads,
-            libtorch,
-        } = numerics;
-        pb::Numerics {
-            device,
-            instruction_set,
-            kernels: kernels.to_string(),
-            threads,
-            libtorch,
-        }
-    }
-}
-
-impl TryFrom<pb::Numerics> for Numerics {
-    type Error = Malformed;
-
-    fn try_from(numerics: pb::Numerics) -> Result<Self, Malformed> {
-        let pb::Numerics {
-            device,
-            instruction_set,
-            kernels,
-            threads,
-            libtorch,
-        } = numerics;
-        let kernels = named("numerics.kernels", &kernels)?;
-        Ok(Numerics {
-            device: short("numerics.device", &device)?,
-            instruction_set: short("numerics.instruction_set", &instruction_set)?,
-            kernels,
-            threads,
-            libtorch: short("numerics.libtorch", &libtorch)?,
-        })
-    }
-}
-
-impl From<RunConfig> for pb::Run {
-    fn from(run: RunConfig) -> Self {
-        pb::Run {
-            seed: run.seed,
-            num_towers: run.num_towers,
-            batch_size: run.batch_size,
-            input: run.input.to_string(),
-            data: run.data.to_string(),
-            learning_rate: run.learning_rate,
-            num_epochs_per_decay: run.num_epochs_per_decay,
-            decay_by: run.decay_by.to_string(),
-            moving_average_decay: run.moving_average_decay,
-            threads: run.threads,
-            kernels: run.kernels.to_string(),
-            initial_digest: digest_to_pb(run.initial_digest),
-            numerics: run.numerics.map(Into::into),
-            mode: run.mode.to_string(),
-        }
-    }
-}
-
-impl TryFrom<pb::Run> for RunConfig {
-    type Error = Malformed;
-
-    fn try_from(run: pb::Run) -> Result<Self, Malformed> {
-        Ok(RunConfig {
-            seed: run.seed,
-            num_towers: from_one_to(MAX_TOWERS, "run.num_towers", run.num_towers)?,
-            batch_size: from_one_to(MAX_BATCH_SIZE, "run.batch_size", run.batch_size)?,
-            input: named("run.input", &run.input)?,
-            data: named("run.data", &run.data)?,
-            learning_rate: finite("run.learning_rate", run.learning_rate)?,
-            num_epochs_per_decay: finite("run.num_epochs_per_decay", run.num_epochs_per_decay)?,
-            decay_by: named("run.decay_by", &run.decay_by)?,
-            moving_average_decay: finite("run.moving_average_decay", run.moving_average_decay)?,
-            threads: from_one_to(u32::MAX, "run.threads", run.threads)?,
-            kernels: named("run.kernels", &run.kernels)?,
-            initial_digest: digest_from_pb("run.initial_digest", &run.initial_digest)?,
-            numerics: run.numerics.map(Numerics::try_from).transpose()?,
-            mode: match run.mode.as_str() {
-                "" => Mode::default(),
-                mode => named("run.mode", mode)?,
-            },
-        })
-    }
 }
 
 impl From<Member> for pb::Member {
@@ -210,7 +109,7 @@ impl From<Registration> for pb::RegisterRequest {
             protocol_version: registration.protocol_version,
             layout_fingerprint: registration.layout_fingerprint,
             data_digest: Bytes::copy_from_slice(&registration.data_digest),
-            numerics: Some(registration.numerics.into()),
+            numerics: to_json(&registration.numerics),
             name: registration.name,
         }
     }
@@ -224,13 +123,29 @@ impl TryFrom<pb::RegisterRequest> for Registration {
             protocol_version: request.protocol_version,
             layout_fingerprint: request.layout_fingerprint,
             data_digest: fixed("data_digest", &request.data_digest)?,
-            numerics: present("numerics", request.numerics)?.try_into()?,
+            numerics: numerics(&request.numerics)?,
             name: match request.name.trim() {
                 "" => "unnamed".to_owned(),
                 name => short("name", name)?,
             },
         })
     }
+}
+
+/// Most bytes of the text of numerics.
+const MAX_NUMERICS_BYTES: usize = 1024;
+
+fn numerics(text: &str) -> Result<Numerics, Malformed> {
+    let numerics = from_json("numerics", text)?;
+    // As it would be said again: what does not print has become longer.
+    let bytes = to_json(&numerics).len();
+    if bytes <= MAX_NUMERICS_BYTES {
+        return Ok(numerics);
+    }
+    Err(Malformed::Value {
+        field: "numerics",
+        reason: format!("{bytes} bytes, at most {MAX_NUMERICS_BYTES} are taken"),
+    })
 }
 
 impl From<Registered> for pb::RegisterReply {
@@ -382,6 +297,34 @@ impl TryFrom<pb::Goodbye> for Goodbye {
     }
 }
 
+impl From<Order> for pb::AdministerRequest {
+    fn from(order: Order) -> Self {
+        use pb::administer_request as request;
+        let order = match order {
+            Order::SaveCheckpoint => request::Order::SaveCheckpoint,
+            Order::Drain => request::Order::Drain,
+            Order::Stop => request::Order::Stop,
+        };
+        pb::AdministerRequest {
+            order: order.into(),
+        }
+    }
+}
+
+impl TryFrom<pb::AdministerRequest> for Order {
+    type Error = Malformed;
+
+    fn try_from(request: pb::AdministerRequest) -> Result<Self, Malformed> {
+        use pb::administer_request as given;
+        match request.order() {
+            given::Order::SaveCheckpoint => Ok(Order::SaveCheckpoint),
+            given::Order::Drain => Ok(Order::Drain),
+            given::Order::Stop => Ok(Order::Stop),
+            given::Order::Unspecified => Err(Malformed::Missing("order")),
+        }
+    }
+}
+
 /// The messages of an answer to a pull: the answer, and the variables in parts.
 pub(crate) fn pull_replies(assignment: Assignment) -> Vec<pb::PullReply> {
     use pb::pull_reply::Outcome;
@@ -483,12 +426,7 @@ pub(crate) fn push_messages(push: Push, gradients: Gradients, then: Then) -> Vec
         global_step: push.tower_step.global_step.0,
         tower: push.tower_step.tower.0,
         state_digest: digest_to_pb(push.state_digest),
-        losses: Some(pb::Losses {
-            cross_entropy: push.losses.cross_entropy,
-            total: push.losses.total,
-            local3_weight_loss: push.losses.local3_weight_loss,
-            local4_weight_loss: push.losses.local4_weight_loss,
-        }),
+        losses: losses_to_pb(push.losses),
         examples_digest: Bytes::copy_from_slice(&push.examples_digest),
         compute_micros: micros(push.compute_time),
         attempt: push.attempt,
@@ -521,17 +459,11 @@ pub(crate) fn push_parts(sender: Option<Member>, gradients: Vec<Bytes>) -> Vec<p
 pub(crate) fn push(
     request: &pb::PushRequest,
 ) -> Result<(Push, Option<Generation>, Then), Malformed> {
-    let losses = present("losses", request.losses)?;
     let push = Push {
         member: member(request.member.clone())?,
         tower_step: tower_step(request.global_step, request.tower),
         state_digest: digest_from_pb("state_digest", &request.state_digest)?,
-        losses: Losses {
-            cross_entropy: losses.cross_entropy,
-            local3_weight_loss: losses.local3_weight_loss,
-            local4_weight_loss: losses.local4_weight_loss,
-            total: losses.total,
-        },
+        losses: losses_from_pb(&request.losses)?,
         examples_digest: fixed("examples_digest", &request.examples_digest)?,
         compute_time: Duration::from_micros(request.compute_micros),
         attempt: request.attempt,
@@ -541,6 +473,31 @@ pub(crate) fn push(
         false => Then::Nothing,
     };
     Ok((push, request.slot_generation.map(Generation), then))
+}
+
+fn losses_to_pb(losses: Losses) -> Vec<f32> {
+    let Losses {
+        cross_entropy,
+        local3_weight_loss,
+        local4_weight_loss,
+        total,
+    } = losses;
+    vec![total, cross_entropy, local3_weight_loss, local4_weight_loss]
+}
+
+fn losses_from_pb(losses: &[f32]) -> Result<Losses, Malformed> {
+    let &[total, cross_entropy, local3_weight_loss, local4_weight_loss] = losses else {
+        return Err(Malformed::Value {
+            field: "losses",
+            reason: format!("{} of them, expected 4", losses.len()),
+        });
+    };
+    Ok(Losses {
+        cross_entropy,
+        local3_weight_loss,
+        local4_weight_loss,
+        total,
+    })
 }
 
 impl From<Verdict> for pb::push_reply::Outcome {
@@ -683,98 +640,12 @@ pub(crate) fn summary(request: pb::SummarizeRequest) -> Result<(Member, TowerSum
     Ok((member(request.member)?, summary))
 }
 
-impl From<Status> for pb::GetStatusReply {
-    fn from(status: Status) -> Self {
-        pb::GetStatusReply {
-            run: Some(status.run.into()),
-            global_step: status.global_step.0,
-            max_steps: status.max_steps.0,
-            loss: status.loss,
-            examples_per_sec: status.examples_per_sec,
-            activity: status.activity,
-            workers: status.workers.into_iter().map(Into::into).collect(),
-        }
-    }
-}
-
-impl TryFrom<pb::GetStatusReply> for Status {
-    type Error = Malformed;
-
-    fn try_from(reply: pb::GetStatusReply) -> Result<Self, Malformed> {
-        Ok(Status {
-            run: present("run", reply.run)?.try_into()?,
-            global_step: GlobalStep(reply.global_step),
-            max_steps: GlobalStep(reply.max_steps),
-            loss: reply.loss,
-            examples_per_sec: finite("examples_per_sec", reply.examples_per_sec)?,
-            activity: reply.activity,
-            workers: reply.workers.into_iter().map(Into::into).collect(),
-        })
-    }
-}
-
-impl From<WorkerStatus> for pb::WorkerStatus {
-    fn from(status: WorkerStatus) -> Self {
-        pb::WorkerStatus {
-            worker: status.worker.0,
-            name: status.name,
-            tower: status.tower.map(|tower| tower.0),
-            tower_steps: status.tower_steps,
-            compute_micros: micros(status.compute_time),
-        }
-    }
-}
-
-impl From<pb::WorkerStatus> for WorkerStatus {
-    fn from(status: pb::WorkerStatus) -> Self {
-        WorkerStatus {
-            worker: WorkerId(status.worker),
-            name: printable(&status.name),
-            tower: status.tower.map(Tower),
-            tower_steps: status.tower_steps,
-            compute_time: Duration::from_micros(status.compute_micros),
-        }
-    }
-}
-
-pub(crate) fn run(run: Option<pb::Run>) -> Result<RunConfig, Malformed> {
-    present("run", run)?.try_into()
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use pserver_run::{DataSet, DecayBy, InputKind, Kernels};
 
     use super::*;
     use crate::messages::SECRET_BYTES;
-
-    fn run_config() -> RunConfig {
-        RunConfig {
-            seed: 3,
-            num_towers: 2,
-            batch_size: 128,
-            input: InputKind::Plain,
-            data: DataSet::Synthetic { num_examples: 512 },
-            learning_rate: 0.1,
-            num_epochs_per_decay: 350.0,
-            decay_by: DecayBy::Examples,
-            moving_average_decay: 0.9999,
-            threads: 1,
-            kernels: Kernels::Auto,
-            initial_digest: StateDigest(u128::MAX - 5),
-            numerics: Some(Numerics {
-                device: "cpu".to_owned(),
-                instruction_set: "avx2".to_owned(),
-                kernels: Kernels::Torch,
-                threads: 1,
-                libtorch: "2.11.0".to_owned(),
-            }),
-            mode: Mode::Quorum {
-                replicas_to_aggregate: 1,
-            },
-        }
-    }
 
     fn push(global_step: u64, tower: u32) -> Push {
         Push {
@@ -797,55 +668,15 @@ mod tests {
     }
 
     #[test]
-    fn a_run_survives_the_wire() {
-        assert_eq!(
-            RunConfig::try_from(pb::Run::from(run_config())),
-            Ok(run_config())
-        );
-    }
-
-    #[test]
-    fn a_run_that_no_server_would_have_is_refused_by_the_fields_name() {
-        type Damage = fn(&mut pb::Run);
-        let cases: [(&str, Damage); 6] = [
-            ("run.num_towers: 0, expected 1 to 4096", |run| {
-                run.num_towers = 0
-            }),
-            ("run.batch_size: 65537, expected 1 to 65536", |run| {
-                run.batch_size = 65_537
-            }),
-            ("run.data: no data set is called", |run| {
-                run.data = "synthetic:4000000000".to_owned()
-            }),
-            ("run.learning_rate: NaN is not finite", |run| {
-                run.learning_rate = f32::NAN
-            }),
-            ("run.initial_digest has 3 bytes, expected 16", |run| {
-                run.initial_digest = Bytes::from_static(b"abc")
-            }),
-            ("run.input: no input is called", |run| {
-                run.input = "noisy".to_owned()
-            }),
-        ];
-        for (expected, damage) in cases {
-            let mut run = pb::Run::from(run_config());
-            damage(&mut run);
-            let error = RunConfig::try_from(run).unwrap_err().to_string();
-            assert!(error.starts_with(expected), "{error}");
-        }
-    }
-
-    #[test]
     fn a_name_that_acts_on_a_terminal_comes_in_as_text() {
         let name_of = |name: &str| {
-            let numerics = pb::Numerics {
+            let numerics = Numerics {
                 device: name.to_owned(),
-                kernels: "torch".to_owned(),
-                ..pb::Numerics::default()
+                ..Numerics::example(1)
             };
             let request = pb::RegisterRequest {
                 name: name.to_owned(),
-                numerics: Some(numerics),
+                numerics: to_json(&numerics),
                 data_digest: Bytes::from_static(&[0; 32]),
                 ..pb::RegisterRequest::default()
             };
@@ -861,6 +692,11 @@ mod tests {
         assert_eq!(name_of("").unwrap(), "unnamed");
         assert_eq!(name_of(" \n").unwrap(), "unnamed");
         assert!(name_of(&"x".repeat(MAX_NAME_BYTES + 1)).is_err());
+        let long = Numerics {
+            libtorch: "2".repeat(MAX_NUMERICS_BYTES),
+            ..Numerics::example(1)
+        };
+        assert!(numerics(&to_json(&long)).is_err());
     }
 
     fn tower_summary() -> pb::SummarizeRequest {
@@ -1025,7 +861,6 @@ mod tests {
             let _ = pb::AttachReply::decode(bytes.as_slice()).map(Attachment::try_from);
             let _ = pb::PullReply::decode(bytes.as_slice()).map(assignment);
             let _ = pb::PushReply::decode(bytes.as_slice()).map(pushed);
-            let _ = pb::GetStatusReply::decode(bytes.as_slice()).map(Status::try_from);
         }
     }
 }

@@ -22,7 +22,7 @@ use crate::messages::PROTOCOL_VERSION;
 use crate::method;
 
 /// The header in which every client names its protocol.
-pub(crate) const PROTOCOL_HEADER: &str = "cifar-protocol";
+pub(crate) const PROTOCOL_HEADER: &str = "pserver-protocol";
 
 /// A layer around a server's services.
 #[derive(Clone, Debug)]
@@ -42,7 +42,13 @@ impl Doorkeeper {
     }
 
     fn check<B>(&self, now: Instant, request: &Request<B>) -> Result<(), Status> {
-        let Some(name) = method::named_by(request.uri().path()) else {
+        let path = request.uri().path();
+        if method::is_former(path) {
+            return Err(Status::failed_precondition(format!(
+                "the program speaks a protocol before the server's, {PROTOCOL_VERSION}: use programs of one release"
+            )));
+        }
+        let Some(name) = method::named_by(path) else {
             // Of health, which has nothing to hide.
             return Ok(());
         };

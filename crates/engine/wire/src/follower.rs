@@ -1,7 +1,7 @@
-//! What followers ask and tell, from and to the generated types: a checkpoint in parts, its score, the
+//! What followers ask and tell, from and to the generated types: a checkpoint in parts, and the
 //! ledger.
 
-use pserver_run::{Confusion, EvalData, GlobalStep, Score, ScoredVariables, data_set::NUM_CLASSES};
+use pserver_run::GlobalStep;
 
 use crate::convert::present;
 use crate::messages::{
@@ -159,61 +159,6 @@ impl From<pb::FollowReply> for LedgerPart {
     }
 }
 
-pub(crate) fn report_score(follower: FollowerId, score: &Score) -> pb::ReportScoreRequest {
-    use pb::report_score_request as request;
-    let eval_data = match score.eval_data {
-        EvalData::Test => request::EvalData::Test,
-        EvalData::TrainEval => request::EvalData::TrainEval,
-    };
-    let variables = match score.variables {
-        ScoredVariables::Averages => request::Variables::Averages,
-        ScoredVariables::Raw => request::Variables::Raw,
-    };
-    pb::ReportScoreRequest {
-        follower: follower.0,
-        global_step: score.global_step.0,
-        eval_data: eval_data.into(),
-        variables: variables.into(),
-        confusion: score.confusion.0.as_flattened().to_vec(),
-    }
-}
-
-impl TryFrom<pb::ReportScoreRequest> for Score {
-    type Error = Malformed;
-
-    fn try_from(request: pb::ReportScoreRequest) -> Result<Self, Malformed> {
-        use pb::report_score_request as values;
-        let eval_data = match request.eval_data() {
-            values::EvalData::Test => EvalData::Test,
-            values::EvalData::TrainEval => EvalData::TrainEval,
-            values::EvalData::Unspecified => return Err(Malformed::Missing("eval_data")),
-        };
-        let variables = match request.variables() {
-            values::Variables::Averages => ScoredVariables::Averages,
-            values::Variables::Raw => ScoredVariables::Raw,
-            values::Variables::Unspecified => return Err(Malformed::Missing("variables")),
-        };
-        let counts = request.confusion;
-        let (rows, rest) = counts.as_chunks::<NUM_CLASSES>();
-        let confusion = match <[[u32; NUM_CLASSES]; NUM_CLASSES]>::try_from(rows) {
-            Ok(rows) if rest.is_empty() => Confusion(rows),
-            _ => {
-                return Err(Malformed::Size {
-                    field: "confusion",
-                    found: size_of_val(counts.as_slice()),
-                    expected: size_of::<Confusion>(),
-                });
-            }
-        };
-        Ok(Score {
-            global_step: GlobalStep(request.global_step),
-            eval_data,
-            variables,
-            confusion,
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
@@ -269,26 +214,5 @@ mod tests {
         for wrong in [cut, longer, without_header, too_large] {
             assert!(received(wrong).is_err());
         }
-    }
-
-    #[test]
-    fn a_score_survives_and_one_of_another_shape_is_refused() {
-        let mut score = Score {
-            global_step: GlobalStep(7),
-            eval_data: EvalData::TrainEval,
-            variables: ScoredVariables::Raw,
-            confusion: Confusion::default(),
-        };
-        score.confusion.note(3, 5);
-        let request = report_score(FollowerId(1), &score);
-        assert_eq!(Score::try_from(request.clone()), Ok(score));
-        for counts in [0, 99, 101, 110] {
-            let mut wrong = request.clone();
-            wrong.confusion.resize(counts, 0);
-            assert!(Score::try_from(wrong).is_err(), "{counts}");
-        }
-        let mut wrong = request;
-        wrong.variables = 9;
-        assert!(Score::try_from(wrong).is_err());
     }
 }

@@ -1,7 +1,7 @@
 //! What the processes tell each other.
 //!
 //! [`messages`] are plain types; the rest of the workspace knows only these. The code generated
-//! from `proto/cifar/ps/v1/parameter_server.proto` stays inside this crate: `convert` checks what
+//! from `proto/pserver/v1/parameter_server.proto` stays inside this crate: `convert` checks what
 //! arrives and turns it into messages, `follower` those of an evaluator. [`server`] says what a server has to do,
 //! [`service`] and [`tensor_routes`] let it be asked, and [`client`] asks; tensors go through `framing`.
 //! [`transport`] sets both ends of a connection alike, and [`traffic`] counts its bytes. Before
@@ -80,5 +80,5 @@ pub mod client;
     clippy::all
 )]
 mod pb {
-    tonic::include_proto!("cifar.ps.v1");
+    tonic::include_proto!("pserver.v1");
 }

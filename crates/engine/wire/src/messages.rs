@@ -20,7 +20,7 @@ use crate::gradient_slot::Generation;
 pub const MAX_NAME_BYTES: usize = 128;
 
 /// Version of the protocol. A server and a worker of different versions refuse each other.
-pub const PROTOCOL_VERSION: u32 = 5;
+pub const PROTOCOL_VERSION: u32 = 6;
 
 /// A message that is not what the protocol says.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

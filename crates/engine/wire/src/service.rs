@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pserver_guard::admission::Peer;
-use pserver_run::{GlobalStep, Layout, Score};
+use pserver_run::{GlobalStep, Layout};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Extensions, Request, Response, Status as RpcStatus};
@@ -67,7 +67,7 @@ impl<S: ParameterServer> GeneratedService for Adapter<S> {
     async fn get_run(&self, _: Request<pb::GetRunRequest>) -> Reply<pb::GetRunReply> {
         let run = self.server.run().await?;
         Ok(Response::new(pb::GetRunReply {
-            run: Some(run.into()),
+            run: convert::to_json(&run),
         }))
     }
 
@@ -135,7 +135,8 @@ impl<S: ParameterServer> GeneratedService for Adapter<S> {
     }
 
     async fn get_status(&self, _: Request<pb::GetStatusRequest>) -> Reply<pb::GetStatusReply> {
-        Ok(Response::new(self.server.status().await?.into()))
+        let status = convert::to_json(&self.server.status().await?);
+        Ok(Response::new(pb::GetStatusReply { status }))
     }
 
     async fn get_checkpoint(
@@ -174,27 +175,18 @@ impl<S: ParameterServer> GeneratedService for Adapter<S> {
     ) -> Reply<pb::ReportScoreReply> {
         let request = request.into_inner();
         let follower = FollowerId(request.follower);
-        let score = Score::try_from(request)?;
+        let score = convert::from_json("score", &request.score)?;
         self.server.report_score(follower, score).await?;
         Ok(Response::new(pb::ReportScoreReply {}))
     }
 
-    async fn save_checkpoint(
+    async fn administer(
         &self,
-        _: Request<pb::SaveCheckpointRequest>,
-    ) -> Reply<pb::SaveCheckpointReply> {
-        let GlobalStep(global_step) = self.server.administer(Order::SaveCheckpoint).await?;
-        Ok(Response::new(pb::SaveCheckpointReply { global_step }))
-    }
-
-    async fn drain(&self, _: Request<pb::DrainRequest>) -> Reply<pb::DrainReply> {
-        let GlobalStep(global_step) = self.server.administer(Order::Drain).await?;
-        Ok(Response::new(pb::DrainReply { global_step }))
-    }
-
-    async fn stop(&self, _: Request<pb::StopRequest>) -> Reply<pb::StopReply> {
-        let GlobalStep(global_step) = self.server.administer(Order::Stop).await?;
-        Ok(Response::new(pb::StopReply { global_step }))
+        request: Request<pb::AdministerRequest>,
+    ) -> Reply<pb::AdministerReply> {
+        let order = Order::try_from(request.into_inner())?;
+        let GlobalStep(global_step) = self.server.administer(order).await?;
+        Ok(Response::new(pb::AdministerReply { global_step }))
     }
 }
 

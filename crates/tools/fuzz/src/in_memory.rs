@@ -32,7 +32,7 @@ use crate::question::ask;
 use crate::recorder::{Answer, Recorder};
 
 /// The service's name in the paths of requests.
-const SERVICE: &str = "cifar.ps.v1.ParameterServer";
+const SERVICE: &str = "pserver.v1.ParameterServer";
 
 /// What a connection holds before its reader has come.
 const BUFFER_BYTES: usize = 64 * 1024;

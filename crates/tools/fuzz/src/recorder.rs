@@ -239,9 +239,7 @@ impl Asked {
             Asked::Checkpoint(request) => client.checkpoint(request).await.map(drop),
             Asked::Ledger(from) => client.follow(from).await?.next().await.map(drop),
             Asked::ReportScore(follower, score) => client.report_score(follower, &score).await,
-            Asked::Administer(Order::SaveCheckpoint) => client.save_checkpoint().await.map(drop),
-            Asked::Administer(Order::Drain) => client.drain().await.map(drop),
-            Asked::Administer(Order::Stop) => client.stop().await.map(drop),
+            Asked::Administer(order) => client.administer(order).await.map(drop),
         }
     }
 }

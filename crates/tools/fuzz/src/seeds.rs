@@ -192,9 +192,7 @@ fn requests() -> Group {
         Asked::Ledger(position),
         Asked::ReportScore(FollowerId(9), score()),
         Asked::FollowerHeartbeat(FollowerId(9)),
-        Asked::Administer(Order::SaveCheckpoint),
         Asked::Administer(Order::Drain),
-        Asked::Administer(Order::Stop),
     ];
     let seed = |asked: Asked| {
         let (method, messages) = sent(asked);
