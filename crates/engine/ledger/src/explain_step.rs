@@ -2,58 +2,19 @@
 
 use std::fmt;
 
-use pserver_run::{GlobalStep, StateDigest, Tower};
+use pserver_run::GlobalStep;
 
-use crate::history::{Event, History, Worker, unit_of};
+use crate::history::{Committed, Event, History, Worker, unit_of};
 use crate::incidents::told;
 use crate::record::{Commit, Phases, TowerRecord};
 use crate::step_time::{last_of, total_of};
 use crate::units::{count, millis, moment, write_lines};
 
-/// A step, told to people.
-#[derive(Clone, Debug, PartialEq)]
-pub struct StepExplanation {
-    /// The step.
-    pub step: GlobalStep,
-    /// When it was committed, in microseconds since 1970.
-    pub at_micros: u64,
-    /// From the commit before to the end of this one.
-    pub total_micros: u64,
-    /// Learning rate that was applied.
-    pub learning_rate: f32,
-    /// Mean total loss.
-    pub loss: f32,
-    /// Its tower steps.
-    pub towers: Vec<TowerExplanation>,
-    /// The tower that came last, and who had computed it.
-    pub last: Option<(Tower, Worker)>,
-    /// What the commit took.
-    pub phases: Phases,
-    /// Digest of the state after it.
-    pub digest: StateDigest,
-    /// What else happened in it, in sentences.
-    pub events: Vec<String>,
-}
-
-/// A tower step. Times are in microseconds, the moments since the commit before.
-#[derive(Clone, Debug, PartialEq)]
-pub struct TowerExplanation {
-    /// The tower.
-    pub tower: Tower,
-    /// Who computed it.
-    pub worker: Worker,
-    /// When it was given out.
-    pub given_micros: u64,
-    /// How long it was computed.
-    pub compute_micros: u64,
-    /// When its gradient was there.
-    pub arrived_micros: u64,
-    /// How long that waited for the last.
-    pub waited_micros: u64,
-    /// Total loss.
-    pub loss: f32,
-    /// Euclidean norm of the gradient.
-    pub norm: f32,
+/// A step, told to people. Times are in milliseconds, the moments since the commit before.
+#[derive(Clone, Copy, Debug)]
+pub struct StepExplanation<'a> {
+    history: &'a History,
+    committed: &'a Committed,
 }
 
 /// A step that is not on record.
@@ -90,7 +51,10 @@ pub enum NoSuchStep {
 /// # Errors
 ///
 /// [`NoSuchStep`] if it is not committed.
-pub fn explain_step(history: &History, step: GlobalStep) -> Result<StepExplanation, NoSuchStep> {
+pub fn explain_step(
+    history: &History,
+    step: GlobalStep,
+) -> Result<StepExplanation<'_>, NoSuchStep> {
     let committed = history.commits.get(&step).ok_or_else(|| {
         let mut steps = history.commits.keys();
         match (steps.next(), steps.next_back()) {
@@ -103,70 +67,69 @@ pub fn explain_step(history: &History, step: GlobalStep) -> Result<StepExplanati
             },
         }
     })?;
-    let commit = &committed.commit;
-    let worker = |number| history.worker(committed.server_start, number);
-    let last = last_of(commit).map(|record| (record.of.tower, worker(record.worker)));
-    Ok(StepExplanation {
-        step,
-        at_micros: committed.at_micros,
-        total_micros: total_of(commit),
-        learning_rate: commit.learning_rate,
-        loss: commit.loss,
-        towers: towers_of(commit, worker),
-        last,
-        phases: commit.phases,
-        digest: commit.digest,
-        events: events_of(history, step),
-    })
+    Ok(StepExplanation { history, committed })
 }
 
-fn towers_of(commit: &Commit, worker: impl Fn(u32) -> Worker) -> Vec<TowerExplanation> {
-    let tower = |record: &TowerRecord| {
-        let arrived_micros = commit.gather_micros.saturating_sub(record.waited_micros);
-        TowerExplanation {
-            tower: record.of.tower,
-            worker: worker(record.worker),
-            given_micros: arrived_micros.saturating_sub(record.held_micros),
-            compute_micros: record.compute_micros,
-            arrived_micros,
-            waited_micros: record.waited_micros,
-            loss: record.loss,
-            norm: record.norm,
-        }
-    };
-    commit.towers.iter().map(tower).collect()
-}
+impl StepExplanation<'_> {
+    fn commit(&self) -> &Commit {
+        &self.committed.commit
+    }
 
-fn events_of(history: &History, step: GlobalStep) -> Vec<String> {
-    let of_step = history
-        .events
-        .iter()
-        .filter(|event| unit_of(&event.record).is_some_and(|of| of.global_step == step));
-    let sentence = |event: &Event| {
-        let undone = if event.undone {
-            ", before the run went back"
-        } else {
-            ""
+    fn worker(&self, number: u32) -> Worker {
+        self.history.worker(self.committed.server_start, number)
+    }
+
+    fn tell_tower(&self, f: &mut fmt::Formatter<'_>, record: &TowerRecord) -> fmt::Result {
+        let gather_micros = self.commit().gather_micros;
+        let arrived_micros = gather_micros.saturating_sub(record.waited_micros);
+        let given_micros = arrived_micros.saturating_sub(record.held_micros);
+        writeln!(
+            f,
+            "  {:>5}{:>12}{:>13}{:>12}{:>12}{:>9.4}{:>10.4}  {}",
+            record.of.tower.0,
+            millis(given_micros),
+            millis(record.compute_micros),
+            millis(arrived_micros),
+            millis(record.waited_micros),
+            record.loss,
+            record.norm,
+            self.worker(record.worker)
+        )
+    }
+
+    /// What else happened in the step, in sentences.
+    fn events(&self) -> Vec<String> {
+        let step = self.commit().global_step;
+        let events = self.history.events.iter();
+        let of_step =
+            events.filter(|event| unit_of(&event.record).is_some_and(|of| of.global_step == step));
+        let sentence = |event: &Event| {
+            let undone = if event.undone {
+                ", before the run went back"
+            } else {
+                ""
+            };
+            let worker = |number| self.history.worker(event.server_start, number);
+            format!("{}{undone}", told(&event.record, &worker))
         };
-        let worker = |number| history.worker(event.server_start, number);
-        format!("{}{undone}", told(&event.record, &worker))
-    };
-    of_step.map(sentence).collect()
+        of_step.map(sentence).collect()
+    }
 }
 
-impl fmt::Display for StepExplanation {
+impl fmt::Display for StepExplanation<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let commit = self.commit();
         writeln!(
             f,
             "Step {} was committed at {}, after {} ms.",
-            count(self.step.0),
-            moment(self.at_micros),
-            millis(self.total_micros)
+            count(commit.global_step.0),
+            moment(self.committed.at_micros),
+            millis(total_of(commit))
         )?;
         writeln!(
             f,
             "Loss {:.4}, learning rate {}; digest of the state after it: {}",
-            self.loss, self.learning_rate, self.digest
+            commit.loss, commit.learning_rate, commit.digest
         )?;
         writeln!(f)?;
         writeln!(
@@ -174,11 +137,12 @@ impl fmt::Display for StepExplanation {
             "  {:>5}{:>12}{:>13}{:>12}{:>12}{:>9}{:>10}  worker",
             "tower", "given at ms", "computes ms", "there at ms", "waits ms", "loss", "norm"
         )?;
-        for tower in &self.towers {
-            writeln!(f, "  {tower}")?;
+        for record in &commit.towers {
+            self.tell_tower(f, record)?;
         }
         writeln!(f)?;
-        if let Some((tower, worker)) = &self.last {
+        if let Some(last) = last_of(commit) {
+            let (tower, worker) = (last.of.tower, self.worker(last.worker));
             writeln!(f, "Tower {tower} came last, from {worker}.")?;
         }
         let Phases {
@@ -186,7 +150,7 @@ impl fmt::Display for StepExplanation {
             digest_micros,
             write_micros,
             ledger_micros,
-        } = self.phases;
+        } = commit.phases;
         writeln!(
             f,
             "Then, in ms: update {}, digest {}, state into its file {}, record before into the ledger {}.",
@@ -195,35 +159,19 @@ impl fmt::Display for StepExplanation {
             millis(write_micros),
             millis(ledger_micros)
         )?;
-        if !self.events.is_empty() {
+        let events = self.events();
+        if !events.is_empty() {
             writeln!(f)?;
             writeln!(f, "What else happened in it:")?;
-            write_lines(f, &self.events)?;
+            write_lines(f, &events)?;
         }
         Ok(())
     }
 }
 
-impl fmt::Display for TowerExplanation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{:>5}{:>12}{:>13}{:>12}{:>12}{:>9.4}{:>10.4}  {}",
-            self.tower.0,
-            millis(self.given_micros),
-            millis(self.compute_micros),
-            millis(self.arrived_micros),
-            millis(self.waited_micros),
-            self.loss,
-            self.norm,
-            self.worker
-        )
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use pserver_run::TowerStep;
+    use pserver_run::{Tower, TowerStep};
 
     use super::*;
     use crate::fixtures::{commit, committed, history, rewound, undisturbed};
@@ -250,15 +198,16 @@ mod tests {
             record.waited_micros = waited * 1000;
         }
         records.extend([Record::Commit(commit), dropped(1), dropped(0)]);
-        let step = explain_step(&history(records), GlobalStep(1)).unwrap();
-        let moments: Vec<_> = step
-            .towers
-            .iter()
-            .map(|tower| (tower.given_micros, tower.arrived_micros))
-            .collect();
-        assert_eq!(moments, [(0, 40_000), (5000, 30_000)]);
-        assert_eq!(step.events.len(), 1);
+        let history = history(records);
+        let step = explain_step(&history, GlobalStep(1)).unwrap();
+        assert_eq!(step.events().len(), 1);
         let text = step.to_string();
+        for moments in [
+            "      0         0.0          0.9        40.0         0.0",
+            "      1         5.0          0.9        30.0        10.0",
+        ] {
+            assert!(text.contains(moments), "{text}");
+        }
         assert!(
             text.contains("Tower 0 came last, from worker 1 (host/11).\n"),
             "{text}"
@@ -277,8 +226,9 @@ mod tests {
     fn what_happened_before_the_run_went_back_is_told_as_such() {
         let mut records = undisturbed(2);
         records.extend([dropped(1), rewound(1), committed(1)]);
-        let step = explain_step(&history(records), GlobalStep(1)).unwrap();
-        assert!(step.events[0].ends_with(", before the run went back"));
+        let history = history(records);
+        let step = explain_step(&history, GlobalStep(1)).unwrap();
+        assert!(step.events()[0].ends_with(", before the run went back"));
     }
 
     #[test]
@@ -294,7 +244,8 @@ mod tests {
 
         let mut records = undisturbed(2);
         records.push(committed(4));
-        let gap = explain_step(&history(records), GlobalStep(2)).unwrap_err();
+        let history = history(records);
+        let gap = explain_step(&history, GlobalStep(2)).unwrap_err();
         assert!(
             gap.to_string().starts_with("step 2 is not on record"),
             "{gap}"

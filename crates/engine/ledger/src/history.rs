@@ -44,6 +44,13 @@ pub struct ServerStart {
     pub(crate) lowest_step: GlobalStep,
 }
 
+impl ServerStart {
+    /// From the start to the last record, in microseconds.
+    pub(crate) fn served_micros(&self) -> u64 {
+        self.last_at_micros - self.at_micros
+    }
+}
+
 /// What a worker said of itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Registered {

@@ -4,11 +4,11 @@ use std::fmt;
 
 use pserver_run::GlobalStep;
 
-use crate::explain::explain;
 use crate::history::History;
 use crate::step_time::StepTime;
-use crate::straggler::Straggler;
+use crate::straggler::{Straggler, stragglers};
 use crate::units::{count, counted, duration, millis, percent, steps};
+use crate::workers::Workers;
 
 /// Parts of a step that take less than this share of it, in a hundred, are not told.
 const MIN_PERCENT: u64 = 3;
@@ -58,7 +58,6 @@ impl Summary {
 impl Training {
     fn of_last_start(history: &History) -> Option<Self> {
         let number = history.starts.len().checked_sub(1)?;
-        let start = history.starts.get(number)?;
         let committed = history.commits.iter();
         let committed: Vec<_> = committed
             .filter(|(_, committed)| committed.server_start == number)
@@ -68,14 +67,14 @@ impl Training {
         Some(Training {
             first: **first,
             last: **last,
-            wall_micros: start.last_at_micros.saturating_sub(start.at_micros),
+            wall_micros: history.starts[number].served_micros(),
             examples: history
                 .run
                 .examples_per_update()
                 .saturating_mul(committed.len() as u64),
             loss: newest.commit.loss,
             step_time: StepTime::of(commits)?,
-            stragglers: explain(history).stragglers,
+            stragglers: stragglers(&Workers::of(history)),
         })
     }
 
