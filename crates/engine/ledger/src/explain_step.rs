@@ -171,18 +171,13 @@ impl fmt::Display for StepExplanation<'_> {
 
 #[cfg(test)]
 mod tests {
-    use pserver_run::{Tower, TowerStep};
-
     use super::*;
-    use crate::fixtures::{commit, committed, history, rewound, undisturbed};
+    use crate::fixtures::{commit, committed, history, rewound, undisturbed, unit};
     use crate::record::{Dropped, Record};
 
     fn dropped(step: u64) -> Record {
         Record::Dropped {
-            of: TowerStep {
-                global_step: GlobalStep(step),
-                tower: Tower(0),
-            },
+            of: unit(step, 0),
             worker: 1,
             reason: Dropped::Duplicate,
         }
@@ -191,7 +186,7 @@ mod tests {
     #[test]
     fn a_step_tells_who_did_what_when() {
         let mut records = undisturbed(1);
-        let mut commit = commit(1, &[(0, 1), (1, 0)]);
+        let mut commit = commit(1, &[1, 0]);
         commit.gather_micros = 40_000;
         for (record, (held, waited)) in commit.towers.iter_mut().zip([(40, 0), (25, 10)]) {
             record.held_micros = held * 1000;

@@ -171,19 +171,12 @@ impl fmt::Display for Incidents {
 
 #[cfg(test)]
 mod tests {
-    use pserver_run::{GlobalStep, Tower, TowerStep};
-
     use super::*;
-    use crate::fixtures::{history, undisturbed};
-
-    const OF: TowerStep = TowerStep {
-        global_step: GlobalStep(1),
-        tower: Tower(0),
-    };
+    use crate::fixtures::{history, undisturbed, unit};
 
     fn dropped(worker: u32, reason: Dropped) -> Record {
         Record::Dropped {
-            of: OF,
+            of: unit(1, 0),
             worker,
             reason,
         }
@@ -210,7 +203,7 @@ mod tests {
     fn what_needs_a_look_is_told_with_its_time() {
         let mut records = undisturbed(2);
         let audit = |equal| Record::Audited {
-            of: OF,
+            of: unit(1, 0),
             workers: [0, 1],
             equal,
         };

@@ -243,19 +243,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::fixtures::{commit, digest_at, start};
-    use crate::record::Rewind;
-
-    fn line(record: Record) -> Line {
-        Line {
-            at_micros: 5,
-            record,
-        }
-    }
-
-    fn commit_line(step: u64) -> Line {
-        line(Record::Commit(commit(step, &[(0, 0), (1, 1)])))
-    }
+    use crate::fixtures::{append, committed, digest_at, new_ledger, rewound, started};
 
     fn head_at(step: u64) -> Option<Head> {
         Some(Head {
@@ -270,70 +258,50 @@ mod tests {
 
     #[test]
     fn a_ledger_ends_with_its_last_state() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join(LEDGER_FILE);
-        let (mut ledger, head) = LedgerFile::open(&path).unwrap();
-        assert_eq!(head, None);
-        ledger.append(&line(Record::Start(start(0)))).unwrap();
+        let (_dir, path) = new_ledger();
+        assert_eq!(head_of(&path), None);
+        append(&path, [started(0)]);
         assert_eq!(head_of(&path), head_at(0));
-        ledger.append(&commit_line(0)).unwrap();
-        ledger.append(&commit_line(1)).unwrap();
-        ledger.append(&line(Record::Left { worker: 1 })).unwrap();
+        append(
+            &path,
+            [committed(0), committed(1), Record::Left { worker: 1 }],
+        );
         assert_eq!(head_of(&path), head_at(2));
-        let rewind = Rewind {
-            to: GlobalStep(1),
-            digest: digest_at(1),
-        };
-        ledger.append(&line(Record::Rewind(rewind))).unwrap();
+        append(&path, [rewound(1)]);
         assert_eq!(head_of(&path), head_at(1));
     }
 
     #[test]
     fn the_last_state_is_found_however_much_comes_after_it() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join(LEDGER_FILE);
-        let (mut ledger, _) = LedgerFile::open(&path).unwrap();
-        ledger.append(&commit_line(3)).unwrap();
-        for worker in 0..4000 {
-            ledger.append(&line(Record::Left { worker })).unwrap();
-        }
+        let (_dir, path) = new_ledger();
+        append(&path, [committed(3)]);
+        append(&path, (0..4000).map(|worker| Record::Left { worker }));
         assert!(fs::metadata(&path).unwrap().len() > 2 * PIECE_BYTES);
         assert_eq!(head_of(&path), head_at(4));
     }
 
     #[test]
     fn a_ledger_knows_when_its_last_line_was_written() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join(LEDGER_FILE);
+        let (_dir, path) = new_ledger();
         let last_micros = || LedgerFile::open(&path).unwrap().0.last_micros();
         assert_eq!(last_micros(), 0);
-        let (mut ledger, _) = LedgerFile::open(&path).unwrap();
-        ledger.append(&commit_line(3)).unwrap();
-        let left = Line {
-            at_micros: 7,
-            record: Record::Left { worker: 1 },
-        };
-        ledger.append(&left).unwrap();
-        assert_eq!(last_micros(), 7);
+        append(&path, [committed(3), Record::Left { worker: 1 }]);
+        assert_eq!(last_micros(), 1_700_000_001_000_000);
     }
 
     proptest! {
         #[test]
         fn a_ledger_that_was_cut_anywhere_goes_on_with_whole_lines(cut in 0_usize..2000) {
-            let dir = tempfile::tempdir().unwrap();
-            let path = dir.path().join(LEDGER_FILE);
-            let (mut ledger, _) = LedgerFile::open(&path).unwrap();
-            for step in 0..3 {
-                ledger.append(&commit_line(step)).unwrap();
-            }
+            let (_dir, path) = new_ledger();
+            append(&path, (0..3).map(committed));
             let text = fs::read(&path).unwrap();
             let cut = cut.min(text.len());
             fs::write(&path, &text[..cut]).unwrap();
 
-            let (mut ledger, head) = LedgerFile::open(&path).unwrap();
+            let head = head_of(&path);
             let whole = text[..cut].iter().filter(|byte| **byte == b'\n').count() as u64;
             prop_assert_eq!(head, (whole > 0).then(|| head_at(whole).unwrap()));
-            ledger.append(&commit_line(whole)).unwrap();
+            append(&path, [committed(whole)]);
             let lines = fs::read_to_string(&path).unwrap();
             prop_assert_eq!(lines.lines().count() as u64, whole + 1);
             for line in lines.lines() {

@@ -84,6 +84,5 @@ pub use units::{count, duration, median};
 pub use verify::verify;
 pub use witness::Witness;
 
-/// Records for the tests of this crate.
-#[cfg(test)]
-pub(crate) mod fixtures;
+#[cfg(any(test, feature = "fixtures"))]
+pub mod fixtures;

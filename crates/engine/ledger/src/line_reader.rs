@@ -1,8 +1,6 @@
 //! Reads the lines of a ledger out of its bytes, in whatever pieces these come.
 //!
-//! It opens no file and waits for nothing. Every reader of a ledger uses it, so all of them skip the same lines.
-//!
-//! Every reader of a ledger uses this. `Damage` counts damaged lines and keeps the first; it goes with the history or
+//! It opens no file and waits for nothing. Every reader of a ledger uses it, so all of them skip the same lines. `Damage` counts damaged lines and keeps the first; it goes with the history or
 //! view that was read, so that each reader tells of it. Text of a record is cleaned of control characters as it is
 //! read, and names of workers already as they come in.
 
@@ -95,7 +93,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::fixtures::{lines, undisturbed};
+    use crate::fixtures::{text, undisturbed};
 
     type Found = Vec<(Place, Result<Line, String>)>;
 
@@ -108,10 +106,8 @@ mod tests {
         found
     }
 
-    fn text(steps: u64) -> Vec<u8> {
-        let text = |line| serde_json::to_string(&line).expect("a line has a text form") + "\n";
-        let text: String = lines(undisturbed(steps)).map(text).collect();
-        text.into_bytes()
+    fn text_of(steps: u64) -> Vec<u8> {
+        text(undisturbed(steps)).into_bytes()
     }
 
     /// The numbers of the lines that are damaged, and how many are whole.
@@ -124,7 +120,7 @@ mod tests {
 
     #[test]
     fn a_damaged_line_is_placed_and_those_after_it_are_read() {
-        let mut ledger = text(2);
+        let mut ledger = text_of(2);
         let second = ledger.iter().position(|byte| *byte == b'\n').unwrap() + 1;
         ledger[second + 3] ^= 0x80;
         let found = read([&ledger[..]]);
@@ -151,7 +147,7 @@ mod tests {
 
     #[test]
     fn a_hole_of_zeros_takes_the_lines_that_it_touches() {
-        let mut ledger = text(5);
+        let mut ledger = text_of(5);
         let ends: Vec<usize> = (0..ledger.len())
             .filter(|at| ledger[*at] == b'\n')
             .collect();
@@ -170,7 +166,7 @@ mod tests {
             assert!(reader.begun.capacity() <= 2 * MAX_LINE_BYTES);
         }
         assert_eq!((found.len(), reader.begun.capacity()), (0, 0));
-        let rest = [b"\n", &text(1)[..]].concat();
+        let rest = [b"\n", &text_of(1)[..]].concat();
         reader.read(&rest, |place, line| found.push((place, line)));
         assert_eq!(damaged_and_whole(&found), (vec![1], 4));
         assert_eq!(found[0].1, Err("it is longer than 16 MiB".to_owned()));
@@ -182,7 +178,7 @@ mod tests {
         fn the_lines_are_the_same_wherever_they_are_cut(
             damage in 0_usize..2000, cuts in prop::collection::vec(0_usize..2000, 0..5),
         ) {
-            let mut ledger = text(2);
+            let mut ledger = text_of(2);
             let length = ledger.len();
             ledger[damage % length] ^= 0x80;
             let mut cuts: Vec<usize> = cuts.into_iter().map(|cut| cut % length).collect();

@@ -43,7 +43,7 @@ mod tests {
     use pserver_run::GlobalStep;
 
     use super::*;
-    use crate::fixtures::{commit, digest_at, start};
+    use crate::fixtures::{committed, digest_at, rewound, start, started};
 
     fn head(step: u64) -> Head {
         Head {
@@ -56,7 +56,7 @@ mod tests {
     fn opening(head: Option<Head>, step: u64) -> Vec<Record> {
         let last = step.checked_sub(1).map(|before| Line {
             at_micros: 1,
-            record: Record::Commit(commit(before, &[(0, 0), (1, 1)])),
+            record: committed(before),
         });
         let lines = opening_lines(2, head, start(step), last);
         lines.into_iter().map(|line| line.record).collect()
@@ -64,38 +64,22 @@ mod tests {
 
     #[test]
     fn a_ledger_that_agrees_is_only_gone_on_with() {
-        assert_eq!(opening(None, 0), [Record::Start(start(0))]);
-        assert_eq!(opening(Some(head(7)), 7), [Record::Start(start(7))]);
+        assert_eq!(opening(None, 0), [started(0)]);
+        assert_eq!(opening(Some(head(7)), 7), [started(7)]);
     }
 
     #[test]
     fn a_record_that_a_kill_kept_back_is_appended() {
-        let missing = Record::Commit(commit(6, &[(0, 0), (1, 1)]));
-        assert_eq!(
-            opening(Some(head(6)), 7),
-            [missing, Record::Start(start(7))]
-        );
+        assert_eq!(opening(Some(head(6)), 7), [committed(6), started(7)]);
     }
 
     #[test]
     fn a_ledger_that_is_ahead_or_of_another_history_is_rewound() {
-        let rewind = |step| {
-            Record::Rewind(Rewind {
-                to: GlobalStep(step),
-                digest: digest_at(step),
-            })
-        };
-        assert_eq!(
-            opening(Some(head(9)), 7),
-            [rewind(7), Record::Start(start(7))]
-        );
+        assert_eq!(opening(Some(head(9)), 7), [rewound(7), started(7)]);
         let other = Head {
             digest: digest_at(1),
             ..head(7)
         };
-        assert_eq!(
-            opening(Some(other), 7),
-            [rewind(7), Record::Start(start(7))]
-        );
+        assert_eq!(opening(Some(other), 7), [rewound(7), started(7)]);
     }
 }

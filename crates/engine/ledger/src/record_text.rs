@@ -1,15 +1,13 @@
 //! Records as the text that a ledger holds.
 
-use pserver_run::{GlobalStep, Tower, TowerStep};
-
-use crate::fixtures::{commit, start};
+use crate::fixtures::{commit, start, unit};
 use crate::record::{Dropped, Line, Record};
 
 #[test]
 fn a_line_survives_its_text_form() {
     let line = Line {
         at_micros: 1_700_000_000_000_000,
-        record: Record::Commit(commit(7, &[(0, 1), (1, 0)])),
+        record: Record::Commit(commit(7, &[1, 0])),
     };
     let text = serde_json::to_string(&line).unwrap();
     assert_eq!(serde_json::from_str::<Line>(&text).unwrap(), line);
@@ -26,10 +24,7 @@ fn a_line_survives_its_text_form() {
 #[test]
 fn no_text_of_a_record_acts_on_a_terminal() {
     let acts = "\u{1b}]0;title\u{7}\nstep 3".to_owned();
-    let of = TowerStep {
-        global_step: GlobalStep(3),
-        tower: Tower(1),
-    };
+    let of = unit(3, 1);
     let worker = 2;
     let mut start = start(0);
     start.version.clone_from(&acts);
@@ -65,10 +60,7 @@ fn no_text_of_a_record_acts_on_a_terminal() {
 #[test]
 fn what_happened_to_a_tower_step_is_told_flat() {
     let record = Record::Dropped {
-        of: TowerStep {
-            global_step: GlobalStep(3),
-            tower: Tower(1),
-        },
+        of: unit(3, 1),
         worker: 2,
         reason: Dropped::Stale,
     };

@@ -243,18 +243,13 @@ mod tests {
     use super::*;
     use crate::damage::DamagedLine;
     use crate::fixtures::{
-        commit, committed, digest_at, ended, history, joined, lines, rewound, started, undisturbed,
+        commit, committed, digest_at, ended, history, joined, lines, new_ledger, rewound, started,
+        text, undisturbed,
     };
-
-    fn text_of(records: Vec<Record>) -> String {
-        let text = |line| serde_json::to_string(&line).expect("a line has a text form") + "\n";
-        lines(records).map(text).collect()
-    }
 
     /// Reads a file with this text.
     fn read(text: &str) -> Result<History, LedgerError> {
-        let dir = tempfile::tempdir().expect("a folder can be made");
-        let path = dir.path().join("ledger");
+        let (_dir, path) = new_ledger();
         fs::write(&path, text).expect("a file can be written");
         History::read(&path)
     }
@@ -266,7 +261,7 @@ mod tests {
     #[test]
     fn a_history_is_read_as_it_was_written() {
         let records = undisturbed(3);
-        let read = read(&text_of(records.clone())).unwrap();
+        let read = read(&text(records.clone())).unwrap();
         assert_eq!(read, history(records));
         assert_eq!(steps(&read), [0, 1, 2]);
         assert_eq!(read.worker(0, 1).to_string(), "worker 1 (host/11)");
@@ -276,7 +271,7 @@ mod tests {
 
     #[test]
     fn the_line_that_is_being_written_is_no_line_yet() {
-        let text = text_of(undisturbed(3));
+        let text = text(undisturbed(3));
         let read = read(&text[..text.len() - 1]).unwrap();
         assert_eq!(steps(&read), [0, 1]);
     }
@@ -290,7 +285,7 @@ mod tests {
 
     #[test]
     fn a_damaged_line_is_named_and_the_others_are_the_history() {
-        let text = text_of(undisturbed(4));
+        let text = text(undisturbed(4));
         let wrong = text.replacen("\"record\":\"joined\"", "\"record\":\"sung\"", 1);
         let [(2, reason)] = &skipped(&wrong)[..] else {
             panic!("{:?}", skipped(&wrong));
@@ -311,7 +306,7 @@ mod tests {
     fn what_stands_before_the_first_start_that_can_be_read_is_skipped() {
         let mut records = undisturbed(3);
         records.extend([started(3), committed(3)]);
-        let text = text_of(records);
+        let text = text(records);
         let headless = text.split_once('\n').unwrap().1;
         assert_eq!(steps(&read(headless).unwrap()), [3]);
         let skipped = skipped(headless);
@@ -321,7 +316,7 @@ mod tests {
 
     #[test]
     fn a_ledger_without_a_start_is_no_history() {
-        let text = text_of(undisturbed(2));
+        let text = text(undisturbed(2));
         let headless = text.split_once('\n').unwrap().1;
         let no_towers = text.replace("\"num_towers\":2", "\"num_towers\":0");
         let newer = text.replace("\"format_version\":1", "\"format_version\":2");
@@ -369,7 +364,7 @@ mod tests {
 
     #[test]
     fn a_server_that_goes_on_from_another_state_contradicts_the_ledger() {
-        let mut other = commit(2, &[(0, 0), (1, 1)]);
+        let mut other = commit(2, &[0, 1]);
         other.digest = digest_at(99);
         let at_step_3 = [Contradiction::OtherState {
             step: GlobalStep(3),

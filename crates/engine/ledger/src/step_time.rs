@@ -141,7 +141,7 @@ mod tests {
 
     /// Tower 1 is given out 5 ms into the step, takes 30 ms, 20 of them computing, and comes last.
     fn step() -> Commit {
-        let mut commit = commit(0, &[(0, 0), (1, 1)]);
+        let mut commit = commit(0, &[0, 1]);
         commit.gather_micros = 35_000;
         commit.phases = Phases {
             apply_micros: 1000,

@@ -112,7 +112,7 @@ mod tests {
     fn told(steps: u64, held_millis: [u64; 2]) -> Vec<String> {
         let mut records = undisturbed(0);
         for step in 0..steps {
-            let mut commit = commit(step, &[(0, 0), (1, 1)]);
+            let mut commit = commit(step, &[0, 1]);
             for (record, millis) in commit.towers.iter_mut().zip(held_millis) {
                 record.held_micros = millis * 1000;
             }
@@ -143,7 +143,7 @@ mod tests {
     #[test]
     fn a_worker_by_itself_is_never_slow() {
         let mut records = vec![started(0), joined(0, "host/10")];
-        records.extend((0..9).map(|step| Record::Commit(commit(step, &[(0, 0), (1, 0)]))));
+        records.extend((0..9).map(|step| Record::Commit(commit(step, &[0, 0]))));
         assert_eq!(told_of(records), [""; 0]);
     }
 
@@ -151,7 +151,7 @@ mod tests {
     fn a_worker_whose_work_others_do_is_named_too() {
         let mut records = undisturbed(0);
         for step in 0..6 {
-            let commit = commit(step, &[(0, 0), (1, 0)]);
+            let commit = commit(step, &[0, 0]);
             let TowerRecord { of, .. } = commit.towers[1];
             records.push(Record::Overdue {
                 of,

@@ -148,21 +148,12 @@ mod tests {
 
     use super::*;
     use crate::damage::Place;
-    use crate::fixtures::{commit, lines, undisturbed};
-    use crate::ledger_file::{LEDGER_FILE, LedgerFile};
+    use crate::fixtures::{append, commit, new_ledger, undisturbed};
     use crate::record::Record;
-
-    fn append(path: &Path, records: Vec<Record>) {
-        let (mut ledger, _) = LedgerFile::open(path).unwrap();
-        for line in lines(records) {
-            ledger.append(&line).unwrap();
-        }
-    }
 
     #[test]
     fn each_line_is_seen_once() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join(LEDGER_FILE);
+        let (_dir, path) = new_ledger();
         let mut tail = LedgerTail::new(&path);
         assert_eq!(tail.look().unwrap(), News::default());
         append(&path, undisturbed(3));
@@ -170,14 +161,13 @@ mod tests {
         assert_eq!(news.lines.len(), 6);
         assert!(!news.begins_anew && !news.has_more());
         assert_eq!(tail.look().unwrap().lines, []);
-        append(&path, vec![Record::Left { worker: 1 }]);
+        append(&path, [Record::Left { worker: 1 }]);
         assert_eq!(tail.look().unwrap().lines.len(), 1);
     }
 
     #[test]
     fn a_line_that_is_being_written_is_left_for_the_next_look() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join(LEDGER_FILE);
+        let (_dir, path) = new_ledger();
         append(&path, undisturbed(1));
         let mut tail = LedgerTail::new(&path);
         tail.look().unwrap();
@@ -193,11 +183,9 @@ mod tests {
 
     #[test]
     fn much_is_read_in_pieces_and_a_long_line_whole() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join(LEDGER_FILE);
-        let towers: Vec<(u32, u32)> = (0..8000).map(|tower| (tower, 0)).collect();
-        let long = || Record::Commit(commit(0, &towers));
-        append(&path, vec![long(), long(), Record::Left { worker: 1 }]);
+        let (_dir, path) = new_ledger();
+        let long = || Record::Commit(commit(0, &[0; 8000]));
+        append(&path, [long(), long(), Record::Left { worker: 1 }]);
         assert!(fs::metadata(&path).unwrap().len() > 2 * PIECE_BYTES);
         let mut tail = LedgerTail::new(&path);
         let mut seen = 0;
@@ -213,8 +201,7 @@ mod tests {
 
     #[test]
     fn a_run_that_was_moved_aside_begins_anew() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join(LEDGER_FILE);
+        let (dir, path) = new_ledger();
         append(&path, undisturbed(2));
         let mut tail = LedgerTail::new(&path);
         tail.look().unwrap();
@@ -228,13 +215,12 @@ mod tests {
 
     #[test]
     fn a_damaged_line_is_skipped_counted_and_named_once() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join(LEDGER_FILE);
+        let (_dir, path) = new_ledger();
         append(&path, undisturbed(0));
         let offset = fs::metadata(&path).unwrap().len();
         let mut file = OpenOptions::new().append(true).open(&path).unwrap();
         file.write_all(b"no record\n").unwrap();
-        append(&path, vec![Record::Left { worker: 1 }]);
+        append(&path, [Record::Left { worker: 1 }]);
         let mut tail = LedgerTail::new(&path);
         let news = tail.look().unwrap();
         assert_eq!(news.lines.len(), 4);
@@ -245,8 +231,7 @@ mod tests {
 
     #[test]
     fn a_ledger_that_holds_nothing_else_is_read_to_its_end() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join(LEDGER_FILE);
+        let (_dir, path) = new_ledger();
         fs::write(&path, vec![b'\n'; 3 * PIECE_BYTES as usize]).unwrap();
         let mut tail = LedgerTail::new(&path);
         let mut damage = Damage::default();

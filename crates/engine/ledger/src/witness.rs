@@ -144,27 +144,12 @@ mod tests {
     use std::fs;
 
     use super::*;
-    use crate::fixtures::{commit, digest_at, run_config, start};
-    use crate::record::Rewind;
-
-    fn text(records: &[Record]) -> String {
-        let line = |record: &Record| {
-            let line = Line {
-                at_micros: 5,
-                record: record.clone(),
-            };
-            serde_json::to_string(&line).unwrap() + "\n"
-        };
-        records.iter().map(line).collect()
-    }
-
-    fn commits(steps: std::ops::Range<u64>) -> impl Iterator<Item = Record> {
-        steps.map(|step| Record::Commit(commit(step, &[(0, 0), (1, 1)])))
-    }
+    use crate::fixtures::{
+        commit, committed, digest_at, new_ledger, rewound, run_config, started, text,
+    };
 
     fn digest_in(text: &str, step: u64) -> Option<StateDigest> {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("ledger");
+        let (_dir, path) = new_ledger();
         fs::write(&path, text).unwrap();
         let witness = Witness::open(&path).unwrap().unwrap();
         assert_eq!(witness.run(), Some(&run_config()));
@@ -173,9 +158,9 @@ mod tests {
 
     #[test]
     fn a_ledger_knows_the_digest_of_every_step() {
-        let mut records = vec![Record::Start(start(0))];
-        records.extend(commits(0..500));
-        let ledger = text(&records);
+        let mut records = vec![started(0)];
+        records.extend((0..500).map(committed));
+        let ledger = text(records);
         assert!(ledger.len() as u64 > 2 * PIECE_BYTES);
         for step in [0, 1, 250, 499, 500] {
             assert_eq!(digest_in(&ledger, step), Some(digest_at(step)), "{step}");
@@ -189,20 +174,15 @@ mod tests {
     #[test]
     fn of_a_run_that_went_back_the_way_that_it_took_last_counts() {
         let abandoned = |step| {
-            let mut commit = commit(step, &[(0, 0), (1, 1)]);
+            let mut commit = commit(step, &[0, 1]);
             commit.digest = StateDigest(7);
             Record::Commit(commit)
         };
-        let mut records = vec![Record::Start(start(0))];
-        records.extend(commits(0..3));
+        let mut records = vec![started(0)];
+        records.extend((0..3).map(committed));
         records.extend([3, 4].map(abandoned));
-        records.push(Record::Rewind(Rewind {
-            to: GlobalStep(3),
-            digest: digest_at(3),
-        }));
-        records.push(Record::Start(start(3)));
-        records.extend(commits(3..4));
-        let ledger = text(&records);
+        records.extend([rewound(3), started(3), committed(3)]);
+        let ledger = text(records);
         for step in 0..=4 {
             assert_eq!(digest_in(&ledger, step), Some(digest_at(step)), "{step}");
         }
@@ -211,10 +191,10 @@ mod tests {
 
     #[test]
     fn steps_whose_lines_were_lost_are_not_known() {
-        let mut records = vec![Record::Start(start(0))];
-        records.extend(commits(0..3));
-        records.push(Record::Start(start(9)));
-        let ledger = text(&records);
+        let mut records = vec![started(0)];
+        records.extend((0..3).map(committed));
+        records.push(started(9));
+        let ledger = text(records);
         assert_eq!(digest_in(&ledger, 5), None);
         assert_eq!(digest_in(&ledger, 3), Some(digest_at(3)));
         assert_eq!(digest_in(&ledger, 9), Some(digest_at(9)));
@@ -222,8 +202,7 @@ mod tests {
 
     #[test]
     fn no_ledger_and_an_empty_one_say_nothing() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("ledger");
+        let (_dir, path) = new_ledger();
         assert!(Witness::open(&path).unwrap().is_none());
         fs::write(&path, "").unwrap();
         assert!(Witness::open(&path).unwrap().is_none());

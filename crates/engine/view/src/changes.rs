@@ -253,11 +253,11 @@ fn facts_of(run: &RunConfig, version: &str) -> RunFacts {
 
 #[cfg(test)]
 mod tests {
+    use pserver_ledger::fixtures::{committed, joined, lines, rewound, started};
     use pserver_ledger::record::Record;
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::fixtures::{committed, joined, lines, rewound, started};
 
     fn add(view: &mut RunView, records: impl IntoIterator<Item = Record>) {
         lines(records).for_each(|line| view.add(&line));

@@ -443,10 +443,10 @@ fn counted_step(gathered_micros: u64, tower: &TowerRecord) -> LaneStep {
 
 #[cfg(test)]
 mod tests {
+    use pserver_ledger::fixtures::{commit, joined, started, unit};
     use pserver_ledger::record::Dropped;
 
     use super::*;
-    use crate::fixtures::{commit, joined, started, unit};
 
     fn lanes_of(records: impl IntoIterator<Item = Record>) -> Lanes {
         let mut lanes = Lanes::default();
@@ -584,6 +584,7 @@ mod tests {
         both.towers[0].waited_micros = 100_000;
         both.towers[0].held_micros = 100_000;
         both.towers[1].held_micros = 90_000;
+        both.towers[1].waited_micros = 0;
         let records = [started(0), joined(0, "host/10"), Record::Commit(both)];
         let lanes = lanes_of(records);
         assert_eq!(lanes.iter()[0].steps[0].wait_micros, 10_000);

@@ -27,7 +27,3 @@ pub mod changes;
 pub use changes::{Changes, Cursor};
 pub use run_view::{RunState, RunView};
 pub use scores::Score;
-
-/// Lines for the tests of this crate.
-#[cfg(test)]
-pub(crate) mod fixtures;

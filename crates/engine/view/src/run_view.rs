@@ -288,10 +288,10 @@ impl RunView {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use pserver_ledger::fixtures::{commit, committed, joined, lines, rewound, started, unit};
     use pserver_ledger::record::Dropped;
 
     use super::*;
-    use crate::fixtures::{committed, joined, lines, rewound, started, unit};
 
     fn view_of(records: impl IntoIterator<Item = Record>) -> RunView {
         let mut view = RunView::default();
@@ -397,7 +397,11 @@ mod tests {
             },
             7 => ended(step, Outcome::Stopped),
             _ => {
-                let mut commit = crate::fixtures::commit(step, &[worker, 0]);
+                // No run has examples for just any step.
+                let mut commit = commit(0, &[worker, 0]);
+                commit.global_step = GlobalStep(step);
+                commit.towers[0].of = unit(step, 0);
+                commit.towers[1].of = unit(step, 1);
                 commit.towers[0].held_micros = micros;
                 commit.towers[1].waited_micros = micros;
                 commit.phases.apply_micros = micros;

@@ -85,8 +85,9 @@ impl Times {
 
 #[cfg(test)]
 mod tests {
+    use pserver_ledger::fixtures::commit;
+
     use super::*;
-    use crate::fixtures::commit;
 
     #[test]
     fn the_medians_are_those_of_the_last_steps() {
