@@ -28,16 +28,6 @@ pub(crate) struct Used {
     pub(crate) repeated: u64,
 }
 
-impl Used {
-    /// All that there should be in a full epoch.
-    pub(crate) fn each_once(num_examples: u32) -> Self {
-        Used {
-            examples: num_examples,
-            repeated: 0,
-        }
-    }
-}
-
 impl Coverage {
     /// Nothing used yet of epochs with this many examples.
     pub(crate) fn new(num_examples: u32) -> Self {

@@ -19,8 +19,8 @@ pub struct History {
     pub commits: BTreeMap<GlobalStep, Committed>,
     /// Each time that the run went back.
     pub rewinds: Vec<Rewound>,
-    /// Where records contradict each other.
-    pub contradictions: Vec<Contradiction>,
+    /// Where records contradict each other, in sentences.
+    pub contradictions: Vec<String>,
     /// Everything else that happened.
     pub events: Vec<Event>,
     /// The step that the run is at, by the newest record that tells of a step.
@@ -93,47 +93,6 @@ pub struct Event {
     pub record: Record,
     /// Whether the step that it tells of was undone by a rewind.
     pub undone: bool,
-}
-
-/// Records that contradict each other.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Contradiction {
-    /// A step was committed again, and no rewind stands between. The newer commit is kept.
-    CommittedTwice {
-        /// The step.
-        step: GlobalStep,
-    },
-    /// A server went on at a step, but not with the state that the commit before it had left.
-    OtherState {
-        /// The step.
-        step: GlobalStep,
-    },
-    /// A server went on with another configuration.
-    OtherRun {
-        /// The step.
-        step: GlobalStep,
-        /// The settings, as [`RunConfig::differences`] tells them.
-        differences: Vec<String>,
-    },
-}
-
-impl fmt::Display for Contradiction {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Contradiction::CommittedTwice { step } => {
-                write!(f, "step {step} was committed twice, without going back")
-            }
-            Contradiction::OtherState { step } => write!(
-                f,
-                "the server went on at step {step} with another state than the step before had left"
-            ),
-            Contradiction::OtherRun { step, differences } => write!(
-                f,
-                "the server went on at step {step} with another configuration: {}",
-                differences.join(", ")
-            ),
-        }
-    }
 }
 
 /// A worker, for people: `worker 3 (host/412)`.

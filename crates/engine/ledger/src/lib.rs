@@ -34,8 +34,6 @@ mod replay;
 
 mod coverage;
 
-pub mod finding;
-
 pub mod proof;
 
 pub mod verify;
@@ -70,12 +68,11 @@ pub use diff::{Difference, diff};
 pub use eval_dir::{EvalDir, EvalDirError, EvalWriter, read_scores};
 pub use explain::{Explanation, explain};
 pub use explain_step::{StepExplanation, explain_step};
-pub use finding::{Finding, Findings};
 pub use history::History;
 pub use ledger_file::{Head, LedgerError, LedgerFile};
 pub use line_reader::LineReader;
 pub use opening::opening_lines;
-pub use proof::Proof;
+pub use proof::{Findings, Proof};
 pub use record::{Commit, Line, Record};
 pub use score_record::ScoreRecord;
 pub use summary::Summary;

@@ -1,4 +1,4 @@
-//! What is proven of a run, in numbers and in words.
+//! What is proven of a run, in numbers and in words, and what speaks against it.
 
 use std::fmt::{self, Display};
 use std::ops::Range;
@@ -6,7 +6,7 @@ use std::ops::Range;
 use pserver_run::GlobalStep;
 
 use crate::damage::Damage;
-use crate::units::{count, counted, steps, stretches};
+use crate::units::{count, counted, stretches, write_lines};
 
 /// What was proven, and what a ledger that is not whole leaves open.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,6 +51,18 @@ pub enum Partly {
     Gap,
 }
 
+/// Why nothing was proven, in sentences that name step, tower and worker; there is at least one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Findings(pub Vec<String>);
+
+impl fmt::Display for Findings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let number = counted(self.0.len() as u64, "finding");
+        writeln!(f, "not proven: {number}")?;
+        write_lines(f, &self.0)
+    }
+}
+
 impl Proof {
     /// Whether the ledger shows all of the run: no line is damaged, and its beginning is there.
     #[must_use]
@@ -60,9 +72,7 @@ impl Proof {
 
     fn tell_what_is_open(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if !self.gaps.is_empty() {
-            let gaps = stretches(&self.gaps, |range| {
-                steps(range.start, GlobalStep(range.end.0 - 1))
-            });
+            let gaps = stretches(&self.gaps);
             writeln!(f, "not proven: the ledger lacks {gaps}")?;
         }
         if let Some(step) = self.begins_late {
@@ -86,9 +96,7 @@ impl fmt::Display for Proof {
             true => "proven",
             false => "proven in part",
         };
-        let of_steps = stretches(&self.steps, |range| {
-            steps(range.start, GlobalStep(range.end.0 - 1))
-        });
+        let of_steps = stretches(&self.steps);
         let num_towers = counted(u64::from(self.num_towers), "tower step");
         writeln!(
             f,

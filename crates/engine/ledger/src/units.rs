@@ -1,6 +1,7 @@
 //! Numbers and times as people read them.
 
 use std::fmt;
+use std::ops::Range;
 
 use jiff::Timestamp;
 use pserver_run::GlobalStep;
@@ -81,7 +82,8 @@ pub(crate) fn steps(first: GlobalStep, last: GlobalStep) -> String {
 }
 
 /// The first of many stretches, and how many more there are: `step 7, steps 9 to 12 and 3 more stretches`.
-pub(crate) fn stretches<T>(stretches: &[T], text: impl Fn(&T) -> String) -> String {
+pub(crate) fn stretches(stretches: &[Range<GlobalStep>]) -> String {
+    let text = |range: &Range<GlobalStep>| steps(range.start, GlobalStep(range.end.0 - 1));
     let first: Vec<String> = stretches.iter().take(MAX_LINES).map(text).collect();
     let more = stretches.len().saturating_sub(MAX_LINES);
     match (first.split_last(), more) {

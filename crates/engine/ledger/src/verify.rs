@@ -8,13 +8,13 @@
 
 use std::ops::Range;
 
-use pserver_run::{ExamplesDigest, GlobalStep, Mode, RunConfig, SampleSequence, Tower, TowerStep};
+use pserver_run::{ExamplesDigest, GlobalStep, Mode, RunConfig, SampleSequence};
 
 use crate::coverage::{Coverage, Used};
-use crate::finding::{Finding, Findings};
 use crate::history::{Committed, History, Worker};
-use crate::proof::{PartialEpoch, Partly, Proof};
+use crate::proof::{Findings, PartialEpoch, Partly, Proof};
 use crate::record::TowerRecord;
+use crate::units::{count, times};
 
 /// Proves that a run used every example exactly once in every full epoch, as far as the lines of its ledger that
 /// can be read show it: [`Proof::is_whole`] says whether that is all of the run.
@@ -24,7 +24,10 @@ use crate::record::TowerRecord;
 /// [`Findings`], if that is not so, or a ledger without damage does not show it.
 pub fn verify(history: &History) -> Result<Proof, Findings> {
     if history.run.mode != Mode::Synchronous {
-        return Err(Findings(vec![Finding::Mode(history.run.mode)]));
+        return Err(Findings(vec![format!(
+            "a run of mode {} may drop gradients and with them examples; only one of mode sync uses each exactly once",
+            history.run.mode
+        )]));
     }
     let mut check = Check::of(history);
     for (step, committed) in &history.commits {
@@ -42,67 +45,68 @@ struct Check<'a> {
     coverage: Coverage,
     /// The step that has to come next.
     next: GlobalStep,
-    steps: Vec<Range<GlobalStep>>,
-    gaps: Vec<Range<GlobalStep>>,
-    full_epochs: Vec<Range<u64>>,
-    partial_epochs: Vec<PartialEpoch>,
-    findings: Vec<Finding>,
+    proof: Proof,
+    findings: Vec<String>,
 }
 
 impl<'a> Check<'a> {
     fn of(history: &'a History) -> Self {
         let run = &history.run;
         let num_examples = run.data.num_train_examples();
-        let contradictions = history.contradictions.iter().cloned();
+        let first_step = history.first_step();
         Check {
             history,
             sequence: run.sequence(),
             coverage: Coverage::new(num_examples),
-            next: history.first_step(),
-            steps: Vec::new(),
-            gaps: Vec::new(),
-            full_epochs: Vec::new(),
-            partial_epochs: Vec::new(),
-            findings: contradictions.map(Finding::Contradiction).collect(),
+            next: first_step,
+            proof: Proof {
+                steps: Vec::new(),
+                num_towers: run.num_towers,
+                num_examples,
+                full_epochs: Vec::new(),
+                partial_epochs: Vec::new(),
+                gaps: Vec::new(),
+                begins_late: (!history.has_beginning()).then_some(first_step),
+                damage: history.damage.clone(),
+            },
+            findings: history.contradictions.clone(),
         }
     }
 
     /// The run got as far as `step`.
     fn add_gap(&mut self, step: GlobalStep) {
         if step > self.next {
-            self.gaps.push(self.next..step);
+            self.proof.gaps.push(self.next..step);
             self.next = step;
         }
     }
 
     fn add_commit(&mut self, step: GlobalStep, committed: &Committed) {
-        let mut has_come = vec![false; self.history.run.num_towers as usize];
+        let mut has_come = vec![false; self.proof.num_towers as usize];
         for record in &committed.commit.towers {
             let worker = self.history.worker(committed.server_start, record.worker);
             let place = has_come.get_mut(record.of.tower.0 as usize);
             match place.filter(|_| record.of.global_step == step) {
                 Some(has_come) => {
                     let is_second = std::mem::replace(has_come, true);
-                    self.add_gradient(record, worker, is_second);
+                    self.add_gradient(record, &worker, is_second);
                 }
-                None => self.findings.push(Finding::Foreign {
-                    step,
-                    of: record.of,
-                    worker,
-                }),
+                None => {
+                    let of = record.of;
+                    self.findings.push(format!(
+                        "step {step} counted what {worker} computed for {of}"
+                    ));
+                }
             }
         }
-        for (tower, has_come) in (0..).map(Tower).zip(has_come) {
+        for (tower, has_come) in has_come.into_iter().enumerate() {
             if !has_come {
-                let tower_step = TowerStep {
-                    global_step: step,
-                    tower,
-                };
-                self.findings.push(Finding::TowerMissing { tower_step });
+                self.findings
+                    .push(format!("step {step} was applied without its tower {tower}"));
             }
         }
         self.next = step.next();
-        append(&mut self.steps, step..self.next);
+        append(&mut self.proof.steps, step..self.next);
         let (epoch, _) = position(&self.history.run, self.next);
         for (epoch, used) in self.coverage.take_before(epoch) {
             self.end_epoch(epoch, used);
@@ -111,38 +115,30 @@ impl<'a> Check<'a> {
 
     /// A gradient of one of the towers of its step; its examples count if they are those that the
     /// digest is of.
-    fn add_gradient(&mut self, record: &TowerRecord, worker: Worker, is_second: bool) {
-        let tower_step = TowerStep {
-            global_step: record.of.global_step,
-            tower: record.of.tower,
-        };
+    fn add_gradient(&mut self, record: &TowerRecord, worker: &Worker, is_second: bool) {
+        let of = record.of;
         if is_second {
-            let worker = worker.clone();
             self.findings
-                .push(Finding::TowerTwice { tower_step, worker });
+                .push(format!("{of} counted once more, by {worker}"));
         }
-        let samples = self.sequence.samples(tower_step);
+        let samples = self.sequence.samples(of);
         if ExamplesDigest::of(samples.iter().copied()) == record.examples {
             self.coverage.extend(samples);
         } else {
             self.findings
-                .push(Finding::OtherExamples { tower_step, worker });
+                .push(format!("{worker} did not use the examples of {of}"));
         }
     }
 
     /// The run is past an epoch.
     fn end_epoch(&mut self, epoch: u64, used: Used) {
-        let num_examples = self.history.run.data.num_train_examples();
-        if used == Used::each_once(num_examples) {
-            append(&mut self.full_epochs, epoch..epoch + 1);
+        let unused = self.proof.num_examples - used.examples;
+        if unused == 0 && used.repeated == 0 {
+            append(&mut self.proof.full_epochs, epoch..epoch + 1);
         } else if self.has_begun_before(epoch) {
             self.add_part(epoch, used, Partly::BegunBefore);
-        } else if self.history.damage.is_empty() {
-            self.findings.push(Finding::Epoch {
-                epoch,
-                unused: num_examples - used.examples,
-                repeated: used.repeated,
-            });
+        } else if self.proof.damage.is_empty() {
+            self.find_misuse(epoch, unused, used.repeated);
         } else {
             self.add_part(epoch, used, Partly::Gap);
         }
@@ -151,14 +147,10 @@ impl<'a> Check<'a> {
     /// A part of an epoch was used.
     fn add_part(&mut self, epoch: u64, used: Used, why: Partly) {
         if used.repeated > 0 {
-            self.findings.push(Finding::Epoch {
-                epoch,
-                unused: 0,
-                repeated: used.repeated,
-            });
+            self.find_misuse(epoch, 0, used.repeated);
         }
-        if used.examples < self.history.run.data.num_train_examples() {
-            self.partial_epochs.push(PartialEpoch {
+        if used.examples < self.proof.num_examples {
+            self.proof.partial_epochs.push(PartialEpoch {
                 epoch,
                 used: used.examples,
                 why,
@@ -172,6 +164,22 @@ impl<'a> Check<'a> {
         epoch == first_epoch && offset > 0
     }
 
+    /// Examples of an epoch are not known to have been used, or were used again.
+    fn find_misuse(&mut self, epoch: u64, unused: u32, repeated: u64) {
+        let mut what = Vec::new();
+        if unused > 0 {
+            let unused = count(u64::from(unused));
+            what.push(format!(
+                "{unused} of its examples are not on record as used"
+            ));
+        }
+        if repeated > 0 {
+            what.push(format!("examples were used again {}", times(repeated)));
+        }
+        self.findings
+            .push(format!("epoch {epoch}: {}", what.join(", ")));
+    }
+
     fn end(mut self) -> Result<Proof, Findings> {
         for (epoch, used) in self.coverage.take_before(u64::MAX) {
             let why = match self.has_begun_before(epoch) {
@@ -180,31 +188,21 @@ impl<'a> Check<'a> {
             };
             self.add_part(epoch, used, why);
         }
-        let History { run, damage, .. } = self.history;
+        let Proof { gaps, damage, .. } = &self.proof;
         if damage.is_empty() || !self.findings.is_empty() {
-            let gap = |gap: &Range<GlobalStep>| Finding::Gap {
-                first: gap.start,
-                last: GlobalStep(gap.end.0 - 1),
+            let gap = |gap: &Range<GlobalStep>| match (gap.start, gap.end.0 - 1) {
+                (first, last) if first.0 == last => format!("step {first} is not on record"),
+                (first, last) => format!("steps {first} to {last} are not on record"),
             };
-            self.findings.extend(self.gaps.iter().map(gap));
+            self.findings.extend(gaps.iter().map(gap));
         }
-        if !self.findings.is_empty() {
-            if !damage.is_empty() {
-                self.findings.push(Finding::Damage(damage.clone()));
-            }
-            return Err(Findings(self.findings));
+        if self.findings.is_empty() {
+            return Ok(self.proof);
         }
-        let begins_late = !self.history.has_beginning();
-        Ok(Proof {
-            steps: self.steps,
-            num_towers: run.num_towers,
-            num_examples: run.data.num_train_examples(),
-            full_epochs: self.full_epochs,
-            partial_epochs: self.partial_epochs,
-            gaps: self.gaps,
-            begins_late: begins_late.then(|| self.history.first_step()),
-            damage: damage.clone(),
-        })
+        if !damage.is_empty() {
+            self.findings.push(damage.to_string().trim_end().to_owned());
+        }
+        Err(Findings(self.findings))
     }
 }
 
@@ -247,8 +245,8 @@ mod tests {
     }
 
     fn told(records: Vec<Record>) -> Vec<String> {
-        let findings = verify(&history(records)).expect_err("it is no proof");
-        findings.0.iter().map(Finding::to_string).collect()
+        let Findings(findings) = verify(&history(records)).expect_err("it is no proof");
+        findings
     }
 
     #[test]
