@@ -2,20 +2,18 @@
 
 use std::fs::{File, OpenOptions};
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use pserver_run::{GlobalStep, StateDigest};
 use pserver_state::AboutPath;
 
+use crate::backwards::Backwards;
 use crate::damage::Damage;
 use crate::record::{Line, Record};
 
 /// Name of the ledger in a train dir.
 pub const LEDGER_FILE: &str = "ledger";
-
-/// The end of a ledger is read in pieces of this size, the last first.
-const PIECE_BYTES: u64 = 64 * 1024;
 
 /// A ledger that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -52,6 +50,20 @@ pub enum LedgerError {
         /// The file.
         path: PathBuf,
     },
+}
+
+impl LedgerError {
+    /// What happened when a ledger was read.
+    pub(crate) fn reading(path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| LedgerError::Read { path, source }
+    }
+
+    /// What happened when a ledger was written.
+    fn writing(path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| LedgerError::Write { path, source }
+    }
 }
 
 impl AboutPath for LedgerError {
@@ -126,21 +138,15 @@ impl LedgerFile {
     pub fn open(path: &Path) -> Result<(Self, Option<Head>), LedgerError> {
         let mut options = OpenOptions::new();
         options.read(true).append(true).create(true);
-        let mut file = options.open(path).map_err(|source| LedgerError::Write {
-            path: path.to_owned(),
-            source,
-        })?;
-        let end = cut_and_find_end(&mut file).map_err(|source| LedgerError::Read {
-            path: path.to_owned(),
-            source,
-        })?;
+        let file = options.open(path).map_err(LedgerError::writing(path))?;
+        let (last_micros, head) = cut_and_find_end(&file).map_err(LedgerError::reading(path))?;
         let ledger = LedgerFile {
             file,
             path: path.to_owned(),
-            last_micros: end.last_micros.unwrap_or(0),
+            last_micros: last_micros.unwrap_or(0),
             text: Vec::new(),
         };
-        Ok((ledger, end.head))
+        Ok((ledger, head))
     }
 
     /// The same file, called `path` in errors.
@@ -168,10 +174,7 @@ impl LedgerFile {
         self.text.clear();
         serde_json::to_writer(&mut self.text, line).expect("a record is numbers and names");
         self.text.push(b'\n');
-        self.write().map_err(|source| LedgerError::Write {
-            path: self.path.clone(),
-            source,
-        })
+        self.write().map_err(LedgerError::writing(&self.path))
     }
 
     fn write(&mut self) -> io::Result<()> {
@@ -183,57 +186,24 @@ impl LedgerFile {
     }
 }
 
-/// How a ledger ends.
-#[derive(Clone, Copy, Debug, Default)]
-struct End {
-    /// The time of its last line.
-    last_micros: Option<u64>,
-    /// What the last record says that tells of a state.
-    head: Option<Head>,
-}
-
-/// Removes a last line without an end, and finds how the lines before it end.
-fn cut_and_find_end(file: &mut File) -> io::Result<End> {
-    let mut found = End::default();
-    let mut end = file.metadata()?.len();
-    let mut tail = Vec::new();
-    let mut is_cut = false;
-    loop {
-        let start = end.saturating_sub(PIECE_BYTES);
-        let mut piece = vec![0; (end - start) as usize];
-        file.seek(SeekFrom::Start(start))?;
-        file.read_exact(&mut piece)?;
-        piece.append(&mut tail);
-        tail = piece;
-        end = start;
-        if !is_cut {
-            let whole = tail.iter().rposition(|byte| *byte == b'\n');
-            match whole {
-                Some(newline) => tail.truncate(newline + 1),
-                None if start > 0 => continue,
-                None => tail.clear(),
-            }
-            file.set_len(start + tail.len() as u64)?;
-            is_cut = true;
-        }
-        // Without the file's beginning the first line may be a part of one.
-        let newline = tail.iter().position(|byte| *byte == b'\n');
-        let first = match newline {
-            Some(newline) if start > 0 => newline + 1,
-            _ => 0,
+/// Removes a last line without an end, and finds when the last of the others was written, in microseconds since
+/// 1970, and the state that they tell of last.
+fn cut_and_find_end(file: &File) -> io::Result<(Option<u64>, Option<Head>)> {
+    let mut lines = Backwards::new(file)?;
+    let cut = lines.next_line()?.unwrap_or_default();
+    file.set_len(file.metadata()?.len() - cut.len() as u64)?;
+    let mut last_micros = None;
+    while let Some(text) = lines.next_line()? {
+        let Ok(line) = serde_json::from_slice::<Line>(&text) else {
+            continue;
         };
-        let lines = tail[first..].split_inclusive(|byte| *byte == b'\n').rev();
-        for line in lines.filter_map(|line| serde_json::from_slice::<Line>(line).ok()) {
-            found.last_micros.get_or_insert(line.at_micros);
-            found.head = Head::after(&line.record);
-            if found.head.is_some() {
-                break;
-            }
-        }
-        if found.head.is_some() || start == 0 {
-            return Ok(found);
+        last_micros.get_or_insert(line.at_micros);
+        let head = Head::after(&line.record);
+        if head.is_some() {
+            return Ok((last_micros, head));
         }
     }
+    Ok((last_micros, None))
 }
 
 #[cfg(test)]
@@ -243,6 +213,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::backwards::PIECE_BYTES;
     use crate::fixtures::{append, committed, digest_at, new_ledger, rewound, started};
 
     fn head_at(step: u64) -> Option<Head> {

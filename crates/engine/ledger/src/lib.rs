@@ -16,6 +16,8 @@ pub use pserver_run::record;
 #[cfg(test)]
 mod record_text;
 
+mod backwards;
+
 pub mod ledger_file;
 
 pub mod witness;

@@ -1,11 +1,16 @@
 //! Reads the lines of a ledger out of its bytes, in whatever pieces these come.
 //!
-//! It opens no file and waits for nothing. Every reader of a ledger uses it, so all of them skip the same lines. `Damage` counts damaged lines and keeps the first; it goes with the history or
-//! view that was read, so that each reader tells of it. Text of a record is cleaned of control characters as it is
-//! read, and names of workers already as they come in.
+//! It opens no file. Every reader of a ledger uses it, so all of them skip the same lines. `Damage` counts damaged
+//! lines and keeps the first; it goes with the history or view that was read, so that each reader tells of it. Text of
+//! a record is cleaned of control characters as it is read, and names of workers already as they come in.
+
+use std::io::{self, Read};
 
 use crate::damage::Place;
 use crate::record::Line;
+
+/// A ledger is read in pieces of this size.
+pub(crate) const PIECE_BYTES: u64 = 1024 * 1024;
 
 /// A longer line is damaged: that of a step with 4,096 towers has a megabyte.
 pub const MAX_LINE_BYTES: usize = 16 << 20;
@@ -54,6 +59,18 @@ impl LineReader {
                 self.restart_line();
             }
         }
+    }
+
+    /// Takes the next piece of a ledger from `file`, as [`read`](Self::read) does; whether there was one.
+    pub(crate) fn read_piece(
+        &mut self,
+        file: impl Read,
+        each: impl FnMut(Place, Result<Line, String>),
+    ) -> io::Result<bool> {
+        let mut piece = Vec::new();
+        file.take(PIECE_BYTES).read_to_end(&mut piece)?;
+        self.read(&piece, each);
+        Ok(!piece.is_empty())
     }
 
     fn whole_line(&self) -> Result<Line, String> {

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::Read;
 use std::path::Path;
 
 use pserver_run::{GlobalStep, RunConfig, StateDigest};
@@ -17,9 +17,6 @@ use crate::ledger_file::LedgerError;
 use crate::line_reader::LineReader;
 use crate::record::{Commit, FORMAT_VERSION, Line, Record, Rewind, Start};
 
-/// A ledger is read in pieces of this size.
-const PIECE_BYTES: u64 = 1024 * 1024;
-
 impl History {
     /// Reads the ledger at `path`.
     ///
@@ -27,10 +24,7 @@ impl History {
     ///
     /// [`LedgerError`] if it cannot be read, or no line in it tells of the start of a server.
     pub fn read(path: &Path) -> Result<Self, LedgerError> {
-        let file = File::open(path).map_err(|source| LedgerError::Read {
-            path: path.to_owned(),
-            source,
-        })?;
+        let file = File::open(path).map_err(LedgerError::reading(path))?;
         History::read_from(path, file)
     }
 
@@ -40,30 +34,20 @@ impl History {
     ///
     /// As [`read`](Self::read).
     pub fn read_from(path: &Path, mut reader: impl Read) -> Result<Self, LedgerError> {
-        let read_error = |source: io::Error| LedgerError::Read {
-            path: path.to_owned(),
-            source,
-        };
         let mut history: Option<History> = None;
         let (mut lines, mut damage) = (LineReader::default(), Damage::default());
-        let mut piece = Vec::new();
-        loop {
-            piece.clear();
-            let read = reader.by_ref().take(PIECE_BYTES).read_to_end(&mut piece);
-            if read.map_err(read_error)? == 0 {
-                break;
-            }
-            lines.read(&piece, |place, line| {
-                let line = line.and_then(|line| {
-                    check_next(&line.record, history.as_ref())?;
-                    Ok(line)
-                });
-                match line {
-                    Ok(line) => history = History::after(history.take(), line),
-                    Err(reason) => damage.add(place, &reason),
-                }
+        let mut add = |place, line: Result<Line, String>| {
+            let line = line.and_then(|line| {
+                check_next(&line.record, history.as_ref())?;
+                Ok(line)
             });
-        }
+            match line {
+                Ok(line) => history = History::after(history.take(), line),
+                Err(reason) => damage.add(place, &reason),
+            }
+        };
+        let mut read_piece = || lines.read_piece(&mut reader, &mut add);
+        while read_piece().map_err(LedgerError::reading(path))? {}
         let path = path.to_owned();
         match history {
             Some(history) => Ok(History { damage, ..history }),

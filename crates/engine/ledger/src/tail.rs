@@ -4,7 +4,7 @@
 //! is left for the next look. A damaged line is skipped.
 
 use std::fs::{self, File};
-use std::io::{self, ErrorKind, Read, Seek, SeekFrom};
+use std::io::{self, ErrorKind, Seek, SeekFrom};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -12,9 +12,6 @@ use crate::damage::Damage;
 use crate::ledger_file::LedgerError;
 use crate::line_reader::LineReader;
 use crate::record::Line;
-
-/// A look reads no more than this at once, or one line if that is longer.
-const PIECE_BYTES: u64 = 1024 * 1024;
 
 /// A ledger, read as far as it was written at the last look.
 #[derive(Debug)]
@@ -70,10 +67,7 @@ impl LedgerTail {
     ///
     /// [`LedgerError::Read`] if it cannot be read.
     pub fn look(&mut self) -> Result<News, LedgerError> {
-        self.news().map_err(|source| LedgerError::Read {
-            path: self.path.clone(),
-            source,
-        })
+        self.news().map_err(LedgerError::reading(&self.path))
     }
 
     fn news(&mut self) -> io::Result<News> {
@@ -120,17 +114,12 @@ impl OpenFile {
         let begin = self.lines.offset();
         self.file.seek(SeekFrom::Start(begin))?;
         let (mut lines, mut damage) = (Vec::new(), Damage::default());
-        let mut piece = Vec::new();
-        while self.lines.offset() == begin {
-            piece.clear();
-            if (&self.file).take(PIECE_BYTES).read_to_end(&mut piece)? == 0 {
-                break;
-            }
-            self.lines.read(&piece, |place, line| match line {
-                Ok(line) => lines.push(line),
-                Err(reason) => damage.add(place, &reason),
-            });
-        }
+        let mut add = |place, line: Result<Line, String>| match line {
+            Ok(line) => lines.push(line),
+            Err(reason) => damage.add(place, &reason),
+        };
+        // One piece, or as many as the next line has.
+        while self.lines.offset() == begin && self.lines.read_piece(&self.file, &mut add)? {}
         let read = self.lines.offset();
         Ok(News {
             lines,
@@ -149,6 +138,7 @@ mod tests {
     use super::*;
     use crate::damage::Place;
     use crate::fixtures::{append, commit, new_ledger, undisturbed};
+    use crate::line_reader::PIECE_BYTES;
     use crate::record::Record;
 
     #[test]

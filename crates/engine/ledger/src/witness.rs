@@ -3,16 +3,13 @@
 use std::cmp::Ordering;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, ErrorKind, Read};
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use pserver_run::{GlobalStep, RunConfig, StateDigest};
 
+use crate::backwards::Backwards;
 use crate::ledger_file::{Head, LedgerError};
 use crate::record::{Line, Record};
-
-/// The end of a ledger is read in pieces of this size, the last first.
-const PIECE_BYTES: u64 = 64 * 1024;
 
 /// More bytes than this are no first line.
 const MAX_FIRST_LINE: u64 = 1 << 16;
@@ -46,10 +43,7 @@ impl Witness {
                 .read_until(b'\n', &mut first)?;
             Ok(Some((file, run_of(&first))))
         };
-        let opened = open().map_err(|source| LedgerError::Read {
-            path: path.to_owned(),
-            source,
-        })?;
+        let opened = open().map_err(LedgerError::reading(path))?;
         Ok(opened.map(|(file, run)| Witness {
             file,
             path: path.to_owned(),
@@ -70,10 +64,7 @@ impl Witness {
     ///
     /// [`LedgerError::Read`].
     pub fn digest_at(&self, step: GlobalStep) -> Result<Option<StateDigest>, LedgerError> {
-        self.search(step).map_err(|source| LedgerError::Read {
-            path: self.path.clone(),
-            source,
-        })
+        self.search(step).map_err(LedgerError::reading(&self.path))
     }
 
     fn search(&self, step: GlobalStep) -> io::Result<Option<StateDigest>> {
@@ -101,49 +92,12 @@ fn run_of(first: &[u8]) -> Option<RunConfig> {
     }
 }
 
-/// The lines of a file, the last first.
-struct Backwards<'a> {
-    file: &'a File,
-    /// What is before this is not read yet.
-    start: u64,
-    read: Vec<u8>,
-}
-
-impl<'a> Backwards<'a> {
-    fn new(file: &'a File) -> io::Result<Self> {
-        Ok(Backwards {
-            start: file.metadata()?.len(),
-            file,
-            read: Vec::new(),
-        })
-    }
-
-    /// Without the end of the line.
-    fn next_line(&mut self) -> io::Result<Option<Vec<u8>>> {
-        loop {
-            if let Some(end) = self.read.iter().rposition(|byte| *byte == b'\n') {
-                let line = self.read.split_off(end + 1);
-                self.read.pop();
-                return Ok(Some(line));
-            }
-            if self.start == 0 {
-                let line = std::mem::take(&mut self.read);
-                return Ok((!line.is_empty()).then_some(line));
-            }
-            let start = self.start.saturating_sub(PIECE_BYTES);
-            let mut piece = vec![0; (self.start - start) as usize];
-            self.file.read_exact_at(&mut piece, start)?;
-            piece.append(&mut self.read);
-            (self.read, self.start) = (piece, start);
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::fs;
 
     use super::*;
+    use crate::backwards::PIECE_BYTES;
     use crate::fixtures::{
         commit, committed, digest_at, new_ledger, rewound, run_config, started, text,
     };
