@@ -96,7 +96,7 @@ pub struct Event {
 }
 
 /// A worker, for people: `worker 3 (host/412)`.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Worker {
     /// Its number at one start of the server.
     pub number: u32,

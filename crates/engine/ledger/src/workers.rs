@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use crate::history::{History, Worker};
+use crate::history::{Committed, History, Worker};
 use crate::record::Record;
 use crate::step_time::last_of;
 use crate::units::{count, median, millis, percent};
@@ -12,7 +12,7 @@ use crate::units::{count, median, millis, percent};
 const MAX_NAME: usize = 25;
 
 /// What one worker did, at all starts of the server.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct WorkerShare {
     /// Its name, and the number that it had last.
     pub worker: Worker,
@@ -41,62 +41,36 @@ pub struct Workers {
     pub num_steps: u64,
 }
 
-/// What is counted of a worker.
-#[derive(Debug)]
+/// What is counted of a worker: its share without the medians, and what these are of.
+#[derive(Default)]
 struct Tally {
-    worker: Worker,
+    share: WorkerShare,
     compute: Vec<u64>,
     held: Vec<u64>,
-    last_of_steps: u64,
-    overdue: u64,
-    dropped: u64,
-    in_doubt: u64,
 }
 
-/// The tallies of a run. One worker has a number at each start of the server; by its name it is
-/// known as the same.
+/// The tallies of a run.
 struct Tallies<'a> {
     history: &'a History,
     tallies: Vec<Tally>,
-    by_number: BTreeMap<(usize, u32), usize>,
-    by_name: BTreeMap<String, usize>,
+    /// Where the tally of a worker is: by its name, under which it is known at each start of the server, or by a
+    /// start and its number there.
+    places: BTreeMap<Result<&'a str, (usize, u32)>, usize>,
 }
 
 impl Tallies<'_> {
     fn of(&mut self, server_start: usize, number: u32) -> &mut Tally {
-        let key = (server_start, number);
-        let index = match self.by_number.get(&key) {
-            Some(index) => *index,
-            None => {
-                let worker = self.history.worker(server_start, number);
-                let index = self.place(worker);
-                self.by_number.insert(key, index);
-                index
-            }
-        };
-        &mut self.tallies[index]
-    }
-
-    fn place(&mut self, worker: Worker) -> usize {
-        let known = worker.name.as_ref().and_then(|name| self.by_name.get(name));
-        if let Some(index) = known {
-            self.tallies[*index].worker = worker;
-            return *index;
+        let registered = self.history.starts[server_start].workers.get(&number);
+        let name = registered.map(|registered| registered.name.as_str());
+        let key = name.ok_or((server_start, number));
+        let next = self.tallies.len();
+        let place = *self.places.entry(key).or_insert(next);
+        if place == next {
+            let mut tally = Tally::default();
+            tally.share.worker = self.history.worker(server_start, number);
+            self.tallies.push(tally);
         }
-        let index = self.tallies.len();
-        if let Some(name) = &worker.name {
-            self.by_name.insert(name.clone(), index);
-        }
-        self.tallies.push(Tally {
-            worker,
-            compute: Vec::new(),
-            held: Vec::new(),
-            last_of_steps: 0,
-            overdue: 0,
-            dropped: 0,
-            in_doubt: 0,
-        });
-        index
+        &mut self.tallies[place]
     }
 }
 
@@ -107,59 +81,49 @@ impl Workers {
         let mut tallies = Tallies {
             history,
             tallies: Vec::new(),
-            by_number: BTreeMap::new(),
-            by_name: BTreeMap::new(),
+            places: BTreeMap::new(),
         };
         // In the order of starts, so that the number a worker had last is kept.
         for (index, start) in history.starts.iter().enumerate() {
             for number in start.workers.keys() {
-                tallies.of(index, *number);
+                tallies.of(index, *number).share.worker.number = *number;
             }
         }
-        for committed in history.commits.values() {
-            for record in &committed.commit.towers {
-                let tally = tallies.of(committed.server_start, record.worker);
+        for Committed {
+            server_start,
+            commit,
+            ..
+        } in history.commits.values()
+        {
+            for record in &commit.towers {
+                let tally = tallies.of(*server_start, record.worker);
                 tally.compute.push(record.compute_micros);
                 tally.held.push(record.held_micros);
             }
-            if let Some(last) = last_of(&committed.commit) {
-                tallies
-                    .of(committed.server_start, last.worker)
-                    .last_of_steps += 1;
+            if let Some(last) = last_of(commit) {
+                tallies.of(*server_start, last.worker).share.last_of_steps += 1;
             }
         }
         for event in &history.events {
+            let start = event.server_start;
             match event.record {
-                Record::Overdue { slow, .. } => tallies.of(event.server_start, slow).overdue += 1,
-                Record::Dropped { worker, .. } => {
-                    tallies.of(event.server_start, worker).dropped += 1;
-                }
-                Record::InDoubt { worker, .. } => {
-                    tallies.of(event.server_start, worker).in_doubt += 1;
-                }
+                Record::Overdue { slow, .. } => tallies.of(start, slow).share.overdue += 1,
+                Record::Dropped { worker, .. } => tallies.of(start, worker).share.dropped += 1,
+                Record::InDoubt { worker, .. } => tallies.of(start, worker).share.in_doubt += 1,
                 _ => {}
             }
         }
-        let mut shares: Vec<WorkerShare> = tallies.tallies.into_iter().map(Tally::share).collect();
+        let share = |tally: Tally| WorkerShare {
+            tower_steps: tally.held.len() as u64,
+            median_compute_micros: median(tally.compute),
+            median_held_micros: median(tally.held),
+            ..tally.share
+        };
+        let mut shares: Vec<WorkerShare> = tallies.tallies.into_iter().map(share).collect();
         shares.sort_by(|one, other| one.worker.cmp(&other.worker));
         Workers {
             shares,
             num_steps: history.commits.len() as u64,
-        }
-    }
-}
-
-impl Tally {
-    fn share(self) -> WorkerShare {
-        WorkerShare {
-            worker: self.worker,
-            tower_steps: self.held.len() as u64,
-            median_compute_micros: median(self.compute),
-            median_held_micros: median(self.held),
-            last_of_steps: self.last_of_steps,
-            overdue: self.overdue,
-            dropped: self.dropped,
-            in_doubt: self.in_doubt,
         }
     }
 }
