@@ -3,6 +3,8 @@
 use std::cmp::Reverse;
 use std::fmt;
 
+use serde::Serialize;
+
 use crate::record::{Commit, TowerRecord};
 use crate::units::{median, millis, percent, percentile_95};
 
@@ -32,12 +34,23 @@ pub struct StepTime {
 }
 
 /// A part of a step.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Part {
     /// What happens in it.
     pub name: &'static str,
     /// How long it takes in the median, in microseconds.
     pub median_micros: u64,
+}
+
+impl Part {
+    /// The median of each of [`PARTS`] over these steps.
+    pub fn medians(steps: impl Iterator<Item = [u64; PARTS.len()]> + Clone) -> Vec<Part> {
+        let part = |(index, name)| Part {
+            name,
+            median_micros: median(steps.clone().map(|parts| parts[index])),
+        };
+        PARTS.into_iter().enumerate().map(part).collect()
+    }
 }
 
 /// The gradient that a step waited for.
@@ -85,10 +98,6 @@ impl StepTime {
     #[must_use]
     pub fn of<'a>(commits: impl Iterator<Item = &'a Commit> + Clone) -> Option<Self> {
         commits.clone().next()?;
-        let part = |(index, name)| Part {
-            name,
-            median_micros: median(commits.clone().map(|commit| parts_of(commit)[index])),
-        };
         let first_waited = |commit: &Commit| {
             let waited = commit.towers.iter().map(|record| record.waited_micros);
             waited.max().unwrap_or(0)
@@ -96,7 +105,7 @@ impl StepTime {
         Some(StepTime {
             median_micros: median(commits.clone().map(total_of)),
             percentile_95_micros: percentile_95(commits.clone().map(total_of)),
-            parts: PARTS.into_iter().enumerate().map(part).collect(),
+            parts: Part::medians(commits.clone().map(parts_of)),
             first_waited_micros: median(commits.clone().map(first_waited)),
         })
     }

@@ -5,12 +5,12 @@
 
 use pserver_ledger::Damage;
 use pserver_run::RunConfig;
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 
 use crate::counts::Counts;
 use crate::curve::Point;
 use crate::happenings::Happening;
-use crate::lane::{Lane, LaneStep, OverdueStep, Slowness, WorkerState};
+use crate::lane::{Lane, LaneStep, Slowness};
 use crate::run_view::{RunState, RunView};
 use crate::scores::Score;
 use crate::times::MedianStep;
@@ -89,51 +89,15 @@ pub struct CurveChange<'a> {
     /// The points before it stay as they were; there are no others after those that follow.
     pub from: usize,
     /// The points from there.
-    pub points: Vec<Row<'a>>,
-}
-
-/// A point as numbers in a row: last step, mean, lowest and highest loss, learning rate, examples per
-/// second, and when it was.
-#[derive(Debug)]
-pub struct Row<'a>(&'a Point);
-
-impl Serialize for Row<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let point = self.0;
-        let row = (
-            point.last_step,
-            point.mean_loss() as f32,
-            point.lowest_loss,
-            point.highest_loss,
-            point.learning_rate,
-            point.examples_per_sec() as f32,
-            point.at_micros,
-        );
-        row.serialize(serializer)
-    }
+    pub points: &'a [Point],
 }
 
 /// A worker.
 #[derive(Debug, Serialize)]
 pub struct WorkerChange<'a> {
-    /// Stays the same as long as the worker is told of.
-    pub id: u64,
-    /// Its number.
-    pub number: u32,
-    /// Its name, if it is on record.
-    pub name: Option<&'a str>,
-    /// What it computes with.
-    pub numerics: &'a str,
-    /// Whether it takes part.
-    pub state: WorkerState,
-    /// Gradients of it that were applied.
-    pub tower_steps: u64,
-    /// Tower steps of it that were overdue.
-    pub overdue: u64,
-    /// Gradients of it that did not count.
-    pub dropped: u64,
-    /// The tower step that it is late with.
-    pub late_with: Option<OverdueStep>,
+    /// What it is and did, without its tower steps.
+    #[serde(flatten)]
+    pub lane: &'a Lane,
     /// Median time of its last tower steps, in microseconds.
     pub held_micros: Option<u64>,
     /// Median time that it computed one, in microseconds.
@@ -180,7 +144,7 @@ impl RunView {
             run: run.map(|run| facts_of(run, self.version())),
             curve: CurveChange {
                 from,
-                points: curve.points()[from..].iter().map(Row).collect(),
+                points: &curve.points()[from..],
             },
             workers: self.workers_since(before.lane_serial),
             median_step: self.times().median_step(),
@@ -191,32 +155,21 @@ impl RunView {
         }
     }
 
+    /// All workers, each with its tower steps that are newer than `serial`.
     fn workers_since(&self, serial: u64) -> Vec<WorkerChange<'_>> {
-        let slowness = self.lanes().slowness();
-        let lanes = self.lanes().iter().iter().zip(slowness);
-        lanes
-            .map(|(lane, slowness)| worker_change(lane, slowness, serial))
-            .collect()
-    }
-}
-
-/// A worker, with its tower steps that are newer than `serial`.
-fn worker_change(lane: &Lane, slowness: Option<Slowness>, serial: u64) -> WorkerChange<'_> {
-    let new = lane.steps.iter().filter(|step| step.serial > serial);
-    WorkerChange {
-        id: lane.id,
-        number: lane.number,
-        name: lane.name.as_deref(),
-        numerics: &lane.numerics,
-        state: lane.state,
-        tower_steps: lane.tower_steps,
-        overdue: lane.overdue,
-        dropped: lane.dropped,
-        late_with: lane.late_with,
-        held_micros: lane.median_held_micros(),
-        compute_micros: lane.median_compute_micros(),
-        slowness,
-        steps: new.collect(),
+        let lanes = self.lanes().iter().iter().zip(self.lanes().slowness());
+        let changes = lanes.map(|(lane, slowness)| WorkerChange {
+            lane,
+            held_micros: lane.median_held_micros(),
+            compute_micros: lane.median_compute_micros(),
+            slowness,
+            steps: lane
+                .steps
+                .iter()
+                .filter(|step| step.serial > serial)
+                .collect(),
+        });
+        changes.collect()
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::mem;
 
+use serde::{Serialize, Serializer};
+
 /// A curve has no more points than this, and at least half as many once it has had to be thinned out.
 pub const MAX_POINTS: usize = 1024;
 
@@ -87,6 +89,22 @@ impl Point {
     }
 }
 
+/// As numbers in a row: last step, mean, lowest and highest loss, learning rate, examples per second, and when it was.
+impl Serialize for Point {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let row = (
+            self.last_step,
+            self.mean_loss() as f32,
+            self.lowest_loss,
+            self.highest_loss,
+            self.learning_rate,
+            self.examples_per_sec() as f32,
+            self.at_micros,
+        );
+        row.serialize(serializer)
+    }
+}
+
 /// The curve of a run.
 ///
 /// Steps `k * width` up to the next multiple of the width make one point. When there are too many
@@ -133,11 +151,7 @@ impl Curve {
         {
             self.go_back(step);
         }
-        let point = Point::of(step, sample);
-        match self.points.last_mut() {
-            Some(last) if last.first_step / self.width == step / self.width => last.absorb(&point),
-            _ => self.points.push(point),
-        }
+        self.push(Point::of(step, sample));
         while self.points.len() > MAX_POINTS && self.width < 1 << 62 {
             self.thin_out();
         }
@@ -155,16 +169,21 @@ impl Curve {
         }
     }
 
+    /// Adds a point, or makes the last one stand for its steps too.
+    fn push(&mut self, point: Point) {
+        match self.points.last_mut() {
+            Some(last) if last.first_step / self.width == point.first_step / self.width => {
+                last.absorb(&point);
+            }
+            _ => self.points.push(point),
+        }
+    }
+
     fn thin_out(&mut self) {
         self.width *= 2;
         self.shape += 1;
         for point in mem::take(&mut self.points) {
-            match self.points.last_mut() {
-                Some(last) if last.first_step / self.width == point.first_step / self.width => {
-                    last.absorb(&point);
-                }
-                _ => self.points.push(point),
-            }
+            self.push(point);
         }
     }
 }

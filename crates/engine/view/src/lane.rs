@@ -99,7 +99,7 @@ pub struct OverdueStep {
 }
 
 /// A worker and what it did last.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Lane {
     /// Stays the same as long as the lane is kept.
     pub id: u64,
@@ -120,25 +120,11 @@ pub struct Lane {
     /// The tower step that it is late with.
     pub late_with: Option<OverdueStep>,
     /// What it did last, the newest last.
+    #[serde(skip)]
     pub steps: VecDeque<LaneStep>,
 }
 
 impl Lane {
-    fn new(id: u64, number: u32, name: Option<String>, numerics: String) -> Self {
-        Lane {
-            id,
-            number,
-            name,
-            numerics,
-            state: WorkerState::Active,
-            tower_steps: 0,
-            overdue: 0,
-            dropped: 0,
-            late_with: None,
-            steps: VecDeque::new(),
-        }
-    }
-
     /// Median time of its last tower steps from giving one out to having the gradient; `None` if
     /// there are too few to tell.
     #[must_use]
@@ -301,9 +287,18 @@ impl Lanes {
             None => {
                 self.forget_one();
                 self.num_lanes += 1;
-                let id = self.num_lanes;
-                let lane = Lane::new(id, number, Some(name.to_owned()), numerics.to_owned());
-                self.lanes.push(lane);
+                self.lanes.push(Lane {
+                    id: self.num_lanes,
+                    number,
+                    name: Some(name.to_owned()),
+                    numerics: numerics.to_owned(),
+                    state: WorkerState::Active,
+                    tower_steps: 0,
+                    overdue: 0,
+                    dropped: 0,
+                    late_with: None,
+                    steps: VecDeque::new(),
+                });
                 self.lanes.len() - 1
             }
         };

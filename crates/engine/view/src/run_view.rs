@@ -43,7 +43,7 @@ pub struct RunView {
     /// Time of all steps that were committed, in microseconds: pauses of the server left out.
     trained_micros: u64,
     global_step: GlobalStep,
-    last: Option<Last>,
+    last: Option<Sample>,
     curve: Curve,
     times: Times,
     lanes: Lanes,
@@ -52,17 +52,6 @@ pub struct RunView {
     scores: Scores,
     checkpoint: Option<GlobalStep>,
     damage: Damage,
-}
-
-/// What the last commit told.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Last {
-    /// Mean total loss.
-    pub loss: f32,
-    /// Learning rate that was applied.
-    pub learning_rate: f32,
-    /// When it was committed, in microseconds since 1970.
-    pub at_micros: u64,
 }
 
 impl RunView {
@@ -137,11 +126,6 @@ impl RunView {
         let micros = total_of(commit);
         self.global_step = GlobalStep(commit.global_step.0.saturating_add(1));
         self.trained_micros = self.trained_micros.saturating_add(micros);
-        self.last = Some(Last {
-            loss: commit.loss,
-            learning_rate: commit.learning_rate,
-            at_micros,
-        });
         self.times.add(commit, examples);
         let sample = Sample {
             loss: commit.loss,
@@ -150,6 +134,7 @@ impl RunView {
             micros,
             at_micros,
         };
+        self.last = Some(sample);
         self.curve.add(commit.global_step.0, sample);
     }
 
@@ -226,7 +211,7 @@ impl RunView {
 
     /// What the last commit told; `None` before the first.
     #[must_use]
-    pub fn last(&self) -> Option<Last> {
+    pub fn last(&self) -> Option<Sample> {
         self.last
     }
 

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use pserver_ledger::median;
 use pserver_ledger::record::Commit;
-use pserver_ledger::step_time::{PARTS, parts_of, total_of};
+use pserver_ledger::step_time::{PARTS, Part, parts_of, total_of};
 use serde::Serialize;
 
 /// Steps that the medians are taken of.
@@ -24,15 +24,6 @@ struct Step {
     parts: [u64; PARTS.len()],
     total: u64,
     examples: u64,
-}
-
-/// A part of a step and its median time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub struct Part {
-    /// What happens in it.
-    pub name: &'static str,
-    /// Its median time, in microseconds.
-    pub median_micros: u64,
 }
 
 /// The median step of the last ones.
@@ -63,13 +54,9 @@ impl Times {
         if self.steps.is_empty() {
             return None;
         }
-        let part = |(index, name)| Part {
-            name,
-            median_micros: median(self.steps.iter().map(|step| step.parts[index])),
-        };
         Some(MedianStep {
             median_micros: median(self.steps.iter().map(|step| step.total)),
-            parts: PARTS.into_iter().enumerate().map(part).collect(),
+            parts: Part::medians(self.steps.iter().map(|step| step.parts)),
         })
     }
 
