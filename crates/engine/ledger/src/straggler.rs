@@ -7,7 +7,7 @@ use crate::units::{count, counted, median, millis};
 use crate::workers::{WorkerShare, Workers};
 
 /// A worker is slow when its median time is more than this many tenths of the others'.
-pub const SLOW_TENTHS: u64 = 15;
+const SLOW_TENTHS: u64 = 15;
 
 /// Fewer tower steps than this say nothing: the first of a worker include its warm-up.
 pub const MIN_TOWER_STEPS: u64 = 5;
@@ -43,17 +43,27 @@ pub fn stragglers(workers: &Workers) -> Vec<Straggler> {
     shares.iter().filter_map(straggler).collect()
 }
 
+/// The median of the times that others take for a tower step, and whether a worker that takes `held_micros` holds
+/// them up; `None` if there are no others.
+#[must_use]
+pub fn beside(held_micros: u64, others: impl IntoIterator<Item = u64>) -> Option<(u64, bool)> {
+    let mut others = others.into_iter().peekable();
+    others.peek()?;
+    let others_micros = median(others);
+    let is_slow = held_micros.saturating_mul(10) > others_micros.saturating_mul(SLOW_TENTHS);
+    Some((others_micros, is_slow))
+}
+
 /// A worker that takes much longer than the others.
 fn slow(share: &WorkerShare, shares: &[WorkerShare]) -> Option<Straggler> {
-    let others = shares.iter().filter(|other| other.worker != share.worker);
-    let mut others = others
-        .filter(|other| other.tower_steps >= MIN_TOWER_STEPS)
-        .map(|other| other.median_held_micros)
-        .peekable();
-    others.peek()?;
-    let (held_micros, others_micros) = (share.median_held_micros, median(others));
-    let is_slow = held_micros.saturating_mul(10) > others_micros.saturating_mul(SLOW_TENTHS);
-    (share.tower_steps >= MIN_TOWER_STEPS && is_slow).then(|| Straggler::Slow {
+    let is_known = |share: &WorkerShare| share.tower_steps >= MIN_TOWER_STEPS;
+    let others = shares
+        .iter()
+        .filter(|other| other.worker != share.worker && is_known(other));
+    let held_micros = share.median_held_micros;
+    let (others_micros, is_slow) =
+        beside(held_micros, others.map(|other| other.median_held_micros))?;
+    (is_known(share) && is_slow).then(|| Straggler::Slow {
         worker: share.worker.clone(),
         held_micros,
         others_micros,

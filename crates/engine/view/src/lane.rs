@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, VecDeque};
 use pserver_ledger::history::Worker;
 use pserver_ledger::median;
 use pserver_ledger::record::{Commit, Record, TowerRecord};
-use pserver_ledger::straggler::{MIN_TOWER_STEPS, SLOW_TENTHS};
+use pserver_ledger::straggler::{MIN_TOWER_STEPS, beside};
 use pserver_run::TowerStep;
 use serde::{Serialize, Serializer};
 
@@ -222,12 +222,11 @@ impl Lanes {
         let held: Vec<Option<u64>> = self.lanes.iter().map(held).collect();
         let slowness = |index: usize| {
             let others = held.iter().enumerate().filter(|(other, _)| *other != index);
-            let mut others = others.filter_map(|(_, held)| *held).peekable();
-            others.peek()?;
-            let (own, others) = (held[index]?, median(others));
+            let own = held[index]?;
+            let (others, is_straggler) = beside(own, others.filter_map(|(_, held)| *held))?;
             Some(Slowness {
                 times: own as f64 / others.max(1) as f64,
-                is_straggler: own.saturating_mul(10) > others.saturating_mul(SLOW_TENTHS),
+                is_straggler,
             })
         };
         (0..held.len()).map(slowness).collect()
