@@ -1,8 +1,5 @@
 //! Which workers hold the others up.
 
-use std::fmt;
-
-use crate::history::Worker;
 use crate::units::{count, counted, median, millis};
 use crate::workers::{WorkerShare, Workers};
 
@@ -12,32 +9,9 @@ const SLOW_TENTHS: u64 = 15;
 /// Fewer tower steps than this say nothing: the first of a worker include its warm-up.
 pub const MIN_TOWER_STEPS: u64 = 5;
 
-/// A worker that holds the others up.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Straggler {
-    /// It takes long.
-    Slow {
-        /// Which.
-        worker: Worker,
-        /// Its median time for a tower step, in microseconds.
-        held_micros: u64,
-        /// The median of the other workers' median times.
-        others_micros: u64,
-    },
-    /// It takes so long that others do much of its work, whose times are then not on record.
-    Overdue {
-        /// Which.
-        worker: Worker,
-        /// Tower steps of it that were given to another too.
-        overdue: u64,
-        /// Those of it that count.
-        tower_steps: u64,
-    },
-}
-
-/// The stragglers among the workers of a run.
+/// The workers of a run that hold the others up, each in a sentence without its end.
 #[must_use]
-pub fn stragglers(workers: &Workers) -> Vec<Straggler> {
+pub fn stragglers(workers: &Workers) -> Vec<String> {
     let shares = &workers.shares;
     let straggler = |share| slow(share, shares).or_else(|| overdue(share));
     shares.iter().filter_map(straggler).collect()
@@ -54,8 +28,8 @@ pub fn beside(held_micros: u64, others: impl IntoIterator<Item = u64>) -> Option
     Some((others_micros, is_slow))
 }
 
-/// A worker that takes much longer than the others.
-fn slow(share: &WorkerShare, shares: &[WorkerShare]) -> Option<Straggler> {
+/// Of a worker that takes much longer than the others.
+fn slow(share: &WorkerShare, shares: &[WorkerShare]) -> Option<String> {
     let is_known = |share: &WorkerShare| share.tower_steps >= MIN_TOWER_STEPS;
     let others = shares
         .iter()
@@ -63,53 +37,33 @@ fn slow(share: &WorkerShare, shares: &[WorkerShare]) -> Option<Straggler> {
     let held_micros = share.median_held_micros;
     let (others_micros, is_slow) =
         beside(held_micros, others.map(|other| other.median_held_micros))?;
-    (is_known(share) && is_slow).then(|| Straggler::Slow {
-        worker: share.worker.clone(),
-        held_micros,
-        others_micros,
+    (is_known(share) && is_slow).then(|| {
+        format!(
+            "{} is slow: {} ms a tower step, the others {} ms",
+            share.worker,
+            millis(held_micros),
+            millis(others_micros)
+        )
     })
 }
 
-/// A worker more than a tenth of whose tower steps were overdue.
-fn overdue(share: &WorkerShare) -> Option<Straggler> {
+/// Of a worker more than a tenth of whose tower steps were overdue: others do much of its work, whose times are then
+/// not on record.
+fn overdue(share: &WorkerShare) -> Option<String> {
     let &WorkerShare {
         overdue,
         tower_steps,
         ..
     } = share;
     let is_often = overdue >= MIN_TOWER_STEPS && overdue.saturating_mul(10) > tower_steps;
-    is_often.then(|| Straggler::Overdue {
-        worker: share.worker.clone(),
-        overdue,
-        tower_steps,
+    is_often.then(|| {
+        format!(
+            "{} is slow: {} overdue and also given to others, {} counted",
+            share.worker,
+            counted(overdue, "tower step"),
+            count(tower_steps)
+        )
     })
-}
-
-impl fmt::Display for Straggler {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Straggler::Slow {
-                worker,
-                held_micros,
-                others_micros,
-            } => write!(
-                f,
-                "{worker} is slow: {} ms a tower step, the others {} ms",
-                millis(*held_micros),
-                millis(*others_micros)
-            ),
-            Straggler::Overdue {
-                worker,
-                overdue,
-                tower_steps,
-            } => write!(
-                f,
-                "{worker} is slow: {} overdue and also given to others, {} counted",
-                counted(*overdue, "tower step"),
-                count(*tower_steps)
-            ),
-        }
-    }
 }
 
 #[cfg(test)]
@@ -132,8 +86,7 @@ mod tests {
     }
 
     fn told_of(records: Vec<Record>) -> Vec<String> {
-        let stragglers = stragglers(&Workers::of(&history(records)));
-        stragglers.iter().map(Straggler::to_string).collect()
+        stragglers(&Workers::of(&history(records)))
     }
 
     #[test]

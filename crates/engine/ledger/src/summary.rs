@@ -6,7 +6,7 @@ use pserver_run::GlobalStep;
 
 use crate::history::History;
 use crate::step_time::StepTime;
-use crate::straggler::{Straggler, stragglers};
+use crate::straggler::stragglers;
 use crate::units::{count, counted, duration, millis, percent, steps};
 use crate::workers::Workers;
 
@@ -39,8 +39,8 @@ pub struct Training {
     pub loss: f32,
     /// Where the time of a step went.
     pub step_time: StepTime,
-    /// The workers that held the others up, over the whole run.
-    pub stragglers: Vec<Straggler>,
+    /// The workers that held the others up, over the whole run, in sentences.
+    pub stragglers: Vec<String>,
 }
 
 impl Summary {

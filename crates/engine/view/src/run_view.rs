@@ -1,7 +1,6 @@
 //! A run as its ledger tells it, folded line by line.
 
 use pserver_ledger::Damage;
-use pserver_ledger::history::Worker;
 use pserver_ledger::incidents::told;
 use pserver_ledger::record::{Commit, Line, Outcome, Record, Start};
 use pserver_ledger::step_time::total_of;
@@ -231,12 +230,6 @@ impl RunView {
     #[must_use]
     pub fn lanes(&self) -> &Lanes {
         &self.lanes
-    }
-
-    /// A worker by its number at the newest start of the server.
-    #[must_use]
-    pub fn worker(&self, number: u32) -> Worker {
-        self.lanes.worker(number)
     }
 
     /// What happened last.
