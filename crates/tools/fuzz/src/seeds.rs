@@ -11,12 +11,11 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use pserver_events::Histogram;
 use pserver_ledger::ScoreRecord;
-use pserver_ledger::record::{
-    Commit, Dropped, FORMAT_VERSION, Line, Outcome, Phases, Record, Rewind, Start, TowerRecord,
-};
+use pserver_ledger::fixtures::{self, committed, rewound, text, unit};
+use pserver_ledger::record::{Dropped, Outcome, Record, Start};
 use pserver_run::{
-    Confusion, DataSet, EvalData, ExamplesDigest, GlobalStep, Numerics, RunConfig, Score,
-    ScoredVariables, StateDigest, Tower, TowerStep,
+    Confusion, DataSet, EvalData, GlobalStep, Numerics, RunConfig, Score, ScoredVariables,
+    StateDigest, Tower, TowerStep,
 };
 use pserver_state::checkpoint::{self, Checkpoint};
 use pserver_state::{TrainingState, Values};
@@ -124,15 +123,9 @@ fn push() -> Push {
 /// Two towers of 4 out of 20 examples.
 fn run_config() -> RunConfig {
     RunConfig {
-        initial_digest: digest_at(0),
         numerics: Some(Numerics::example(1)),
-        ..RunConfig::example()
+        ..fixtures::run_config()
     }
-}
-
-/// A stand-in for the digest of the state at a step.
-fn digest_at(step: u64) -> StateDigest {
-    StateDigest(u128::from(step) + 1000)
 }
 
 fn score() -> Score {
@@ -531,95 +524,36 @@ fn state_files() -> Group {
     ]
 }
 
-fn lines(records: Vec<Record>) -> Vec<u8> {
-    let text = |(second, record): (u64, Record)| {
-        let line = Line {
-            at_micros: 1_700_000_000_000_000 + second * 1_000_000,
-            record,
-        };
-        serde_json::to_string(&line).expect("a line has a text form") + "\n"
-    };
-    let text: String = (0..).zip(records).map(text).collect();
-    text.into_bytes()
-}
-
 fn start(step: u64) -> Record {
     Record::Start(Start {
-        format_version: FORMAT_VERSION,
-        version: "0.1.0".to_owned(),
         run: run_config(),
-        global_step: GlobalStep(step),
-        digest: digest_at(step),
-    })
-}
-
-fn commit(step: u64) -> Record {
-    let run = run_config();
-    let mut sequence = run.sequence();
-    let tower = |tower: u32| {
-        let tower_step = TowerStep {
-            global_step: GlobalStep(step),
-            tower: Tower(tower),
-        };
-        TowerRecord {
-            of: TowerStep {
-                global_step: GlobalStep(step),
-                tower: Tower(tower),
-            },
-            worker: tower,
-            examples: ExamplesDigest::of(sequence.samples(tower_step)),
-            loss: 4.5,
-            norm: 0.25,
-            held_micros: 1000,
-            compute_micros: 900,
-            waited_micros: 10,
-            staleness: 0,
-        }
-    };
-    Record::Commit(Commit {
-        global_step: GlobalStep(step),
-        learning_rate: 0.1,
-        loss: 4.5,
-        towers: [0, 1].map(tower).into(),
-        gather_micros: 1010,
-        phases: Phases::default(),
-        digest: digest_at(step + 1),
+        ..fixtures::start(step)
     })
 }
 
 fn joined(worker: u32) -> Record {
-    Record::Joined {
-        worker,
-        name: format!("host/{worker}"),
-        numerics: "cpu".to_owned(),
-    }
+    fixtures::joined(worker, &format!("host/{worker}"))
 }
 
 fn ledgers() -> Group {
-    let of = TowerStep {
-        global_step: GlobalStep(1),
-        tower: Tower(0),
-    };
+    let of = unit(1, 0);
     let ended = |step, outcome| Record::End {
         global_step: GlobalStep(step),
         outcome,
     };
     let mut whole = vec![start(0), joined(0), joined(1)];
-    whole.extend((0..5).map(commit));
+    whole.extend((0..5).map(committed));
     whole.push(ended(5, Outcome::Complete));
-    let rewound = vec![
+    let gone_back = vec![
         start(0),
         joined(0),
         joined(1),
-        commit(0),
-        commit(1),
+        committed(0),
+        committed(1),
         start(1),
-        Record::Rewind(Rewind {
-            to: GlobalStep(1),
-            digest: digest_at(1),
-        }),
+        rewound(1),
         joined(0),
-        commit(1),
+        committed(1),
         ended(2, Outcome::Stopped),
     ];
     let reason = "nonsense".to_owned();
@@ -647,8 +581,8 @@ fn ledgers() -> Group {
             workers: [0, 1],
             equal: false,
         },
-        commit(0),
-        commit(1),
+        committed(0),
+        committed(1),
         Record::Quarantined { worker: 1, reason },
         Record::Checkpoint {
             global_step: GlobalStep(2),
@@ -663,9 +597,10 @@ fn ledgers() -> Group {
         Record::Lost { worker: 1 },
         ended(2, Outcome::Diverged),
     ];
+    let lines = |records: Vec<Record>| text(records).into_bytes();
     vec![
         ("whole".to_owned(), lines(whole)),
-        ("rewound".to_owned(), lines(rewound)),
+        ("rewound".to_owned(), lines(gone_back)),
         ("eventful".to_owned(), lines(eventful)),
     ]
 }
