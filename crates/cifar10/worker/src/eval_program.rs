@@ -24,7 +24,7 @@ use pserver_ledger::{EvalDir, EvalWriter, LedgerTail, Record, ScoreRecord};
 use pserver_run::{DataSet, EvalData, Score};
 use pserver_state::checkpoint::{self};
 use pserver_wire::messages::Goodbye;
-use pserver_worker::follower_link::{FollowError, Followed, FollowerLink};
+use pserver_worker::follower_link::{Followed, FollowerLink};
 use tracing::info;
 
 use crate::checkpoint_folder::{CheckpointFolder, is_checkpoint};
@@ -299,11 +299,7 @@ fn follow_server(args: &Args, server: &str, mut evaluator: Evaluator) -> Result<
     let mut link = link.map_err(or_exit)?;
     let mut scored = None;
     loop {
-        let followed = link.next(scored).map_err(|error| match error {
-            FollowError::Link(error) => or_exit(error),
-            FollowError::Checkpoint(error) => Failure::new(Exit::Permanent, error),
-        })?;
-        let (step, checkpoint) = match followed {
+        let (step, checkpoint) = match link.next(scored).map_err(or_exit)? {
             Followed::Checkpoint(step, checkpoint) => (step, checkpoint),
             Followed::Over(Goodbye::Diverged) => return Ok(Exit::Diverged),
             Followed::Over(_) => return Ok(Exit::Complete),

@@ -11,16 +11,12 @@ use std::time::Duration;
 use pserver_guard::Credentials;
 use pserver_run::member::FOLLOWER_LEASE;
 use pserver_run::{GlobalStep, Layout, Score};
-use pserver_state::{Checkpoint, CheckpointError, checkpoint};
+use pserver_state::{Checkpoint, checkpoint};
 use pserver_wire::client::Client;
 use pserver_wire::messages::{CheckpointReply, CheckpointRequest, FollowerId, Goodbye};
 use tokio::runtime::Runtime;
-use tracing::debug;
 
-use crate::link::{Link, LinkError};
-
-/// Signs of life per lease: two may be lost before the follower is.
-const HEARTBEATS_PER_LEASE: u32 = 3;
+use crate::link::{Link, LinkError, keep_alive};
 
 /// What comes next.
 #[derive(Debug)]
@@ -29,17 +25,6 @@ pub enum Followed {
     Checkpoint(GlobalStep, Box<Checkpoint>),
     /// The run is over, and every checkpoint was fetched that was to be.
     Over(Goodbye),
-}
-
-/// Why nothing comes any more.
-#[derive(Debug, thiserror::Error)]
-pub enum FollowError {
-    /// The conversation is over.
-    #[error(transparent)]
-    Link(#[from] LinkError),
-    /// The server sent something that is no checkpoint of this model.
-    #[error("the server sent no sound checkpoint")]
-    Checkpoint(#[from] CheckpointError),
 }
 
 /// The conversation of an evaluator.
@@ -63,19 +48,13 @@ impl FollowerLink {
         credentials: &Credentials,
         retry_window: Duration,
     ) -> Result<Self, LinkError> {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .enable_all()
-            .build()?;
-        let client = {
-            let _context = runtime.enter();
-            Client::new(address, layout, credentials)?
-        };
+        let (runtime, link) = Link::start(address, layout, credentials, retry_window)?;
         let follower = FollowerId(RandomState::new().hash_one(std::process::id()));
-        runtime.spawn(keep_alive(client.clone(), follower));
+        let heartbeat = async move |client: &mut Client| client.follower_heartbeat(follower).await;
+        runtime.spawn(keep_alive(link.client(), FOLLOWER_LEASE, heartbeat));
         Ok(FollowerLink {
             runtime,
-            link: Link::new(client, address, retry_window),
+            link,
             layout: layout.clone(),
             follower,
         })
@@ -86,19 +65,14 @@ impl FollowerLink {
     ///
     /// # Errors
     ///
-    /// [`FollowError`].
-    pub fn next(&mut self, newer_than: Option<GlobalStep>) -> Result<Followed, FollowError> {
+    /// [`LinkError`].
+    pub fn next(&mut self, newer_than: Option<GlobalStep>) -> Result<Followed, LinkError> {
         let request = CheckpointRequest {
             follower: self.follower,
             newer_than,
         };
-        let FollowerLink {
-            runtime,
-            link,
-            layout,
-            ..
-        } = self;
-        runtime.block_on(async {
+        let link = &mut self.link;
+        self.runtime.block_on(async {
             loop {
                 // That of the one before, or this is no follower of it.
                 link.run().await?;
@@ -111,7 +85,7 @@ impl FollowerLink {
                     CheckpointReply::Goodbye(goodbye) => return Ok(Followed::Over(goodbye)),
                     CheckpointReply::Checkpoint { global_step, file } => {
                         let name = checkpoint::name_of(global_step);
-                        let found = checkpoint::load_bytes(Path::new(&name), &file, layout)?;
+                        let found = checkpoint::load_bytes(Path::new(&name), &file, &self.layout)?;
                         return Ok(Followed::Checkpoint(global_step, Box::new(found)));
                     }
                 }
@@ -125,22 +99,8 @@ impl FollowerLink {
     ///
     /// [`LinkError`].
     pub fn report(&mut self, score: &Score) -> Result<(), LinkError> {
-        let FollowerLink {
-            runtime,
-            link,
-            follower,
-            ..
-        } = self;
-        let report = link.ask(async |client| client.report_score(*follower, score).await);
-        runtime.block_on(report)
-    }
-}
-
-async fn keep_alive(mut client: Client, follower: FollowerId) {
-    loop {
-        if let Err(error) = client.follower_heartbeat(follower).await {
-            debug!(%error, "a heartbeat got no answer");
-        }
-        tokio::time::sleep(FOLLOWER_LEASE / HEARTBEATS_PER_LEASE).await;
+        let follower = self.follower;
+        let report = async |client: &mut Client| client.report_score(follower, score).await;
+        self.runtime.block_on(self.link.ask(report))
     }
 }

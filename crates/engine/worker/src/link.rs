@@ -1,17 +1,24 @@
 //! A server and the run that it serves, across its restarts. Retries are here and nowhere else.
 
-use std::hash::{BuildHasher, RandomState};
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::time::{Duration, Instant};
 
 use pserver_cli::exit::Exit;
-use pserver_run::RunConfig;
-use pserver_state::StateFileError;
+use pserver_guard::Credentials;
+use pserver_run::{Layout, RunConfig};
+use pserver_state::{CheckpointError, StateFileError};
 use pserver_wire::client::{Client, ClientError};
 use pserver_wire::gradient_slot::SlotError;
 use pserver_wire::transport::BadAddress;
-use tracing::info;
+use tokio::runtime::Runtime;
+use tracing::{debug, info};
 
-use crate::backoff;
+/// The first pause before a request is repeated; each one after is twice as long.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// Signs of life per lease: two may be lost before it ends.
+const HEARTBEATS_PER_LEASE: u32 = 3;
 
 /// Why the conversation with the server is over.
 #[derive(Debug, thiserror::Error)]
@@ -62,6 +69,9 @@ pub enum LinkError {
     /// Variables in shared memory cannot be read.
     #[error("cannot read the variables that the server shares")]
     Variables(#[from] StateFileError),
+    /// The server sent something that is no checkpoint of this model.
+    #[error("the server sent no sound checkpoint")]
+    Checkpoint(#[from] CheckpointError),
     /// A signal asked the worker to leave.
     #[error("asked to leave")]
     Leaving(Exit),
@@ -79,7 +89,8 @@ impl LinkError {
             LinkError::Away { .. } => Exit::TryAgain,
             LinkError::Refused { .. }
             | LinkError::AnotherRun { .. }
-            | LinkError::NotShared { .. } => Exit::Permanent,
+            | LinkError::NotShared { .. }
+            | LinkError::Checkpoint(_) => Exit::Permanent,
             LinkError::Leaving(exit) => *exit,
             LinkError::Start(_) | LinkError::Variables(_) => Exit::Unexpected,
         }
@@ -106,19 +117,32 @@ pub(crate) struct Link {
     client: Client,
     address: String,
     retry_window: Duration,
-    jitter: Jitter,
     run: Option<RunConfig>,
 }
 
 impl Link {
-    pub(crate) fn new(client: Client, address: &str, retry_window: Duration) -> Self {
-        Link {
+    /// A link to the server at `address`, which need not be up yet, and the thread that it talks on.
+    pub(crate) fn start(
+        address: &str,
+        layout: &Layout,
+        credentials: &Credentials,
+        retry_window: Duration,
+    ) -> Result<(Runtime, Self), LinkError> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()?;
+        let client = {
+            let _context = runtime.enter();
+            Client::new(address, layout, credentials)?
+        };
+        let link = Link {
             client,
             address: address.to_owned(),
             retry_window,
-            jitter: Jitter::default(),
             run: None,
-        }
+        };
+        Ok((runtime, link))
     }
 
     /// A client over the same connection.
@@ -155,7 +179,7 @@ impl Link {
             if attempt == 0 {
                 info!(server = self.address, %error, "waits for the server");
             }
-            tokio::time::sleep(backoff::delay(attempt, self.jitter.next())).await;
+            tokio::time::sleep(pause_before(attempt, jitter())).await;
             attempt += 1;
         }
     }
@@ -180,7 +204,7 @@ impl Link {
     /// The server stops, and may be started again within the retry window.
     pub(crate) async fn wait_for_another_start(&mut self) -> Result<(), LinkError> {
         info!("the server stops; waits for it to be started again");
-        tokio::time::sleep(backoff::delay(3, self.jitter.next())).await;
+        tokio::time::sleep(pause_before(3, jitter())).await;
         self.run().await.map(drop)
     }
 
@@ -199,16 +223,42 @@ impl Link {
     }
 }
 
-/// Numbers in `0..1` that differ from process to process. They spread retries and touch no result.
-#[derive(Debug, Default)]
-struct Jitter {
-    state: RandomState,
-    drawn: u64,
+/// Gives signs of life, whatever else goes on, as long as it is polled.
+pub(crate) async fn keep_alive<T>(
+    mut client: Client,
+    lease: Duration,
+    mut heartbeat: impl AsyncFnMut(&mut Client) -> Result<T, ClientError>,
+) {
+    loop {
+        if let Err(error) = heartbeat(&mut client).await {
+            debug!(%error, "a heartbeat got no answer");
+        }
+        tokio::time::sleep(lease / HEARTBEATS_PER_LEASE).await;
+    }
 }
 
-impl Jitter {
-    fn next(&mut self) -> f64 {
-        self.drawn += 1;
-        (self.state.hash_one(self.drawn) >> 11) as f64 / (1_u64 << 53) as f64
+/// The wait before retry number `attempt`, counted from 0: doubling from 0.1 s up to 5 s, of which
+/// between half and all is waited, as `jitter` in `0..1` says, so that workers that lost their
+/// server together do not all come back at the same moment.
+fn pause_before(attempt: u32, jitter: f64) -> Duration {
+    let doubled = FIRST_PAUSE.saturating_mul(1 << attempt.min(16));
+    doubled.min(LONGEST_PAUSE).mul_f64(0.5 + 0.5 * jitter)
+}
+
+/// A number in `0..1` that differs from call to call and from process to process. It touches no result.
+fn jitter() -> f64 {
+    (RandomState::new().build_hasher().finish() >> 11) as f64 / (1_u64 << 53) as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_double_up_to_a_limit() {
+        assert_eq!(pause_before(0, 1.0), FIRST_PAUSE);
+        assert_eq!(pause_before(1, 1.0), 2 * FIRST_PAUSE);
+        assert_eq!(pause_before(1000, 1.0), LONGEST_PAUSE);
+        assert_eq!(pause_before(3, 0.0), pause_before(3, 1.0) / 2);
     }
 }

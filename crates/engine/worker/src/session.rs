@@ -2,7 +2,6 @@
 //! variables that it holds.
 
 use std::path::Path;
-use std::time::Duration;
 
 use bytes::Bytes;
 use pserver_run::{Layout, StateDigest};
@@ -17,12 +16,9 @@ use pserver_wire::messages::{
 };
 use tokio::runtime::Handle;
 use tokio::task::JoinSet;
-use tracing::{debug, info};
+use tracing::info;
 
-use crate::link::{Link, LinkError, NotShared};
-
-/// Heartbeats per lease: two may be lost before the worker is.
-const HEARTBEATS_PER_LEASE: u32 = 3;
+use crate::link::{Link, LinkError, NotShared, keep_alive};
 
 /// With what a worker registers, each time.
 #[derive(Debug)]
@@ -36,22 +32,14 @@ pub(crate) struct Terms {
 #[derive(Debug)]
 pub(crate) struct Session {
     member: Member,
-    plane: Plane,
+    /// `None` if variables and gradients travel.
+    shared: Option<Shared>,
     num_bytes: usize,
     held: Option<Held>,
     /// What the answer to the last push brought along for the next pull.
     next: Option<Assignment>,
     /// Keeps the membership alive, whatever the training loop is doing, as long as this is there.
     _heartbeat: JoinSet<()>,
-}
-
-/// How variables and gradients go between worker and server.
-#[derive(Debug)]
-enum Plane {
-    /// They travel.
-    Wire,
-    /// They lie in memory of the server's.
-    Shared(Shared),
 }
 
 /// What a worker has open of its server's memory, where both are on one host.
@@ -86,10 +74,11 @@ impl Session {
             "registered"
         );
         let mut heartbeat = JoinSet::new();
-        heartbeat.spawn(keep_alive(link.client(), member, lease));
+        let beat = async move |client: &mut Client| client.heartbeat(member).await;
+        heartbeat.spawn(keep_alive(link.client(), lease, beat));
         Ok(Session {
             member,
-            plane: Plane::choose(link, terms, member).await?,
+            shared: Shared::open(link, terms, member).await?,
             num_bytes: terms.layout.size_bytes(),
             held: None,
             next: None,
@@ -116,17 +105,17 @@ impl Session {
     /// Sees to it that the variables are those of `work`.
     pub(crate) fn take_variables(&mut self, link: &Link, work: &Work) -> Result<Copied, LinkError> {
         let digest = work.state_digest;
-        let bytes = match (&work.variables, &self.plane) {
+        let bytes = match (&work.variables, &self.shared) {
             (Delivery::Held, _) if self.holds(digest) => return Ok(Copied::Whole),
             (Delivery::Held, _) => return Err(link.not_understood("it sends no variables")),
             (Delivery::Sent(bytes), _) if bytes.len() == self.num_bytes => bytes.clone(),
             (Delivery::Sent(_), _) => {
                 return Err(link.not_understood("its variables are of another size"));
             }
-            (Delivery::InStateFile { .. }, Plane::Wire) => {
+            (Delivery::InStateFile { .. }, None) => {
                 return Err(link.not_understood("it shares no memory"));
             }
-            (Delivery::InStateFile { sequence }, Plane::Shared(shared)) => {
+            (Delivery::InStateFile { sequence }, Some(shared)) => {
                 // What is held lies where these are copied to.
                 self.held = None;
                 let mut values = shared.memory.take();
@@ -160,9 +149,9 @@ impl Session {
         client: Client,
         runtime: &Handle,
     ) -> GradientBuffer {
-        match &mut self.plane {
-            Plane::Shared(shared) => GradientBuffer::in_slot(parts, &mut shared.slot),
-            Plane::Wire => {
+        match &mut self.shared {
+            Some(shared) => GradientBuffer::in_slot(parts, &mut shared.slot),
+            None => {
                 let sender = Sender {
                     client,
                     member: self.member,
@@ -187,63 +176,49 @@ impl Session {
     }
 }
 
-impl Plane {
-    async fn choose(link: &mut Link, terms: &Terms, member: Member) -> Result<Self, LinkError> {
-        if terms.data_plane == DataPlane::Wire {
-            return Ok(Plane::Wire);
-        }
-        match Shared::open(link, &terms.layout, member).await? {
-            Ok(Some(shared)) => {
-                info!("shares memory with the server");
-                Ok(Plane::Shared(shared))
-            }
-            Ok(None) => Ok(Plane::Wire),
-            Err(source) if terms.data_plane == DataPlane::SharedMemory => {
-                Err(LinkError::NotShared {
-                    address: link.address().to_owned(),
-                    source,
-                })
-            }
-            Err(reason) => {
-                info!(%reason, "variables and gradients travel over the wire");
-                Ok(Plane::Wire)
-            }
-        }
-    }
-}
-
 impl Shared {
-    /// Opens the memory that the server offers; `None` if the server has just been started again
-    /// and wants a registration first.
+    /// Opens the memory that the server offers, if `terms` want it and it works out. `None` also if the server has
+    /// just been started again and wants a registration first.
     async fn open(
         link: &mut Link,
-        layout: &Layout,
+        terms: &Terms,
         member: Member,
-    ) -> Result<Result<Option<Self>, NotShared>, LinkError> {
-        let offer = link
-            .ask(async |client| client.share_memory(member).await)
-            .await?;
-        let shared = match offer {
+    ) -> Result<Option<Self>, LinkError> {
+        if terms.data_plane == DataPlane::Wire {
+            return Ok(None);
+        }
+        let offer = link.ask(async |client| client.share_memory(member).await);
+        let offered = match offer.await? {
             SharedMemory::Offered {
                 state_path,
                 slot_path,
-            } => Shared::at(&state_path, &slot_path, layout),
+            } => Shared::at(&state_path, &slot_path, &terms.layout),
             SharedMemory::Refused { reason } => Err(NotShared::Refused(reason)),
-            SharedMemory::Unregistered => return Ok(Ok(None)),
+            SharedMemory::Unregistered => return Ok(None),
         };
-        let shared = match shared {
-            Ok(shared) => shared,
-            Err(reason) => return Ok(Err(reason)),
+        let reason = match offered {
+            Ok(shared) => {
+                let nonce = shared.slot.nonce();
+                let attachment = link.ask(async |client| client.attach(member, nonce).await);
+                match attachment.await? {
+                    Attachment::Attached => {
+                        info!("shares memory with the server");
+                        return Ok(Some(shared));
+                    }
+                    Attachment::Refused { reason } => NotShared::Refused(reason),
+                    Attachment::Unregistered => return Ok(None),
+                }
+            }
+            Err(reason) => reason,
         };
-        let nonce = shared.slot.nonce();
-        let attachment = link
-            .ask(async |client| client.attach(member, nonce).await)
-            .await?;
-        Ok(match attachment {
-            Attachment::Attached => Ok(Some(shared)),
-            Attachment::Refused { reason } => Err(NotShared::Refused(reason)),
-            Attachment::Unregistered => Ok(None),
-        })
+        if terms.data_plane == DataPlane::SharedMemory {
+            return Err(LinkError::NotShared {
+                address: link.address().to_owned(),
+                source: reason,
+            });
+        }
+        info!(%reason, "variables and gradients travel over the wire");
+        Ok(None)
     }
 
     /// Fails if the server is not on this host, or not this user's.
@@ -253,14 +228,5 @@ impl Shared {
             slot: WorkerSlot::open(slot_path, layout.num_values())?,
             memory: Pool::new(layout.num_values(), 1),
         })
-    }
-}
-
-async fn keep_alive(mut client: Client, member: Member, lease: Duration) {
-    loop {
-        if let Err(error) = client.heartbeat(member).await {
-            debug!(%error, "a heartbeat got no answer");
-        }
-        tokio::time::sleep(lease / HEARTBEATS_PER_LEASE).await;
     }
 }

@@ -8,6 +8,7 @@
 //! Variables and gradients take the way that the [`DataPlane`] says, which is agreed with the server
 //! at each registration; the training loop sees no difference.
 
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
@@ -25,7 +26,7 @@ use pserver_wire::messages::{
     Verdict, Work,
 };
 use tokio::runtime::{Handle, Runtime};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{SetOnce, oneshot};
 use tracing::{debug, info, warn};
 
 use crate::link::{Link, LinkError};
@@ -64,7 +65,7 @@ pub struct ServerLink {
     link: Link,
     layout: Layout,
     /// Set when a signal asks the worker to leave.
-    leaving: watch::Receiver<Option<Exit>>,
+    leaving: Arc<SetOnce<Exit>>,
 }
 
 impl ServerLink {
@@ -81,18 +82,17 @@ impl ServerLink {
         credentials: &Credentials,
         retry_window: Duration,
     ) -> Result<Self, LinkError> {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .enable_all()
-            .build()?;
-        let _context = runtime.enter();
-        let client = Client::new(address, layout, credentials)?;
-        let (asked, leaving) = watch::channel(None);
-        let signal = signals::asked_to_leave()?;
-        runtime.spawn(async move { asked.send_replace(Some(signal.await)) });
+        let (runtime, link) = Link::start(address, layout, credentials, retry_window)?;
+        let signal = {
+            let _context = runtime.enter();
+            signals::asked_to_leave()?
+        };
+        let leaving = Arc::new(SetOnce::new());
+        let asked = leaving.clone();
+        runtime.spawn(async move { asked.set(signal.await) });
         Ok(ServerLink {
             runtime,
-            link: Link::new(client, address, retry_window),
+            link,
             layout: layout.clone(),
             leaving,
         })
@@ -162,27 +162,13 @@ impl ServerLink {
         &mut self,
         talk: impl AsyncFnOnce(&mut Link) -> Result<T, LinkError>,
     ) -> Result<T, LinkError> {
-        let ServerLink {
-            runtime,
-            link,
-            leaving,
-            ..
-        } = self;
-        runtime.block_on(async {
+        self.runtime.block_on(async {
             tokio::select! {
                 biased;
-                result = talk(link) => result,
-                exit = asked_to_leave(leaving) => Err(LinkError::Leaving(exit)),
+                result = talk(&mut self.link) => result,
+                exit = self.leaving.wait() => Err(LinkError::Leaving(*exit)),
             }
         })
-    }
-}
-
-async fn asked_to_leave(leaving: &mut watch::Receiver<Option<Exit>>) -> Exit {
-    match leaving.wait_for(Option::is_some).await {
-        Ok(exit) => exit.unwrap_or(Exit::Terminated),
-        // The task that waits for signals is gone only when the runtime is.
-        Err(_) => std::future::pending().await,
     }
 }
 
@@ -211,15 +197,10 @@ impl WorkerLink {
     ///
     /// [`LinkError`].
     pub fn pull(&mut self) -> Result<Pulled, LinkError> {
-        let WorkerLink {
-            session,
-            terms,
-            server,
-        } = self;
-        server.until_leaving(async |link| {
+        self.server.until_leaving(async |link| {
             loop {
-                match session.assignment(link).await? {
-                    Assignment::Work(work) => match session.take_variables(link, &work)? {
+                match self.session.assignment(link).await? {
+                    Assignment::Work(work) => match self.session.take_variables(link, &work)? {
                         Copied::Whole => return Ok(Pulled::Work(work)),
                         Copied::Overtaken => {
                             info!(tower_step = %work.tower_step, "was overtaken while it read the variables; pulls again");
@@ -232,7 +213,7 @@ impl WorkerLink {
                     Assignment::Unregistered => {
                         warn!("the server does not know this worker any more; registers again");
                         link.run().await?;
-                        *session = Session::open(link, terms).await?;
+                        self.session = Session::open(link, &self.terms).await?;
                     }
                 }
             }
@@ -271,11 +252,8 @@ impl WorkerLink {
         computed: Computed,
         gradients: GradientBuffer,
     ) -> Result<Verdict, LinkError> {
-        let WorkerLink {
-            session, server, ..
-        } = self;
         let push = Push {
-            member: session.member(),
+            member: self.session.member(),
             tower_step: work.tower_step,
             state_digest: work.state_digest,
             losses: computed.losses,
@@ -283,7 +261,9 @@ impl WorkerLink {
             compute_time: computed.compute_time,
             attempt: work.attempt,
         };
-        server.until_leaving(async |link| session.push(link, push, gradients).await)
+        let session = &mut self.session;
+        self.server
+            .until_leaving(async |link| session.push(link, push, gradients).await)
     }
 
     /// This worker's membership.
@@ -303,15 +283,12 @@ impl WorkerLink {
 
     /// Tells the server that this worker leaves, if it listens.
     pub fn leave(self) {
-        let WorkerLink {
-            session, server, ..
-        } = self;
-        let member = session.member();
+        let member = self.session.member();
         // With it the heartbeat.
-        drop(session);
-        let mut client = server.link.client();
+        drop(self.session);
+        let mut client = self.server.link.client();
         let goodbye = async { tokio::time::timeout(LEAVE_TIMEOUT, client.leave(member)).await };
-        let _ = server.runtime.block_on(goodbye);
+        let _ = self.server.runtime.block_on(goodbye);
     }
 }
 
