@@ -116,7 +116,7 @@ pub fn predict(args: &PredictArgs) -> Result<Exit, Failure> {
                 }
             }
             Err(error) => {
-                console::say(&format!("cifar-eval: {:#}", anyhow::Error::from(error)));
+                console::say(&format!("cifar-eval: {error}"));
                 exit = Exit::Usage;
             }
         }
