@@ -1,50 +1,32 @@
 //! Where tensors live and are computed: the CPU, or one GPU whose backend is loaded at run time.
 
+use anyhow::{Context, ensure};
 use tch::{Cuda, Device};
 
 /// The library that registers libtorch's CUDA backend. The CPU build does not carry it.
 const CUDA_LIBRARY: &str = "libtorch_cuda.so";
 
-/// A GPU that cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum DeviceError {
-    /// The CUDA part of libtorch is not installed.
-    #[error(
-        "cannot use GPU {gpu}: {CUDA_LIBRARY} is not found; install libtorch 2.11.0 with CUDA and \
-         put its lib folder into LD_LIBRARY_PATH"
-    )]
-    NoCuda {
-        /// The GPU that was asked for.
-        gpu: usize,
-        /// What the dynamic linker said.
-        #[source]
-        source: libloading::Error,
-    },
-    /// There is no such GPU.
-    #[error("cannot use GPU {gpu}: libtorch sees {count} GPUs on this machine")]
-    NoSuchGpu {
-        /// The GPU that was asked for.
-        gpu: usize,
-        /// How many there are.
-        count: i64,
-    },
-}
-
 /// The GPU of that number, or the CPU where none is asked for.
 ///
 /// # Errors
 ///
-/// [`DeviceError`] if the GPU cannot be used; the CPU never stands in for one silently.
-pub fn select(gpu: Option<usize>) -> Result<Device, DeviceError> {
+/// If the GPU cannot be used; the CPU never stands in for one silently.
+pub fn select(gpu: Option<usize>) -> anyhow::Result<Device> {
     let Some(gpu) = gpu else {
         return Ok(Device::Cpu);
     };
-    load_cuda().map_err(|source| DeviceError::NoCuda { gpu, source })?;
+    load_cuda().with_context(|| {
+        format!(
+            "cannot use GPU {gpu}: {CUDA_LIBRARY} is not found; install libtorch 2.11.0 with CUDA and \
+             put its lib folder into LD_LIBRARY_PATH"
+        )
+    })?;
     let count = Cuda::device_count();
-    if i64::try_from(gpu).is_ok_and(|gpu| gpu < count) {
-        return Ok(Device::Cuda(gpu));
-    }
-    Err(DeviceError::NoSuchGpu { gpu, count })
+    ensure!(
+        i64::try_from(gpu).is_ok_and(|gpu| gpu < count),
+        "cannot use GPU {gpu}: libtorch sees {count} GPUs on this machine"
+    );
+    Ok(Device::Cuda(gpu))
 }
 
 /// Loads the CUDA backend, which registers itself, for as long as the process runs.

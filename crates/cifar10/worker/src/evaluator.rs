@@ -1,6 +1,6 @@
 //! Scores checkpoints: the network, the data set of the run, and what is asked of them.
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use cifar_data::args::DataArgs;
 use cifar_data::{Dataset, Split};
 use pserver_cli::exit::{Exit, Failure, OrExit};
@@ -72,14 +72,18 @@ impl Evaluator {
             EvalData::TrainEval => Split::Train,
         };
         let num_examples = self.settings.num_examples;
-        open_if_another(&mut self.dataset, data, &self.data_args)?;
-        let dataset = self.dataset.as_ref().expect("it was just opened");
-        let confusion =
-            score(&self.model, &variables, dataset, split, num_examples).map_err(|error| {
-                let step = scorable.global_step;
-                let what = format!("cannot score the checkpoint of step {step}");
-                Failure::new(error.exit(), anyhow::Error::new(error).context(what))
-            })?;
+        let open = self.dataset.take();
+        let dataset = match open.filter(|dataset| dataset.data_set() == data) {
+            Some(dataset) => dataset,
+            None => self.data_args.open_or_exit(data)?,
+        };
+        let dataset = self.dataset.insert(dataset);
+        let scored = score(&self.model, &variables, dataset, split, num_examples);
+        let confusion = scored.map_err(|failure| {
+            let step = scorable.global_step;
+            let error = anyhow!("cannot score the checkpoint of step {step}: {failure}");
+            Failure::new(failure.exit(), error)
+        })?;
         let score = Score {
             global_step: scorable.global_step,
             eval_data: self.settings.eval_data,
@@ -112,17 +116,6 @@ pub(crate) fn variables_of(
 ) -> anyhow::Result<Variables> {
     let variables = Variables::new(layout, &scorable.values, model.device());
     variables.context("cannot hold the variables")
-}
-
-fn open_if_another(
-    dataset: &mut Option<Dataset>,
-    data: DataSet,
-    data_args: &DataArgs,
-) -> Result<(), Failure> {
-    if dataset.as_ref().is_none_or(|open| open.data_set() != data) {
-        *dataset = Some(data_args.open_or_exit(data)?);
-    }
-    Ok(())
 }
 
 /// What the flag --raw chooses.

@@ -1,5 +1,6 @@
 //! What decides the bits of a gradient on this machine.
 
+use anyhow::bail;
 use cifar_kernels::InstructionSet;
 use pserver_run::{Kernels, Numerics, RunConfig};
 use tch::Device;
@@ -7,29 +8,12 @@ use tch::Device;
 /// The only version that the bindings accept.
 const LIBTORCH_VERSION: &str = "2.11.0";
 
-/// Kernels that the run asks for and this worker does not have.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "the run asks for {kernels} kernels, which compute on one thread of a CPU, and this worker has \
-     {device} and {threads} threads; start the server with --threads 1 and as many workers as there \
-     are cores, or with --kernels torch"
-)]
-pub struct NoSuchKernels {
-    kernels: Kernels,
-    device: &'static str,
-    threads: u32,
-}
-
 /// The numerics of this process in a run.
 ///
 /// # Errors
 ///
-/// [`NoSuchKernels`] if the run asks for kernels that this worker does not have.
-pub fn of_this_process(
-    device: Device,
-    run: &RunConfig,
-    threads: u32,
-) -> Result<Numerics, NoSuchKernels> {
+/// If the run asks for kernels that this worker does not have.
+pub fn of_this_process(device: Device, run: &RunConfig, threads: u32) -> anyhow::Result<Numerics> {
     let pinned = run.numerics.as_ref().map(|numerics| numerics.kernels);
     let kernels = resolve(device, run.kernels, pinned, threads)?;
     Ok(Numerics {
@@ -54,7 +38,7 @@ fn resolve(
     asked: Kernels,
     pinned: Option<Kernels>,
     threads: u32,
-) -> Result<Kernels, NoSuchKernels> {
+) -> anyhow::Result<Kernels> {
     let has_own = !device.is_cuda() && threads == 1;
     let fastest = if has_own && InstructionSet::widest().is_vectorized() {
         Kernels::Winograd
@@ -64,11 +48,10 @@ fn resolve(
     match (asked, pinned) {
         (Kernels::Torch, _) => Ok(Kernels::Torch),
         (Kernels::Direct | Kernels::Winograd, _) if has_own => Ok(asked),
-        (Kernels::Direct | Kernels::Winograd, _) => Err(NoSuchKernels {
-            kernels: asked,
-            device: name(device),
-            threads,
-        }),
+        (Kernels::Direct | Kernels::Winograd, _) => bail!(
+            "the run asks for {asked} kernels, which compute on one thread of a CPU, and this worker has              {} and {threads} threads; start the server with --threads 1 and as many workers as there              are cores, or with --kernels torch",
+            name(device)
+        ),
         (Kernels::Auto, Some(pinned)) if has_own || pinned == Kernels::Torch => Ok(pinned),
         (Kernels::Auto, _) => Ok(fastest),
     }
@@ -104,15 +87,17 @@ mod tests {
     fn kernels_are_those_of_the_run_where_this_worker_has_them() {
         use Kernels::{Auto, Direct, Torch, Winograd};
         let (cpu, gpu) = (Device::Cpu, Device::Cuda(0));
-        assert_eq!(resolve(cpu, Auto, Some(Direct), 1), Ok(Direct));
-        assert_eq!(resolve(cpu, Auto, Some(Torch), 1), Ok(Torch));
-        assert_eq!(resolve(cpu, Auto, None, 2), Ok(Torch));
-        assert_eq!(resolve(gpu, Auto, Some(Winograd), 1), Ok(Torch));
-        assert_eq!(resolve(cpu, Direct, Some(Winograd), 1), Ok(Direct));
-        assert!(resolve(gpu, Direct, None, 1).is_err());
-        assert!(resolve(cpu, Winograd, None, 2).is_err());
-        let fastest = resolve(cpu, Auto, None, 1);
+        let resolved =
+            |device, asked, pinned, threads| resolve(device, asked, pinned, threads).ok();
+        assert_eq!(resolved(cpu, Auto, Some(Direct), 1), Some(Direct));
+        assert_eq!(resolved(cpu, Auto, Some(Torch), 1), Some(Torch));
+        assert_eq!(resolved(cpu, Auto, None, 2), Some(Torch));
+        assert_eq!(resolved(gpu, Auto, Some(Winograd), 1), Some(Torch));
+        assert_eq!(resolved(cpu, Direct, Some(Winograd), 1), Some(Direct));
+        assert_eq!(resolved(gpu, Direct, None, 1), None);
+        assert_eq!(resolved(cpu, Winograd, None, 2), None);
         let has_vectors = InstructionSet::widest().is_vectorized();
-        assert_eq!(fastest, Ok(if has_vectors { Winograd } else { Torch }));
+        let fastest = if has_vectors { Winograd } else { Torch };
+        assert_eq!(resolved(cpu, Auto, None, 1), Some(fastest));
     }
 }

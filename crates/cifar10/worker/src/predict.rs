@@ -18,7 +18,7 @@ use tch::{Kind, Tensor};
 
 use crate::checkpoint_folder::newest;
 use crate::device::set_threads;
-use crate::eval::{EvalError, finite_logits};
+use crate::eval::finite_logits;
 use crate::evaluator::{model_on, scored_variables, variables_of};
 use crate::model::{IMAGE_SIZE, Model, Variables};
 use crate::picture;
@@ -142,10 +142,10 @@ impl Predictor {
         image: &'a Path,
         pixels: &[f32; IMAGE_VALUES],
     ) -> Result<Prediction<'a>, Failure> {
-        let probabilities = self.probabilities(pixels).map_err(|error| {
+        let probabilities = self.probabilities(pixels).map_err(|failure| {
             let (image, step) = (image.display(), self.global_step);
             let what = format!("cannot classify {image} by the checkpoint of step {step}");
-            Failure::new(error.exit(), anyhow::Error::new(error).context(what))
+            Failure::new(failure.exit(), anyhow!("{what}: {failure}"))
         })?;
         let names = self.data.class_names();
         let mut classes: Vec<Class> = names
@@ -174,7 +174,7 @@ impl Predictor {
     }
 
     /// How likely each class is, of one image: softmax over the logits.
-    fn probabilities(&self, pixels: &[f32; IMAGE_VALUES]) -> Result<[f32; NUM_CLASSES], EvalError> {
+    fn probabilities(&self, pixels: &[f32; IMAGE_VALUES]) -> Result<[f32; NUM_CLASSES], Failure> {
         let images = Tensor::f_from_slice(pixels.as_slice())?
             .f_reshape([1, IMAGE_SIZE, IMAGE_SIZE, 3])?
             .f_to_device(self.model.device())?;
