@@ -18,8 +18,6 @@ use tch::{Device, Kind, TchError, Tensor};
 
 /// Height and width of an image.
 pub const IMAGE_SIZE: i64 = 24;
-/// Classes told apart.
-pub const NUM_CLASSES: i64 = 10;
 
 /// Channels of both convolutions.
 const CHANNELS: i64 = 64;
@@ -117,23 +115,12 @@ impl Model {
     ///
     /// [`TchError`] if libtorch fails, of memory for example.
     pub fn inference(&self, variables: &Variables, images: &Tensor) -> Result<Tensor, TchError> {
-        let (conv1, conv2, local3, local4, softmax_linear) = (0, 1, 2, 3, 4);
         let x = images.f_permute([0, 3, 1, 2])?;
-
+        let x = convolution(&x, variables.weights_and_biases(0))?;
         // ReLU and max-pooling commute, and after pooling there is a quarter as much to do.
-        let x = convolution(&x, variables.weights_and_biases(conv1))?;
-        let x = max_pool(&x)?.f_relu()?;
-        let x = self.local_response_normalization(&x)?;
-
-        let x = convolution(&x, variables.weights_and_biases(conv2))?.f_relu()?;
-        let x = self.local_response_normalization(&x)?;
-        let x = max_pool(&x)?;
-
-        // Flattened in NHWC order.
-        let x = x.f_permute([0, 2, 3, 1])?.f_flatten(1, 3)?;
-        let x = linear(&x, variables.weights_and_biases(local3))?.f_relu()?;
-        let x = linear(&x, variables.weights_and_biases(local4))?.f_relu()?;
-        linear(&x, variables.weights_and_biases(softmax_linear))
+        let pool1 = max_pool(&x)?.f_relu()?;
+        let [.., softmax_linear] = self.after_pool1(variables, &pool1)?;
+        Ok(softmax_linear)
     }
 
     /// What the layers with variables give for `images`, as [`inference`](Self::inference) has them:
@@ -150,18 +137,27 @@ impl Model {
         variables: &Variables,
         images: &Tensor,
     ) -> Result<[Tensor; 5], TchError> {
-        let of_layer = |layer| variables.weights_and_biases(layer);
         let x = images.f_permute([0, 3, 1, 2])?;
-        let conv1 = convolution(&x, of_layer(0))?.f_relu()?;
-        let x = self.local_response_normalization(&max_pool(&conv1)?)?;
-        let conv2 = convolution(&x, of_layer(1))?.f_relu()?;
-        let x = max_pool(&self.local_response_normalization(&conv2)?)?;
-        let x = x.f_permute([0, 2, 3, 1])?.f_flatten(1, 3)?;
+        let conv1 = convolution(&x, variables.weights_and_biases(0))?.f_relu()?;
+        let [conv2, local3, local4, softmax_linear] =
+            self.after_pool1(variables, &max_pool(&conv1)?)?;
+        let [conv1, conv2] = [conv1, conv2].map(|it| it.f_permute([0, 2, 3, 1]));
+        Ok([conv1?, conv2?, local3, local4, softmax_linear])
+    }
+
+    /// What conv2, local3, local4 and softmax_linear give for what pool1 gives.
+    fn after_pool1(&self, variables: &Variables, pool1: &Tensor) -> Result<[Tensor; 4], TchError> {
+        let of_layer = |layer| variables.weights_and_biases(layer);
+        let norm1 = self.local_response_normalization(pool1)?;
+        let conv2 = convolution(&norm1, of_layer(1))?.f_relu()?;
+        let norm2 = self.local_response_normalization(&conv2)?;
+        let pool2 = max_pool(&norm2)?;
+        // Flattened in NHWC order.
+        let x = pool2.f_permute([0, 2, 3, 1])?.f_flatten(1, 3)?;
         let local3 = linear(&x, of_layer(2))?.f_relu()?;
         let local4 = linear(&local3, of_layer(3))?.f_relu()?;
         let softmax_linear = linear(&local4, of_layer(4))?;
-        let [conv1, conv2] = [conv1, conv2].map(|it| it.f_permute([0, 2, 3, 1]));
-        Ok([conv1?, conv2?, local3, local4, softmax_linear])
+        Ok([conv2, local3, local4, softmax_linear])
     }
 
     /// Local response normalisation across channels: `x / (1 + alpha * sum x^2)^0.75`, the sum over

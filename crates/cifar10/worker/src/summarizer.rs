@@ -11,13 +11,12 @@ use std::thread::{self, JoinHandle};
 use anyhow::Context;
 use bytes::Bytes;
 use cifar_data::Batch;
+use cifar_data::distort::IMAGE_VALUES;
 use pserver_cli::priority::give_way;
 use pserver_events::{Histogram, image::rgb_of_floats};
 use pserver_run::{GlobalStep, Layout};
 use pserver_state::Values;
-use pserver_wire::messages::{
-    Activations, MAX_SUMMARY_IMAGES, Member, SUMMARY_IMAGE_BYTES, TowerSummary,
-};
+use pserver_wire::messages::{Activations, MAX_SUMMARY_IMAGES, Member, TowerSummary};
 use pserver_worker::worker_link::SummarySender;
 use tch::{Device, TchError, Tensor};
 use tracing::{debug, warn};
@@ -26,9 +25,6 @@ use crate::model::{IMAGE_SIZE, Model, Variables};
 
 /// Images whose activations are summarised: 750,000 outputs, in a quarter of the time of a step.
 const NUM_EXAMPLES: usize = 16;
-
-/// Numbers of an image, as many as its bytes in a summary.
-const IMAGE_VALUES: usize = SUMMARY_IMAGE_BYTES;
 
 /// What a summary is made of.
 struct Job {
@@ -39,12 +35,11 @@ struct Job {
     images: Vec<f32>,
 }
 
-/// Makes and sends summaries on a thread of its own, which ends when this is dropped.
+/// Makes and sends summaries on a thread of its own.
 #[derive(Debug)]
 pub struct Summarizer {
-    /// `None` once the thread was told to end, by closing it.
-    jobs: Option<SyncSender<Job>>,
-    thread: Option<JoinHandle<()>>,
+    jobs: SyncSender<Job>,
+    thread: JoinHandle<()>,
 }
 
 impl Summarizer {
@@ -59,10 +54,7 @@ impl Summarizer {
             .name("summaries".to_owned())
             .spawn(move || make_all(&layout, &sender, &received))
             .context("cannot start the thread that makes summaries")?;
-        Ok(Summarizer {
-            jobs: Some(jobs),
-            thread: Some(thread),
-        })
+        Ok(Summarizer { jobs, thread })
     }
 
     /// Has a batch summarised at `variables`. If the thread has not done the one before, this one is
@@ -81,20 +73,15 @@ impl Summarizer {
             variables: variables.into(),
             images: batch.images[..num_examples * IMAGE_VALUES].to_vec(),
         };
-        let sent = self.jobs.as_ref().map(|jobs| jobs.try_send(job));
-        if !matches!(sent, Some(Ok(()))) {
+        if self.jobs.try_send(job).is_err() {
             debug!(global_step = summary_step.0, "summary is left out");
         }
     }
-}
 
-impl Drop for Summarizer {
-    fn drop(&mut self) {
-        self.jobs = None;
-        if let Some(thread) = self.thread.take() {
-            // It has at most two summaries to make, and each is sent within a deadline.
-            let _ = thread.join();
-        }
+    /// Ends the thread. It has at most two summaries to make, and each is sent within a deadline.
+    pub fn finish(self) {
+        drop(self.jobs);
+        let _ = self.thread.join();
     }
 }
 
@@ -131,13 +118,11 @@ fn make(model: &mut Option<Model>, layout: &Layout, job: &Job) -> Result<TowerSu
 }
 
 fn activations_of(outputs: Tensor) -> Result<Activations, TchError> {
-    let count = outputs.numel();
-    let mut numbers = vec![0.0; count];
-    outputs.f_contiguous()?.f_copy_data(&mut numbers, count)?;
+    let numbers = Vec::<f32>::try_from(outputs.f_reshape([-1])?)?;
     let zeros = numbers.iter().filter(|number| **number == 0.0).count();
     Ok(Activations {
         histogram: Histogram::of(&numbers),
-        sparsity: (zeros as f64 / count as f64) as f32,
+        sparsity: (zeros as f64 / numbers.len() as f64) as f32,
     })
 }
 

@@ -118,7 +118,7 @@ fn run(args: &Args) -> Result<Exit, Failure> {
 
     let summarizer = Summarizer::start(layout.clone(), server.summary_sender())?;
     let result = train(&mut server, &parts, &mut engine, &mut batches, &summarizer);
-    drop(summarizer);
+    summarizer.finish();
     if result.is_err() {
         server.leave();
     }
