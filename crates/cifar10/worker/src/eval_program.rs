@@ -7,7 +7,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
 use cifar_data::args::DataArgs;
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+use clap::{Parser, Subcommand};
 use pserver_cli::args::{self, seconds};
 use pserver_cli::console::{self, Reader};
 use pserver_cli::exit::{Exit, Failure, OrExit};
@@ -21,8 +22,8 @@ use pserver_ledger::eval_dir::SCORES_FILE;
 use pserver_ledger::ledger_file::LEDGER_FILE;
 use pserver_ledger::record::Outcome;
 use pserver_ledger::{EvalDir, EvalWriter, LedgerTail, Record, ScoreRecord};
-use pserver_run::{DataSet, EvalData, Score};
-use pserver_state::checkpoint::{self};
+use pserver_run::{DataSet, EvalData};
+use pserver_state::checkpoint::{self, Scorable};
 use pserver_wire::messages::Goodbye;
 use pserver_worker::follower_link::{Followed, FollowerLink};
 use tracing::info;
@@ -69,8 +70,8 @@ pub struct Args {
     pub retry_window_secs: Duration,
 
     /// Which examples to score: those kept for testing, or the training examples without distortion
-    #[arg(long, value_enum, default_value_t)]
-    pub eval_data: EvalDataArg,
+    #[arg(long, default_value = "test", value_parser = eval_data())]
+    pub eval_data: EvalData,
 
     /// Number of examples to score, each once
     #[arg(long, default_value_t = 10_000, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
@@ -132,24 +133,15 @@ pub enum Verb {
     Predict(PredictArgs),
 }
 
-/// Which examples are scored.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-#[value(rename_all = "snake_case")]
-pub enum EvalDataArg {
-    /// Those kept for testing.
-    #[default]
-    Test,
-    /// The training examples, without distortion.
-    TrainEval,
-}
-
-impl From<EvalDataArg> for EvalData {
-    fn from(arg: EvalDataArg) -> Self {
-        match arg {
-            EvalDataArg::Test => EvalData::Test,
-            EvalDataArg::TrainEval => EvalData::TrainEval,
-        }
-    }
+/// The values of --eval-data.
+fn eval_data() -> impl TypedValueParser<Value = EvalData> {
+    let test = PossibleValue::new("test").help("Those kept for testing");
+    let train_eval = PossibleValue::new("train_eval");
+    let train_eval = train_eval.help("The training examples, without distortion");
+    PossibleValuesParser::new([test, train_eval]).map(|name| match name.as_str() {
+        "test" => EvalData::Test,
+        _ => EvalData::TrainEval,
+    })
 }
 
 /// Runs the program with the arguments of this process.
@@ -172,7 +164,7 @@ fn run(args: &Args) -> Result<Exit, Failure> {
     signals::end_when_asked()?;
     set_threads(args.threads);
     let settings = Settings {
-        eval_data: args.eval_data.into(),
+        eval_data: args.eval_data,
         num_examples: args.num_examples,
         data: args.data.unwrap_or(DataSet::Cifar10),
     };
@@ -210,9 +202,8 @@ fn follow_folder(args: &Args, mut evaluator: Evaluator) -> Result<Exit, Failure>
                 writer = new_writer();
             }
             let step = found.scorable.global_step;
-            let (data, score) = evaluator.score(&found.scorable)?;
-            let record = record_of(checkpoint::name_of(step), data, score);
-            let shown = show(args, &record);
+            let name = checkpoint::name_of(step);
+            let (record, shown) = score(args, &mut evaluator, name, &found.scorable)?;
             keep(&mut writer, &record)?;
             scored = Some(step);
             if shown? == Reader::Gone {
@@ -245,10 +236,10 @@ fn follow_folder(args: &Args, mut evaluator: Evaluator) -> Result<Exit, Failure>
 fn score_file(args: &Args, path: &Path, mut evaluator: Evaluator) -> Result<Exit, Failure> {
     let variables = scored_variables(args.raw);
     let scorable = checkpoint::load_scorable(path, evaluator.layout(), variables);
-    let (data, score) = evaluator.score(&scorable.or_exit(Exit::Permanent)?)?;
+    let scorable = scorable.or_exit(Exit::Permanent)?;
     let name = path.file_name().unwrap_or(path.as_os_str());
-    let record = record_of(name.to_string_lossy().into_owned(), data, score);
-    let shown = show(args, &record);
+    let name = name.to_string_lossy().into_owned();
+    let (record, shown) = score(args, &mut evaluator, name, &scorable)?;
     let dir = path.parent().unwrap_or(path);
     keep(&mut eval_dir_of(args, dir).writer(&host_name()), &record)?;
     // The score is kept whether or not anybody reads it.
@@ -305,9 +296,8 @@ fn follow_server(args: &Args, server: &str, mut evaluator: Evaluator) -> Result<
             Followed::Over(_) => return Ok(Exit::Complete),
         };
         let scorable = checkpoint.scorable(scored_variables(args.raw));
-        let (data, score) = evaluator.score(&scorable)?;
-        let record = record_of(checkpoint::name_of(step), data, score);
-        let shown = show(args, &record);
+        let name = checkpoint::name_of(step);
+        let (record, shown) = score(args, &mut evaluator, name, &scorable)?;
         link.report(&record.score).map_err(or_exit)?;
         scored = Some(step);
         if shown? == Reader::Gone || args.run_once {
@@ -316,26 +306,30 @@ fn follow_server(args: &Args, server: &str, mut evaluator: Evaluator) -> Result<
     }
 }
 
-/// A score that was made just now, of the checkpoint of this name.
-fn record_of(checkpoint: String, data: DataSet, score: Score) -> ScoreRecord {
+/// Scores the checkpoint of this name, and writes the score to stdout: whether that worked, and who reads it, is
+/// told beside the score.
+fn score(
+    args: &Args,
+    evaluator: &mut Evaluator,
+    checkpoint: String,
+    scorable: &Scorable,
+) -> Result<(ScoreRecord, Result<Reader, Failure>), Failure> {
+    let (data, score) = evaluator.score(scorable)?;
     let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH);
     let micros = since_1970.unwrap_or_default().as_micros();
-    ScoreRecord {
+    let record = ScoreRecord {
         at_micros: u64::try_from(micros).unwrap_or(u64::MAX),
         checkpoint,
         data,
         score,
-    }
-}
-
-/// Writes a score to stdout.
-fn show(args: &Args, record: &ScoreRecord) -> Result<Reader, Failure> {
+    };
     let mut text = match args.json {
         true => record.to_line(),
-        false => text_lines(record),
+        false => text_lines(&record),
     };
     if args.per_class && !args.json {
-        text += &class_table(record);
+        text += &class_table(&record);
     }
-    console::print(&text)
+    let shown = console::print(&text);
+    Ok((record, shown))
 }

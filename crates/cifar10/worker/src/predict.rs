@@ -11,8 +11,7 @@ use pserver_cli::console::{self, Reader};
 use pserver_cli::exit::{Exit, Failure, OrExit};
 use pserver_cli::logging::{self, LogArgs};
 use pserver_cli::signals;
-use pserver_run::{DataSet, GlobalStep, Layout, data_set::NUM_CLASSES};
-use pserver_state::checkpoint::Scorable;
+use pserver_run::{DataSet, GlobalStep, Layout};
 use serde::Serialize;
 use tch::{Kind, Tensor};
 
@@ -127,7 +126,15 @@ pub fn predict(args: &PredictArgs) -> Result<Exit, Failure> {
 impl Predictor {
     fn new(args: &PredictArgs) -> Result<Self, Failure> {
         let layout = Layout::cifar10();
-        let scorable = newest_scorable(args, &layout)?;
+        let dir = &args.checkpoint_dir;
+        let found = newest(dir, &layout, scored_variables(args.raw)).or_exit(Exit::Permanent)?;
+        let none = || {
+            anyhow!(
+                "{} holds no checkpoint; name the train dir of a run with --checkpoint-dir",
+                dir.display()
+            )
+        };
+        let scorable = found.ok_or_else(none).or_exit(Exit::Usage)?;
         let model = model_on(args.gpu)?;
         Ok(Predictor {
             variables: variables_of(&layout, &scorable, &model)?,
@@ -174,18 +181,14 @@ impl Predictor {
     }
 
     /// How likely each class is, of one image: softmax over the logits.
-    fn probabilities(&self, pixels: &[f32; IMAGE_VALUES]) -> Result<[f32; NUM_CLASSES], Failure> {
+    fn probabilities(&self, pixels: &[f32; IMAGE_VALUES]) -> Result<Vec<f32>, Failure> {
         let images = Tensor::f_from_slice(pixels.as_slice())?
             .f_reshape([1, IMAGE_SIZE, IMAGE_SIZE, 3])?
             .f_to_device(self.model.device())?;
         let softmax = finite_logits(&self.model, &self.variables, &images)?
             .f_softmax(1, Kind::Float)?
             .f_to_device(tch::Device::Cpu)?;
-        let mut probabilities = [0.0; NUM_CLASSES];
-        softmax
-            .f_view([-1])?
-            .f_copy_data(&mut probabilities, NUM_CLASSES)?;
-        Ok(probabilities)
+        Ok(Vec::try_from(softmax.f_view([-1])?)?)
     }
 }
 
@@ -198,17 +201,4 @@ impl Prediction<'_> {
         let classes: Vec<String> = self.classes.iter().map(told).collect();
         Ok(format!("{}: {}\n", self.image, classes.join(", ")))
     }
-}
-
-fn newest_scorable(args: &PredictArgs, layout: &Layout) -> Result<Scorable, Failure> {
-    let dir = &args.checkpoint_dir;
-    let found = newest(dir, layout, scored_variables(args.raw)).or_exit(Exit::Permanent)?;
-    found
-        .ok_or_else(|| {
-            anyhow!(
-                "{} holds no checkpoint; name the train dir of a run with --checkpoint-dir",
-                dir.display()
-            )
-        })
-        .or_exit(Exit::Usage)
 }

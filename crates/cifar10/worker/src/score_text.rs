@@ -2,7 +2,7 @@
 
 use pserver_cli::logging::timestamp;
 use pserver_ledger::ScoreRecord;
-use pserver_run::{Confusion, DataSet};
+use pserver_run::DataSet;
 
 /// Letters of a class's name that stand over a column.
 const COLUMN_LETTERS: usize = 4;
@@ -41,23 +41,17 @@ pub fn class_table(record: &ScoreRecord) -> String {
     text.push('\n');
     text += &format!("  {:<19}   {}\n", "", columns.collect::<String>());
     for (label, name) in names.iter().enumerate() {
-        text += &format!(
-            "  {name:<12} {}\n",
-            class_row(&record.score.confusion, label)
-        );
+        let confusion = &record.score.confusion;
+        let precision = confusion.precision_of(label);
+        let counts = confusion.0[label].map(|count| format!("{count:>6}"));
+        text += &format!("  {name:<12} {precision:.4}   {}\n", counts.concat());
     }
     text
 }
 
-fn class_row(confusion: &Confusion, label: usize) -> String {
-    let precision = confusion.precision_of(label);
-    let counts = confusion.0[label].map(|count| format!("{count:>6}"));
-    format!("{precision:.4}   {}", counts.concat())
-}
-
 #[cfg(test)]
 mod tests {
-    use pserver_run::{EvalData, GlobalStep, Score, ScoredVariables};
+    use pserver_run::{Confusion, EvalData, GlobalStep, Score, ScoredVariables};
 
     use super::*;
 

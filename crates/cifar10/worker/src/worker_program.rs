@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use cifar_data::Prefetcher;
 use cifar_data::args::DataArgs;
 use cifar_data::prefetch::TrainBatches;
-use cifar_data::{Dataset, Prefetcher};
 use clap::Parser;
 use pserver_cli::args::{self, seconds};
 use pserver_cli::exit::{Exit, Failure, OrExit};
@@ -16,7 +16,7 @@ use pserver_cli::{console, logging, signals};
 use pserver_guard::Credentials;
 use pserver_guard::address::to_connect_to;
 use pserver_guard::args::CredentialArgs;
-use pserver_run::{Layout, RunConfig};
+use pserver_run::Layout;
 use pserver_wire::data_plane::DataPlane;
 use pserver_wire::gradient_buffer::Parts;
 use pserver_wire::messages::Goodbye;
@@ -104,13 +104,20 @@ fn run(args: &Args) -> Result<Exit, Failure> {
     let mut engine = Engine::new(device, numerics.kernels, &layout, run.batch_size as usize)
         .with_context(|| format!("cannot set up the model on {device:?}"))?;
     if args.log_device_placement {
-        log_device_placement(&layout, device);
+        for spec in layout.specs() {
+            info!(variable = spec.name, ?device, "is placed");
+        }
     }
     let (data, data_set) = (args.data.clone(), run.data);
     let dataset = server
         .meanwhile(move || data.open_or_exit(data_set))
         .map_err(or_exit)??;
-    let mut batches = prepare_batches(dataset, &run)?;
+    let mut batches = Prefetcher::start(TrainBatches {
+        dataset: Arc::new(dataset),
+        sequence: run.sequence(),
+        input: run.input,
+        seed: run.seed,
+    })?;
     let mut server = server
         .register(args.data_plane, run.data.digest(), numerics)
         .map_err(or_exit)?;
@@ -130,20 +137,4 @@ fn run(args: &Args) -> Result<Exit, Failure> {
         Goodbye::Diverged => Exit::Diverged,
         Goodbye::Quarantined => Exit::Permanent,
     })
-}
-
-fn prepare_batches(dataset: Dataset, run: &RunConfig) -> Result<Prefetcher, Failure> {
-    let sequence = run.sequence();
-    Ok(Prefetcher::start(TrainBatches {
-        dataset: Arc::new(dataset),
-        sequence,
-        input: run.input,
-        seed: run.seed,
-    })?)
-}
-
-fn log_device_placement(layout: &Layout, device: tch::Device) {
-    for spec in layout.specs() {
-        info!(variable = spec.name, ?device, "is placed");
-    }
 }
