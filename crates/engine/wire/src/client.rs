@@ -371,7 +371,7 @@ impl Client {
         Ok(self.inner.summarize(request).await?.into_inner().taken)
     }
 
-    /// Gives a sign of life; false if the server does not know the member.
+    /// Sends a heartbeat; false if the server does not know the member.
     ///
     /// # Errors
     ///

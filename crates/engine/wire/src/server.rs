@@ -76,7 +76,7 @@ pub trait ParameterServer: Send + Sync + 'static {
         async { Err(RequestError::ShuttingDown) }
     }
 
-    /// Notes a sign of life; false if the member is unknown.
+    /// Takes a heartbeat; false if the member is unknown.
     fn heartbeat(
         &self,
         _member: Member,
@@ -94,7 +94,7 @@ pub trait ParameterServer: Send + Sync + 'static {
         async { Err(RequestError::ShuttingDown) }
     }
 
-    /// Notes a sign of life of a follower.
+    /// Takes the heartbeat of a follower.
     fn follower_heartbeat(
         &self,
         _follower: FollowerId,

@@ -1,7 +1,7 @@
 //! An evaluator's conversation with the server: checkpoints in, scores out, across restarts of the
 //! server.
 //!
-//! Calls block; underneath, a thread gives signs of life while checkpoints are scored, so that a run
+//! Calls block; underneath, a thread sends heartbeats while checkpoints are scored, so that a run
 //! that is over waits for the last score.
 
 use std::hash::{BuildHasher, RandomState};

@@ -17,7 +17,7 @@ use tracing::{debug, info};
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
-/// Signs of life per lease: two may be lost before it ends.
+/// Heartbeats per lease: two may be lost before it ends.
 const HEARTBEATS_PER_LEASE: u32 = 3;
 
 /// Why the conversation with the server is over.
@@ -223,7 +223,7 @@ impl Link {
     }
 }
 
-/// Gives signs of life, whatever else goes on, as long as it is polled.
+/// Sends heartbeats, whatever else goes on, as long as it is polled.
 pub(crate) async fn keep_alive<T>(
     mut client: Client,
     lease: Duration,
