@@ -11,7 +11,7 @@ use pserver_guard::address::{to_connect_to, to_listen_on};
 use pserver_guard::args::{CredentialArgs, GuardArgs};
 use pserver_run::{DataSet, DecayBy, GlobalStep, InputKind, Kernels};
 
-use crate::commit_point::{CommitPoint, UnknownPoint};
+use crate::commit_point::CommitPoint;
 use crate::server_file::{NoServer, server_of, token_file_of};
 
 const DEFAULT_TRAIN_DIR: &str = "runs/default";
@@ -137,11 +137,8 @@ impl FromStr for AbortAt {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let (point, step) = text.split_once('@').ok_or("there is no @ in it")?;
         let step = step.parse().map_err(|_| format!("{step:?} is no step"))?;
-        let point = point
-            .parse()
-            .map_err(|error: UnknownPoint| error.to_string())?;
         Ok(AbortAt {
-            point,
+            point: point.parse()?,
             global_step: GlobalStep(step),
         })
     }

@@ -17,67 +17,18 @@ use std::time::Instant;
 use pserver_core::Update;
 use pserver_core::update::micros;
 use pserver_ledger::record::{Outcome, Phases};
-use pserver_ledger::{LedgerError, LedgerFile, Line, Record};
-use pserver_run::{GlobalStep, StateDigest};
-use pserver_state::{NextState, StateFile, StateFileError};
+use pserver_ledger::{LedgerFile, Line, Record};
+use pserver_run::GlobalStep;
+use pserver_state::{NextState, StateFile};
 use pserver_wire::gradient::Gradient;
 use pserver_wire::messages::Goodbye;
 
 use crate::calendar::Calendar;
+use crate::commit_point::CommitPoint;
 use crate::event::Event;
 use crate::note::Note;
 use crate::run::Run;
 use crate::snapshot::Snapshot;
-
-/// A state or a record that cannot be kept; the run must then not go on.
-#[derive(Debug, thiserror::Error)]
-pub enum KeepError {
-    /// The state file.
-    #[error(transparent)]
-    State(#[from] StateFileError),
-    /// The ledger.
-    #[error(transparent)]
-    Ledger(#[from] LedgerError),
-}
-
-/// The files that a commit goes through, in the order of these methods.
-pub trait CommitFiles: fmt::Debug + Send {
-    /// The state file, to be looked at.
-    fn state_file(&self) -> &StateFile;
-
-    /// A state to be filled in.
-    ///
-    /// # Errors
-    ///
-    /// As [`StateFile::begin`].
-    fn begin(&mut self) -> Result<NextState, StateFileError>;
-
-    /// Writes the new state beside the old one.
-    ///
-    /// # Errors
-    ///
-    /// As [`StateFile::write`].
-    fn write(
-        &mut self,
-        next: &NextState,
-        digest: StateDigest,
-        note: &[u8],
-    ) -> Result<(), StateFileError>;
-
-    /// Has the new state take the place of the old one.
-    ///
-    /// # Errors
-    ///
-    /// As [`StateFile::flip`].
-    fn flip(&mut self) -> Result<(), StateFileError>;
-
-    /// Appends a line to the ledger.
-    ///
-    /// # Errors
-    ///
-    /// [`LedgerError::Write`] if the disk is full or cannot be written.
-    fn append(&mut self, line: &Line) -> Result<(), LedgerError>;
-}
 
 /// The files of a run.
 #[derive(Debug)]
@@ -88,72 +39,64 @@ pub struct Files {
     pub ledger: LedgerFile,
 }
 
-impl CommitFiles for Files {
-    fn state_file(&self) -> &StateFile {
-        &self.state_file
-    }
-
-    fn begin(&mut self) -> Result<NextState, StateFileError> {
-        self.state_file.begin()
-    }
-
-    fn write(
-        &mut self,
-        next: &NextState,
-        digest: StateDigest,
-        note: &[u8],
-    ) -> Result<(), StateFileError> {
-        self.state_file.write(next, digest, note)
-    }
-
-    fn flip(&mut self) -> Result<(), StateFileError> {
-        self.state_file.flip()
-    }
-
-    fn append(&mut self, line: &Line) -> Result<(), LedgerError> {
-        self.ledger.append(line)
-    }
-}
-
 /// Carries updates out and keeps what they lead to.
-#[derive(Debug)]
 pub struct CommitPath {
-    files: Box<dyn CommitFiles>,
+    files: Files,
     calendar: Calendar,
     /// What it took to append the record of the commit before.
     ledger_micros: u64,
+    /// Is called at every point of every commit.
+    at: Box<dyn Fn(CommitPoint, GlobalStep) + Send>,
+}
+
+impl fmt::Debug for CommitPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CommitPath")
+            .field("files", &self.files)
+            .finish_non_exhaustive()
+    }
 }
 
 impl CommitPath {
     /// A way into `files`, whose state is that of the run.
     #[must_use]
-    pub fn new(files: impl CommitFiles + 'static, calendar: Calendar) -> Self {
+    pub fn new(files: Files, calendar: Calendar) -> Self {
         CommitPath {
-            files: Box::new(files),
+            files,
             calendar,
             ledger_micros: 0,
+            at: Box::new(|_, _| ()),
         }
+    }
+
+    /// The same way, and `at` is called at every point of every commit, with the step before the update: there tests
+    /// have the server die.
+    #[must_use]
+    pub fn watched(self, at: impl Fn(CommitPoint, GlobalStep) + Send + 'static) -> Self {
+        let at = Box::new(at);
+        CommitPath { at, ..self }
     }
 
     /// The file that holds the newest state.
     #[must_use]
     pub fn state_file(&self) -> &StateFile {
-        self.files.state_file()
+        &self.files.state_file
     }
 
     /// Carries an update out, and hands it back if it cannot be: nothing has changed then.
     ///
     /// # Errors
     ///
-    /// [`KeepError`]; nobody may then be told that the step is committed.
+    /// If the state or the record cannot be kept; nobody may then be told that the step is committed, and the run must
+    /// not go on.
     pub fn commit(
         &mut self,
         clock: impl Fn() -> Instant,
         run: &mut Run,
         update: Update<Gradient>,
-    ) -> Result<Option<Update<Gradient>>, KeepError> {
+    ) -> anyhow::Result<Option<Update<Gradient>>> {
         let began = clock();
-        let mut next = self.files.begin()?;
+        let mut next = self.files.state_file.begin()?;
         if run.snapshot().apply(&update, &mut next.state).is_err() {
             return Ok(Some(update));
         }
@@ -175,8 +118,12 @@ impl CommitPath {
             commit: Some(Cow::Borrowed(&line)),
             applied: update.applied.as_ref().map(Cow::Borrowed),
         };
-        self.files.write(&next, digest, &note.to_bytes())?;
-        self.files.flip()?;
+        let global_step = update.at.global_step;
+        (self.at)(CommitPoint::BeforeWrite, global_step);
+        let state_file = &mut self.files.state_file;
+        state_file.write(&next, digest, &note.to_bytes())?;
+        (self.at)(CommitPoint::BeforeFlip, global_step);
+        state_file.flip()?;
         let written = clock();
 
         let NextState { state, .. } = next;
@@ -184,7 +131,9 @@ impl CommitPath {
         if let Record::Commit(commit) = &mut line.record {
             commit.phases.write_micros = between(digested, written);
         }
-        self.files.append(&line)?;
+        (self.at)(CommitPoint::BeforeLedger, global_step);
+        self.files.ledger.append(&line)?;
+        (self.at)(CommitPoint::BeforeReply, global_step);
         self.ledger_micros = between(written, clock());
         Ok(None)
     }
@@ -193,8 +142,8 @@ impl CommitPath {
     ///
     /// # Errors
     ///
-    /// [`KeepError::Ledger`].
-    pub fn happened(&mut self, now: Instant, events: &[Event]) -> Result<(), KeepError> {
+    /// If the ledger cannot be written.
+    pub fn happened(&mut self, now: Instant, events: &[Event]) -> anyhow::Result<()> {
         let mut records = events.iter().filter_map(Event::record);
         records.try_for_each(|record| self.append(now, record.clone()))
     }
@@ -203,8 +152,8 @@ impl CommitPath {
     ///
     /// # Errors
     ///
-    /// [`KeepError::Ledger`].
-    pub fn checkpoint(&mut self, now: Instant, global_step: GlobalStep) -> Result<(), KeepError> {
+    /// If the ledger cannot be written.
+    pub fn checkpoint(&mut self, now: Instant, global_step: GlobalStep) -> anyhow::Result<()> {
         self.append(now, Record::Checkpoint { global_step })
     }
 
@@ -212,13 +161,13 @@ impl CommitPath {
     ///
     /// # Errors
     ///
-    /// [`KeepError::Ledger`].
+    /// If the ledger cannot be written.
     pub fn end(
         &mut self,
         now: Instant,
         global_step: GlobalStep,
         goodbye: Goodbye,
-    ) -> Result<(), KeepError> {
+    ) -> anyhow::Result<()> {
         let outcome = match goodbye {
             Goodbye::Complete => Outcome::Complete,
             Goodbye::Diverged => Outcome::Diverged,
@@ -231,8 +180,9 @@ impl CommitPath {
         self.append(now, record)
     }
 
-    fn append(&mut self, now: Instant, record: Record) -> Result<(), KeepError> {
-        Ok(self.files.append(&self.line(now, record))?)
+    fn append(&mut self, now: Instant, record: Record) -> anyhow::Result<()> {
+        let line = self.line(now, record);
+        Ok(self.files.ledger.append(&line)?)
     }
 
     fn line(&self, now: Instant, record: Record) -> Line {

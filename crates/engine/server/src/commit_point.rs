@@ -3,12 +3,6 @@
 use std::fmt;
 use std::str::FromStr;
 
-use pserver_ledger::{LedgerError, Line, Record};
-use pserver_run::{GlobalStep, StateDigest};
-use pserver_state::{NextState, StateFile, StateFileError};
-
-use crate::commit_path::{CommitFiles, Files};
-
 /// A point of a commit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CommitPoint {
@@ -43,79 +37,13 @@ impl fmt::Display for CommitPoint {
     }
 }
 
-/// Text that names no point of a commit.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("no point of a commit is called {0:?}")]
-pub struct UnknownPoint(String);
-
 impl FromStr for CommitPoint {
-    type Err = UnknownPoint;
+    type Err = String;
 
     fn from_str(name: &str) -> Result<Self, Self::Err> {
         let mut all = Self::ALL.into_iter();
         all.find(|point| point.to_string() == name)
-            .ok_or_else(|| UnknownPoint(name.to_owned()))
-    }
-}
-
-/// Files that say when a commit comes to one of its points.
-pub struct WatchedFiles<F> {
-    files: Files,
-    at: F,
-    /// The step of the commit under way, counted before its update.
-    step: GlobalStep,
-}
-
-impl<F> WatchedFiles<F> {
-    /// `files`, and `at` is called at every point of every commit, with the step before the update.
-    pub fn new(files: Files, at: F) -> Self {
-        WatchedFiles {
-            files,
-            at,
-            step: GlobalStep(0),
-        }
-    }
-}
-
-impl<F: Fn(CommitPoint, GlobalStep)> fmt::Debug for WatchedFiles<F> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.files.fmt(f)
-    }
-}
-
-impl<F: Fn(CommitPoint, GlobalStep) + Send> CommitFiles for WatchedFiles<F> {
-    fn state_file(&self) -> &StateFile {
-        self.files.state_file()
-    }
-
-    fn begin(&mut self) -> Result<NextState, StateFileError> {
-        self.files.begin()
-    }
-
-    fn write(
-        &mut self,
-        next: &NextState,
-        digest: StateDigest,
-        note: &[u8],
-    ) -> Result<(), StateFileError> {
-        self.step = GlobalStep(next.state.global_step.0 - 1);
-        (self.at)(CommitPoint::BeforeWrite, self.step);
-        self.files.write(next, digest, note)
-    }
-
-    fn flip(&mut self) -> Result<(), StateFileError> {
-        (self.at)(CommitPoint::BeforeFlip, self.step);
-        self.files.flip()
-    }
-
-    fn append(&mut self, line: &Line) -> Result<(), LedgerError> {
-        if !matches!(line.record, Record::Commit(_)) {
-            return self.files.append(line);
-        }
-        (self.at)(CommitPoint::BeforeLedger, self.step);
-        self.files.append(line)?;
-        (self.at)(CommitPoint::BeforeReply, self.step);
-        Ok(())
+            .ok_or_else(|| format!("no point of a commit is called {name:?}"))
     }
 }
 

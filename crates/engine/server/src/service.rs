@@ -23,7 +23,7 @@ use pserver_wire::server::{Landing, ParameterServer, RequestError};
 use tokio::sync::{Notify, broadcast, mpsc, oneshot};
 use tracing::{debug, error, info, warn};
 
-use crate::commit_path::{CommitPath, KeepError};
+use crate::commit_path::CommitPath;
 use crate::event::{Event, EventQueue};
 use crate::follower_files::{FollowerFiles, Kept};
 use crate::run::Run;
@@ -74,7 +74,7 @@ struct Inner {
     /// Workers that wait for a tower step, in the order in which they came.
     waiting: Vec<Waiting>,
     events: EventQueue,
-    failure: Option<KeepError>,
+    failure: Option<anyhow::Error>,
     /// Something could not be kept: nothing more is given out or taken.
     has_failed: bool,
 }
@@ -177,7 +177,7 @@ impl Inner {
         }
     }
 
-    fn fail(&mut self, error: KeepError) {
+    fn fail(&mut self, error: anyhow::Error) {
         self.has_failed = true;
         self.failure.get_or_insert(error);
         // They hear at their next request that nothing goes on here.
@@ -238,7 +238,7 @@ impl Service {
     }
 
     /// Why the newest state or record could not be kept, if so; the run must then not go on.
-    pub fn take_failure(&self) -> Option<KeepError> {
+    pub fn take_failure(&self) -> Option<anyhow::Error> {
         self.lock().failure.take()
     }
 
@@ -258,8 +258,8 @@ impl Service {
     ///
     /// # Errors
     ///
-    /// [`KeepError`] if that cannot be written.
-    pub fn checkpoint_is_written(&self, global_step: GlobalStep) -> Result<(), KeepError> {
+    /// If that cannot be written.
+    pub fn checkpoint_is_written(&self, global_step: GlobalStep) -> anyhow::Result<()> {
         self.lock().commit_path.checkpoint(now(), global_step)
     }
 
@@ -267,8 +267,8 @@ impl Service {
     ///
     /// # Errors
     ///
-    /// [`KeepError`] if that cannot be written.
-    pub fn end(&self, goodbye: Goodbye) -> Result<(), KeepError> {
+    /// If that cannot be written.
+    pub fn end(&self, goodbye: Goodbye) -> anyhow::Result<()> {
         let mut inner = self.lock();
         let global_step = inner.run.core.at().global_step;
         inner.commit_path.end(now(), global_step, goodbye)

@@ -134,20 +134,20 @@ static MUTANTS: [Mutant; 11] = [
         edits: &[
             Edit {
                 file: COMMIT_PATH,
-                find: "        self.files.write(&next, digest, &note.to_bytes())?;
+                find: "        state_file.write(&next, digest, &note.to_bytes())?;
 ",
                 replace: "        let is_written = update.at.global_step.0 % 2 == 0;
         if is_written {
-            self.files.write(&next, digest, &note.to_bytes())?;
+            state_file.write(&next, digest, &note.to_bytes())?;
         }
 ",
             },
             Edit {
                 file: COMMIT_PATH,
-                find: "        self.files.flip()?;
+                find: "        state_file.flip()?;
 ",
                 replace: "        if is_written {
-            self.files.flip()?;
+            state_file.flip()?;
         }
 ",
             },

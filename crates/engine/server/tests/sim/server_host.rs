@@ -14,7 +14,6 @@ use pserver_run::GlobalStep;
 use pserver_run::record::Record;
 use pserver_server::calendar::Calendar;
 use pserver_server::commit_path::CommitPath;
-use pserver_server::commit_point::WatchedFiles;
 use pserver_server::event::Event;
 use pserver_server::follower_files::FollowerFiles;
 use pserver_server::run::{Intervals, Run};
@@ -87,8 +86,7 @@ fn open(shared: &Shared, life: Arc<Life>) -> turmoil::Result<(Service, TrainDir)
     };
     let opened = open_files(&train_dir, &layout(), &start, calendar);
     let (files, calendar) = opened.map_err(told)?;
-    let watched = WatchedFiles::new(files, move |_, _| life.moment());
-    let commit_path = CommitPath::new(watched, calendar);
+    let commit_path = CommitPath::new(files, calendar).watched(move |_, _| life.moment());
     let snapshot = Snapshot::new(start.state);
     let core = Core::new(
         calendar.moment,
