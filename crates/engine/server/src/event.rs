@@ -1,13 +1,12 @@
 //! What is told of a run as it goes, and how it waits to be told.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use pserver_core::Fact;
 use pserver_run::GlobalStep;
 use pserver_run::record::Record;
-use pserver_wire::messages::TowerSummary;
 
-use crate::summaries::UpdateSummary;
+use crate::summaries::Part;
 
 /// Something that happened to a run.
 #[derive(Debug)]
@@ -23,15 +22,8 @@ pub enum Event {
         /// Mean time of the last steps.
         step_time: Duration,
     },
-    /// This update should be summarised for people to look at.
-    SummaryDue(Box<UpdateSummary>),
-    /// The worker of a tower step said what it alone knows.
-    TowerSummarised {
-        /// When it came.
-        at: Instant,
-        /// What it said.
-        summary: Box<TowerSummary>,
-    },
+    /// There is something to be summarised.
+    Summary(Part),
 }
 
 impl Event {
@@ -46,7 +38,7 @@ impl Event {
 
     /// Whether it holds gradients, images or a state.
     fn is_large(&self) -> bool {
-        matches!(self, Event::SummaryDue(_) | Event::TowerSummarised { .. })
+        matches!(self, Event::Summary(_))
     }
 }
 
@@ -88,7 +80,7 @@ impl EventQueue {
 mod tests {
     use pserver_core::Notice;
     use pserver_events::Histogram;
-    use pserver_wire::messages::Activations;
+    use pserver_wire::messages::{Activations, TowerSummary};
 
     use super::*;
     use crate::fixtures::some_time;
@@ -105,10 +97,8 @@ mod tests {
         };
         let mut queue = EventQueue::default();
         for _ in 0..10 {
-            queue.push(Event::TowerSummarised {
-                at: some_time(),
-                summary: Box::new(summary.clone()),
-            });
+            let summary = Box::new(summary.clone());
+            queue.push(Event::Summary(Part::Tower(some_time(), summary)));
         }
         let after = Duration::from_secs(1);
         for _ in 0..2 * MAX_WAITING {

@@ -20,7 +20,7 @@ use crate::loss_averages::LossAverages;
 use crate::saves::Saves;
 use crate::snapshot::Snapshot;
 use crate::step_log::Throughput;
-use crate::summaries::{UpdateSummary, Wanted};
+use crate::summaries::{Part, UpdateSummary, Wanted};
 
 /// Lends the variables of a snapshot to the wire without a copy.
 struct SharedVariables(Arc<Snapshot>);
@@ -120,8 +120,8 @@ impl Run {
     pub fn summarize(&mut self, now: Instant, member: Member, summary: TowerSummary) -> bool {
         let is_taken = self.core.is_member(member) && self.summaries.take(summary.summary_step);
         if is_taken {
-            let (at, summary) = (now, Box::new(summary));
-            self.events.push(Event::TowerSummarised { at, summary });
+            let part = Part::Tower(now, Box::new(summary));
+            self.events.push(Event::Summary(part));
         }
         is_taken
     }
@@ -142,14 +142,15 @@ impl Run {
         self.throughput.step(now);
         if self.summaries.includes(global_step) {
             let contributions = update.contributions.into_iter();
-            self.events.push(Event::SummaryDue(Box::new(UpdateSummary {
+            let part = Part::Update(Box::new(UpdateSummary {
                 at: now,
                 before,
                 gradients: contributions.map(|one| one.gradient.values).collect(),
                 learning_rate: update.learning_rate,
                 losses,
                 loss_averages,
-            })));
+            }));
+            self.events.push(Event::Summary(part));
         }
         self.events.push(Event::Committed {
             global_step,

@@ -32,7 +32,8 @@ use crate::log_lines::LogLines;
 use crate::service::{Commission, Service};
 use crate::start;
 use crate::step_log::StepLog;
-use crate::summary_writer::{Ended, Part, SummaryWriter};
+use crate::summaries::Part;
+use crate::summary_writer::{Ended, SummaryWriter};
 use crate::train_dir::{TrainDir, TrainDirError};
 
 /// How often leases and intervals are looked at.
@@ -257,10 +258,7 @@ impl Supervisor {
                     loss,
                     step_time,
                 } => self.step_log.committed(global_step, loss, step_time),
-                Event::SummaryDue(update) => self.summarize(Part::Update(update)),
-                Event::TowerSummarised { at, summary } => {
-                    self.summarize(Part::Tower(at, summary));
-                }
+                Event::Summary(part) => self.summarize(part),
             }
         }
     }

@@ -73,6 +73,15 @@ impl Wanted {
     }
 }
 
+/// A part of a summary, for people to look at.
+#[derive(Debug)]
+pub enum Part {
+    /// What the server knows of a step.
+    Update(Box<UpdateSummary>),
+    /// What the worker of a tower step knows, and when it came.
+    Tower(Instant, Box<TowerSummary>),
+}
+
 /// An update that is to be summarised.
 #[derive(Debug)]
 pub struct UpdateSummary {

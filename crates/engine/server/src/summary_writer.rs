@@ -15,7 +15,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, SyncSender, TrySendError};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::Context;
 use pserver_cli::host::host_name;
@@ -23,27 +23,17 @@ use pserver_cli::priority::give_way;
 use pserver_events::{EventFile, EventFileError, Image};
 use pserver_run::{GlobalStep, Layout};
 use pserver_state::Folder;
-use pserver_wire::messages::TowerSummary;
 use tokio::sync::oneshot;
 use tracing::{debug, error, warn};
 
 use crate::calendar::Calendar;
-use crate::summaries::{UpdateSummary, images, tower_values};
+use crate::summaries::{Part, images, tower_values};
 
 /// Summaries that may wait to be written. One holds the gradients of a step.
 const MAX_WAITING: usize = 2;
 
 /// The folder of the last images, in the train dir: `0.png`, `1.png` and `2.png`.
 pub const IMAGES_FOLDER: &str = "images";
-
-/// What the thread is given.
-#[derive(Debug)]
-pub enum Part {
-    /// What the server knows of a step.
-    Update(Box<UpdateSummary>),
-    /// What the worker of a tower step knows, and when it came.
-    Tower(Instant, Box<TowerSummary>),
-}
 
 /// Hands summaries over to the thread that writes them.
 #[derive(Debug)]
@@ -170,7 +160,7 @@ fn keep_images(train_dir: &Folder, images: &[Image]) -> anyhow::Result<()> {
 mod tests {
     use bytes::Bytes;
     use pserver_events::Histogram;
-    use pserver_wire::messages::{Activations, SUMMARY_IMAGE_BYTES};
+    use pserver_wire::messages::{Activations, SUMMARY_IMAGE_BYTES, TowerSummary};
 
     use super::*;
     use crate::fixtures::some_time;

@@ -136,7 +136,7 @@ fn every_so_many_steps_an_update_is_summarised_as_it_was_applied() {
     }
     let events = bench.run.take_events().into_iter();
     let due = events.filter_map(|it| match it {
-        Event::SummaryDue(update) => Some(update),
+        Event::Summary(Part::Update(update)) => Some(update),
         _ => None,
     });
     let due: Vec<_> = due.collect();
@@ -172,7 +172,7 @@ fn a_workers_part_is_asked_for_with_the_work_and_taken_once() {
     let kept = bench.run.take_events();
     let kept = kept
         .iter()
-        .filter(|it| matches!(it, Event::TowerSummarised { .. }));
+        .filter(|it| matches!(it, Event::Summary(Part::Tower(..))));
     assert_eq!(kept.count(), 1);
 }
 
