@@ -79,25 +79,15 @@ impl EventQueue {
 #[cfg(test)]
 mod tests {
     use pserver_core::Notice;
-    use pserver_events::Histogram;
-    use pserver_wire::messages::{Activations, TowerSummary};
 
     use super::*;
-    use crate::fixtures::some_time;
+    use crate::fixtures::{some_time, tower_summary};
 
     #[test]
     fn events_that_nobody_takes_do_not_pile_up() {
-        let summary = TowerSummary {
-            summary_step: GlobalStep(0),
-            activations: [(); 5].map(|()| Activations {
-                histogram: Histogram::of(&[1.0]),
-                sparsity: 0.5,
-            }),
-            images: Vec::new(),
-        };
         let mut queue = EventQueue::default();
         for _ in 0..10 {
-            let summary = Box::new(summary.clone());
+            let summary = Box::new(tower_summary(0, Vec::new()));
             queue.push(Event::Summary(Part::Tower(some_time(), summary)));
         }
         let after = Duration::from_secs(1);

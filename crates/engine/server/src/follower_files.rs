@@ -214,12 +214,10 @@ fn ledger_part(path: &Path, from: LedgerPosition) -> io::Result<LedgerPart> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use pserver_run::{Confusion, EvalData, ScoredVariables};
 
     use super::*;
-    use crate::fixtures::some_time;
+    use crate::fixtures::calendar;
 
     fn at(ledger: Option<u64>, offset: u64) -> LedgerPosition {
         LedgerPosition { ledger, offset }
@@ -259,11 +257,10 @@ mod tests {
             for step in [10, 20] {
                 fs::write(checkpoint::path_of(folder.path(), GlobalStep(step)), "").unwrap();
             }
-            let calendar = Calendar {
-                moment: some_time(),
-                since_1970: Duration::from_secs(1_700_000_000),
-            };
-            Scores { folder, calendar }
+            Scores {
+                folder,
+                calendar: calendar(1_700_000_000),
+            }
         }
 
         fn files(&self) -> FollowerFiles {

@@ -11,7 +11,7 @@ use anyhow::{Context, anyhow};
 use pserver_cli::console;
 use pserver_cli::exit::{Exit, Failure, OrExit};
 use pserver_cli::{logging, signals};
-use pserver_core::{Core, Limits, Phase};
+use pserver_core::{Limits, Phase};
 use pserver_guard::Guard;
 use pserver_guard::args::GuardArgs;
 use pserver_guard::limits::raise_open_files;
@@ -35,7 +35,6 @@ use crate::run::{Intervals, Run};
 use crate::serve::{Entrance, Keeper, serve};
 use crate::server_file::{ServerFile, address_for_clients};
 use crate::service::Service;
-use crate::snapshot::Snapshot;
 use crate::start::{Start, exit_of, load_initial, open_files, resume_or_begin};
 use crate::step_log::StepLog;
 use crate::summary_writer::SummaryWriter;
@@ -310,12 +309,16 @@ fn run_of(args: &Args, start: Start, calendar: Calendar) -> Run {
         checkpoint_steps: args.checkpoint_steps,
         summary_steps: args.summary_steps,
     };
-    let snapshot = Snapshot::new(start.state);
-    let (now, at) = (calendar.moment, snapshot.at());
-    let core = Core::new(now, start.run, limits, at, start.applied);
-    let mut run = Run::new(core, snapshot, intervals);
+    let mut run = Run::new(
+        calendar.moment,
+        start.run,
+        limits,
+        start.state,
+        start.applied,
+        intervals,
+    );
     if let Some(step) = start.saved_step {
-        run.checkpoint_saved(step);
+        run.saves.finished(step);
     }
     run
 }

@@ -6,14 +6,12 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use pserver_core::decisions::ForFollower;
-use pserver_core::{At, Core, Given, Phase, Update};
-use pserver_run::GlobalStep;
+use pserver_core::{AppliedSerials, At, Core, Given, Limits, Phase, Update};
+use pserver_run::RunConfig;
 use pserver_run::request::Goodbye;
+use pserver_state::TrainingState;
 use pserver_wire::gradient::Gradient;
-use pserver_wire::messages::{
-    Assignment, CheckpointRequest, Delivery, Member, Pull, Status, TowerSummary, Work,
-};
+use pserver_wire::messages::{Assignment, Delivery, Member, Pull, Status, TowerSummary, Work};
 
 use crate::event::Event;
 use crate::loss_averages::LossAverages;
@@ -45,8 +43,9 @@ pub struct Intervals {
 pub struct Run {
     /// What decides.
     pub core: Core<Gradient>,
+    /// What is saved and to be saved.
+    pub saves: Saves,
     snapshot: Arc<Snapshot>,
-    saves: Saves,
     checkpoint_steps: u64,
     loss: Option<f32>,
     loss_averages: LossAverages,
@@ -56,11 +55,19 @@ pub struct Run {
 }
 
 impl Run {
-    /// A run that goes on from `snapshot`, which is the state that `core` is at.
+    /// A run that goes on from `state`, which the tower steps `applied` have made.
     #[must_use]
-    pub fn new(core: Core<Gradient>, snapshot: Snapshot, intervals: Intervals) -> Self {
+    pub fn new(
+        now: Instant,
+        config: RunConfig,
+        limits: Limits,
+        state: TrainingState,
+        applied: AppliedSerials,
+        intervals: Intervals,
+    ) -> Self {
+        let snapshot = Snapshot::new(state);
         Run {
-            core,
+            core: Core::new(now, config, limits, snapshot.at(), applied),
             saves: Saves::default(),
             checkpoint_steps: intervals.checkpoint_steps,
             loss: None,
@@ -164,29 +171,9 @@ impl Run {
         }
     }
 
-    /// Answers a follower that asks for a checkpoint; `None` if the caller should ask again when
-    /// something has changed.
-    pub fn checkpoint_for(
-        &mut self,
-        now: Instant,
-        request: CheckpointRequest,
-    ) -> Option<ForFollower> {
-        self.core.checkpoint_for(now, request, self.saves.saved())
-    }
-
-    /// A checkpoint of this step is there for followers.
-    pub fn checkpoint_saved(&mut self, step: GlobalStep) {
-        self.saves.finished(step);
-    }
-
     /// The newest state is to be saved, though no checkpoint may be due.
     pub fn want_checkpoint(&mut self) {
         self.saves.want(self.snapshot());
-    }
-
-    /// What is saved and to be saved.
-    pub fn saves(&mut self) -> &mut Saves {
-        &mut self.saves
     }
 
     /// How the run stands.

@@ -69,18 +69,13 @@ impl Saves {
 #[cfg(test)]
 mod tests {
     use pserver_run::{Layout, StateDigest};
-    use pserver_state::TrainingState;
 
     use super::*;
-    use pserver_state::initial::initial_state;
+    use crate::fixtures::state_at;
 
     fn snapshot(step: u64) -> Arc<Snapshot> {
-        let state = TrainingState {
-            global_step: GlobalStep(step),
-            ..initial_state(&Layout::new(Vec::new()), 1)
-        };
         Arc::new(Snapshot {
-            state,
+            state: state_at(&Layout::new(Vec::new()), step),
             digest: StateDigest(u128::from(step)),
         })
     }

@@ -236,7 +236,7 @@ impl Supervisor {
                 Phase::Closed(goodbye) => {
                     let (told, is_saving) = self
                         .service
-                        .ask(|run, now| (run.core.everyone_told(now), !run.saves().is_idle()));
+                        .ask(|run, now| (run.core.everyone_told(now), !run.saves.is_idle()));
                     if !is_saving
                         && let Some(exit) =
                             asked_to_leave.or_else(|| told.then(|| exit_of(goodbye)))
@@ -287,7 +287,7 @@ impl Supervisor {
             if goodbye != Goodbye::Diverged {
                 run.want_checkpoint();
             }
-            run.saves().is_idle()
+            run.saves.is_idle()
         });
         if is_saved {
             self.service.end(goodbye).or_exit(Exit::Disk)?;
@@ -319,14 +319,14 @@ impl Supervisor {
 
     /// Answers the orders whose checkpoint is written.
     fn answer_saved(&mut self) {
-        let saved = self.service.ask(|run, _| run.saves().saved());
+        let saved = self.service.ask(|run, _| run.saves.saved());
         self.answer_orders(|given| {
             given.commission.order == Order::SaveCheckpoint && Some(given.global_step) <= saved
         });
     }
 
     fn answer_orders(&mut self, is_done: impl Fn(&Given) -> bool) {
-        let saved = self.service.ask(|run, _| run.saves().saved());
+        let saved = self.service.ask(|run, _| run.saves.saved());
         for Given { commission, .. } in self.given.extract_if(.., |given| is_done(given)) {
             // The client may have gone.
             let _ = commission.done.send(saved.unwrap_or(GlobalStep(0)));
@@ -343,8 +343,8 @@ impl Supervisor {
     /// Begins to write the checkpoint that comes next, if one does.
     fn begin_save(&mut self) {
         let next = self.service.ask(|run, _| {
-            let snapshot = run.saves().begin()?;
-            let left_out = run.saves().take_left_out();
+            let snapshot = run.saves.begin()?;
+            let left_out = run.saves.take_left_out();
             Some((snapshot, left_out, run.core.run().clone()))
         });
         let Some((snapshot, left_out, run)) = next else {
@@ -403,16 +403,12 @@ fn exit_of(goodbye: Goodbye) -> Exit {
 #[cfg(test)]
 mod tests {
     use pserver_cli::logging::LogFormat;
-    use pserver_core::Core;
-    use pserver_state::TrainingState;
-    use pserver_state::initial::initial_state;
     use tempfile::TempDir;
 
     use super::*;
     use crate::args::RunArgs;
-    use crate::calendar::Calendar;
     use crate::commit_path::CommitPath;
-    use crate::fixtures::{limits, some_time};
+    use crate::fixtures::{calendar, limits, state_at};
     use crate::follower_files::FollowerFiles;
     use crate::run::{Intervals, Run};
     use crate::snapshot::Snapshot;
@@ -423,25 +419,20 @@ mod tests {
         let layout = Arc::new(Layout::cifar10());
         let train_dir = TrainDir::open(folder.path(), 2, false).unwrap();
         let start = resume_or_begin(&RunArgs::default(), &train_dir, &layout).unwrap();
-        let calendar = Calendar {
-            moment: some_time(),
-            since_1970: Duration::ZERO,
-        };
-        let (files, calendar) = open_files(&train_dir, &layout, &start, calendar).unwrap();
-        let snapshot = Snapshot::new(start.state);
-        let core = Core::new(
-            Instant::now().into_std(),
-            start.run.clone(),
-            limits(),
-            snapshot.at(),
-            start.applied,
-        );
+        let (files, calendar) = open_files(&train_dir, &layout, &start, calendar(0)).unwrap();
         let intervals = Intervals {
             checkpoint_steps: 100,
             summary_steps: 0,
         };
-        let mut run = Run::new(core, snapshot, intervals);
-        run.checkpoint_saved(GlobalStep(0));
+        let mut run = Run::new(
+            Instant::now().into_std(),
+            start.run.clone(),
+            limits(),
+            start.state,
+            start.applied,
+            intervals,
+        );
+        run.saves.finished(GlobalStep(0));
         let service = Service::new(
             run,
             CommitPath::new(files, calendar),
@@ -468,14 +459,10 @@ mod tests {
     /// Has a checkpoint be written for as long as the receiver is not told that it is on the disk.
     fn save_slowly(supervisor: &mut Supervisor) -> oneshot::Sender<()> {
         let (written, is_written) = oneshot::channel();
-        let state = Snapshot::new(initial_state(&supervisor.keeper.layout, 1)).state;
-        let next = Snapshot::new(TrainingState {
-            global_step: GlobalStep(1),
-            ..state
-        });
+        let next = Snapshot::new(state_at(&supervisor.keeper.layout, 1));
         supervisor.service.ask(|run, _| {
-            run.saves().want(Arc::new(next));
-            run.saves().begin()
+            run.saves.want(Arc::new(next));
+            run.saves.begin()
         });
         supervisor.saving = Some(tokio::spawn(async {
             let _ = is_written.await;

@@ -304,7 +304,7 @@ impl Service {
     /// A checkpoint of this step is there for followers.
     pub fn checkpoint_saved(&self, global_step: GlobalStep) {
         self.follower_files.checkpoint_is_there(global_step);
-        self.ask(|run, _| run.checkpoint_saved(global_step));
+        self.ask(|run, _| run.saves.finished(global_step));
         self.tell_followers();
     }
 
@@ -480,7 +480,10 @@ impl ParameterServer for Service {
         let mut news = self.for_followers.subscribe();
         let answer = async {
             loop {
-                let found = self.ask(|run, now| run.checkpoint_for(now, request));
+                let found = self.ask(|run, now| {
+                    let saved = run.saves.saved();
+                    run.core.checkpoint_for(now, request, saved)
+                });
                 if let Some(found) = found {
                     return found;
                 }

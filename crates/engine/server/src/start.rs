@@ -237,14 +237,7 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
-    use crate::fixtures::some_time;
-
-    fn at(secs: u64) -> Calendar {
-        Calendar {
-            moment: some_time(),
-            since_1970: Duration::from_secs(secs),
-        }
-    }
+    use crate::fixtures::calendar;
 
     fn args(seed: u64) -> RunArgs {
         RunArgs {
@@ -258,7 +251,7 @@ mod tests {
         let layout = Layout::cifar10();
         let train_dir = TrainDir::open(folder, 2, false).unwrap();
         let start = resume_or_begin(args, &train_dir, &layout)?;
-        open_files(&train_dir, &layout, &start, at(100))?;
+        open_files(&train_dir, &layout, &start, calendar(100))?;
         Ok(start.state.global_step)
     }
 
@@ -441,7 +434,7 @@ mod tests {
         let layout = Layout::cifar10();
         let train_dir = TrainDir::open(folder.path(), 2, false).unwrap();
         let start = resume_or_begin(&RunArgs::default(), &train_dir, &layout).unwrap();
-        let open = |secs| open_files(&train_dir, &layout, &start, at(secs)).unwrap();
+        let open = |secs| open_files(&train_dir, &layout, &start, calendar(secs)).unwrap();
         let (mut files, _) = open(100);
         let left = Line {
             at_micros: 150_000_000,

@@ -109,6 +109,7 @@ fn step_line(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fixtures::some_time;
 
     #[test]
     fn the_line_is_the_tutorials() {
@@ -121,11 +122,7 @@ mod tests {
 
     #[test]
     fn the_step_time_is_the_mean_of_the_last_steps() {
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "a test needs some time to begin with"
-        )]
-        let start = Instant::now();
+        let start = some_time();
         let mut throughput = Throughput::default();
         assert_eq!(throughput.step_time(), Duration::ZERO);
         throughput.begin(start);

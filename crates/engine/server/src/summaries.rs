@@ -178,10 +178,10 @@ mod tests {
     use bytes::Bytes;
     use pserver_run::Tower;
     use pserver_state::TrainingState;
-    use pserver_wire::messages::{Activations, SUMMARY_IMAGE_BYTES};
+    use pserver_wire::messages::SUMMARY_IMAGE_BYTES;
 
     use super::*;
-    use crate::fixtures::some_time;
+    use crate::fixtures::{some_time, tower_summary};
     use pserver_state::initial::initial_state;
 
     fn of(step: u64, tower: u32) -> TowerStep {
@@ -281,15 +281,8 @@ mod tests {
 
     #[test]
     fn a_workers_part_has_the_tutorials_tags() {
-        let activations = Activations {
-            histogram: Histogram::of(&[1.0]),
-            sparsity: 0.5,
-        };
-        let summary = TowerSummary {
-            summary_step: GlobalStep(100),
-            activations: [(); 5].map(|()| activations.clone()),
-            images: vec![Bytes::from_static(&[7; SUMMARY_IMAGE_BYTES]); 2],
-        };
+        let image = Bytes::from_static(&[7; SUMMARY_IMAGE_BYTES]);
+        let summary = tower_summary(100, vec![image; 2]);
         let values = tower_values(&summary, &images(&summary));
         let tags: Vec<&str> = values.tags().collect();
         assert_eq!(

@@ -159,32 +159,19 @@ fn keep_images(train_dir: &Folder, images: &[Image]) -> anyhow::Result<()> {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
-    use pserver_events::Histogram;
-    use pserver_wire::messages::{Activations, SUMMARY_IMAGE_BYTES, TowerSummary};
+    use pserver_wire::messages::SUMMARY_IMAGE_BYTES;
 
     use super::*;
-    use crate::fixtures::some_time;
+    use crate::fixtures::{calendar, some_time, tower_summary};
 
     fn start(folder: &Folder) -> SummaryWriter {
-        let calendar = Calendar {
-            moment: some_time(),
-            since_1970: Duration::from_secs(1_700_000_000),
-        };
         let layout = Arc::new(Layout::cifar10());
-        SummaryWriter::start(folder, layout, calendar, GlobalStep(0)).unwrap()
+        SummaryWriter::start(folder, layout, calendar(1_700_000_000), GlobalStep(0)).unwrap()
     }
 
     fn part(color: u8) -> Part {
-        let activations = Activations {
-            histogram: Histogram::of(&[1.0]),
-            sparsity: 0.5,
-        };
         let image = Bytes::from(vec![color; SUMMARY_IMAGE_BYTES]);
-        let summary = TowerSummary {
-            summary_step: GlobalStep(100),
-            activations: [(); 5].map(|()| activations.clone()),
-            images: vec![image; 3],
-        };
+        let summary = tower_summary(100, vec![image; 3]);
         Part::Tower(some_time(), Box::new(summary))
     }
 

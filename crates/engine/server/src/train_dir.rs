@@ -598,8 +598,7 @@ fn move_aside(dir: &Path) -> Result<(), TrainDirError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fixtures::run_config;
-    use pserver_state::initial::initial_state;
+    use crate::fixtures::{run_config, state_at};
 
     fn open(path: &Path) -> TrainDir {
         TrainDir::open(path, 2, false).unwrap()
@@ -607,10 +606,7 @@ mod tests {
 
     fn save(dir: &TrainDir, step: u64) -> PathBuf {
         let layout = Layout::cifar10();
-        let state = TrainingState {
-            global_step: GlobalStep(step),
-            ..initial_state(&layout, 1)
-        };
+        let state = state_at(&layout, step);
         dir.save(&layout, &state, &run_config()).unwrap()
     }
 
@@ -817,10 +813,7 @@ mod tests {
         let dir = open(folder.path());
         save(&dir, 5);
         let layout = Layout::cifar10();
-        let state = TrainingState {
-            global_step: GlobalStep(6),
-            ..initial_state(&layout, 2)
-        };
+        let state = state_at(&layout, 6);
         let other_run = RunConfig {
             seed: 2,
             ..run_config()
@@ -867,7 +860,7 @@ mod tests {
         let of_another = File::create(&path).unwrap();
         of_another.lock().unwrap();
         let layout = Layout::cifar10();
-        let error = dir.save(&layout, &initial_state(&layout, 1), &run_config());
+        let error = dir.save(&layout, &state_at(&layout, 0), &run_config());
         let error = error.unwrap_err();
         assert!(matches!(error, TrainDirError::InUse { .. }), "{error}");
         assert_eq!(steps_in(folder.path()), [0; 0]);

@@ -308,8 +308,7 @@ mod tests {
     use std::io::Write;
 
     use super::*;
-    use crate::calendar::Calendar;
-    use crate::fixtures::some_time;
+    use crate::fixtures::calendar;
 
     #[test]
     fn a_damaged_line_is_told_and_the_lines_after_it_are_shown() {
@@ -323,10 +322,7 @@ mod tests {
             .unwrap();
         let source = Source {
             train_dir: dir.path().to_owned(),
-            calendar: Calendar {
-                moment: some_time(),
-                since_1970: std::time::Duration::from_secs(1_700_000_000),
-            },
+            calendar: calendar(1_700_000_000),
             status: None,
             traffic: None,
         };

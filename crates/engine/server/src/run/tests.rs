@@ -1,18 +1,12 @@
 //! What a run does besides deciding: states, checkpoints, and what people look at.
 
-use std::time::Duration;
-
-use pserver_core::{AppliedSerials, Decision};
-use pserver_events::Histogram;
-use pserver_run::{ExamplesDigest, Numerics, StateDigest};
-use pserver_state::{TrainingState, Values};
-use pserver_wire::messages::{
-    Activations, Losses, PROTOCOL_VERSION, Push, Registration, SECRET_BYTES, Secret, Verdict,
-    WorkerId,
-};
+use pserver_core::Decision;
+use pserver_run::{GlobalStep, StateDigest};
+use pserver_state::Values;
+use pserver_wire::messages::{SECRET_BYTES, Secret, Verdict, WorkerId};
 
 use super::*;
-use crate::fixtures::{limits, run_config, some_time};
+use crate::fixtures::{self, push_of, registration, some_time, tower_summary};
 
 /// A run of two towers over two numbers, which begin as 1 and 2; every other state is saved, and every other step
 /// summarised.
@@ -24,28 +18,17 @@ struct Bench {
 impl Bench {
     fn new() -> Self {
         let now = some_time();
-        let state = TrainingState::initial(Values::from([1.0, 2.0].as_slice()));
-        let snapshot = Snapshot::new(state);
-        let applied = AppliedSerials::default();
-        let core = Core::new(now, run_config(), limits(), snapshot.at(), applied);
         let intervals = Intervals {
             checkpoint_steps: 2,
             summary_steps: 2,
         };
-        let run = Run::new(core, snapshot, intervals);
+        let run = fixtures::run(now, intervals);
         Bench { run, now }
     }
 
     fn join(&mut self, secret: u8) -> Member {
-        let registration = Registration {
-            protocol_version: PROTOCOL_VERSION,
-            layout_fingerprint: 0,
-            data_digest: run_config().data.digest(),
-            numerics: Numerics::example(1),
-            name: "test".to_owned(),
-        };
         let secret = Secret([secret; SECRET_BYTES]);
-        let registered = self.run.core.register(self.now, registration, secret);
+        let registered = self.run.core.register(self.now, registration(0), secret);
         registered.unwrap().member
     }
 
@@ -58,23 +41,8 @@ impl Bench {
 
     /// Both towers of a step, by one worker.
     fn step(&mut self, member: Member) {
-        let run = run_config();
-        let mut sequence = run.sequence();
         for _ in 0..2 {
-            let work = self.work(member, None);
-            let push = Push {
-                member,
-                tower_step: work.tower_step,
-                state_digest: work.state_digest,
-                losses: Losses {
-                    cross_entropy: 1.0,
-                    total: 2.0,
-                    ..Losses::default()
-                },
-                examples_digest: ExamplesDigest::of(sequence.samples(work.tower_step)).0,
-                compute_time: Duration::from_millis(5),
-                attempt: work.attempt,
-            };
+            let push = push_of(member, &self.work(member, None));
             let gradient = Gradient::new(Values::from([0.5, 0.5].as_slice()));
             match self.run.core.push(self.now, push, gradient) {
                 Decision::Answer(verdict) => assert_eq!(verdict, Verdict::Accepted),
@@ -90,15 +58,7 @@ impl Bench {
 }
 
 fn summary(step: u64) -> TowerSummary {
-    let activations = Activations {
-        histogram: Histogram::of(&[1.0]),
-        sparsity: 0.0,
-    };
-    TowerSummary {
-        summary_step: GlobalStep(step),
-        activations: [(); 5].map(|()| activations.clone()),
-        images: Vec::new(),
-    }
+    tower_summary(step, Vec::new())
 }
 
 #[test]
@@ -119,9 +79,9 @@ fn checkpoints_are_due_at_multiples_of_the_interval() {
     let mut due = Vec::new();
     for _ in 0..5 {
         bench.step(member);
-        if let Some(snapshot) = bench.run.saves().begin() {
+        if let Some(snapshot) = bench.run.saves.begin() {
             due.push(snapshot.state.global_step.0);
-            bench.run.checkpoint_saved(snapshot.state.global_step);
+            bench.run.saves.finished(snapshot.state.global_step);
         }
     }
     assert_eq!(due, [2, 4]);

@@ -5,24 +5,19 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use pserver_guard::Credentials;
-use pserver_run::{
-    Confusion, ExamplesDigest, Initializer, Numerics, ScoredVariables, TowerStep, VariableSpec,
-};
-use pserver_state::{Copied, Folder, StateFile, StateReader, Stored, TrainingState, Values};
+use pserver_run::{Confusion, Initializer, ScoredVariables, TowerStep, VariableSpec};
+use pserver_state::{Copied, Folder, StateFile, StateReader, Stored, Values};
 use pserver_wire::client::Client;
 use pserver_wire::gradient_slot::WorkerSlot;
-use pserver_wire::messages::{Gradients, Losses, PROTOCOL_VERSION, Work, WorkerId, WorkerStatus};
+use pserver_wire::messages::{Gradients, Work, WorkerId, WorkerStatus};
 use pserver_wire::transport::{incoming, server_builder};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 
 use super::*;
-use crate::calendar::Calendar;
 use crate::commit_path::Files;
-use crate::fixtures::{limits, run_config, some_time};
+use crate::fixtures::{self, calendar, one_and_two, push_of, registration, run_config, some_time};
 use crate::run::Intervals;
-use crate::snapshot::Snapshot;
-use pserver_core::{AppliedSerials, Core};
 
 /// Two towers over two numbers, which begin as 1 and 2; the learning rate is a half.
 struct Bench {
@@ -40,32 +35,26 @@ impl Bench {
             weight_decay: None,
         }]);
         let folder = tempfile::tempdir().unwrap();
-        let state = TrainingState::initial(Values::from([1.0, 2.0].as_slice()));
+        let state = one_and_two();
         let stored = Stored {
             digest: state.digest(),
-            state: state.clone(),
+            state,
             note: Vec::new(),
         };
         let state_path = folder.path().join("state");
         let state_file = StateFile::create(&state_path, &layout, 10_000, &stored).unwrap();
         let ledger = pserver_ledger::LedgerFile::open(&folder.path().join("ledger")).unwrap();
-        let calendar = Calendar {
-            moment: some_time(),
-            since_1970: std::time::Duration::ZERO,
-        };
+        let calendar = calendar(0);
         let files = Files {
             state_file,
             ledger: ledger.0,
         };
         let commit_path = CommitPath::new(files, calendar);
-        let snapshot = Snapshot::new(state);
-        let applied = AppliedSerials::default();
-        let core = Core::new(some_time(), run_config(), limits(), snapshot.at(), applied);
         let intervals = Intervals {
             checkpoint_steps: 100,
             summary_steps: 0,
         };
-        let run = Run::new(core, snapshot, intervals);
+        let run = fixtures::run(some_time(), intervals);
         let files = FollowerFiles::new(&Folder::open(folder.path()).unwrap(), calendar);
         let service = Service::new(run, commit_path, &layout, files);
         Bench {
@@ -99,13 +88,7 @@ impl Bench {
     }
 
     async fn try_to_join(&self) -> Result<Member, RequestError> {
-        let registration = Registration {
-            protocol_version: PROTOCOL_VERSION,
-            layout_fingerprint: self.layout.fingerprint(),
-            data_digest: run_config().data.digest(),
-            numerics: Numerics::example(1),
-            name: "worker".to_owned(),
-        };
+        let registration = registration(self.layout.fingerprint());
         let registered = self.service.register(registration).await?;
         Ok(registered.unwrap().member)
     }
@@ -184,25 +167,6 @@ impl Bench {
     fn variables(&self) -> Vec<f32> {
         let snapshot = self.service.ask(|run, _| run.snapshot());
         snapshot.state.variables.to_vec()
-    }
-}
-
-/// What a worker says of its gradient.
-fn push_of(member: Member, work: &Work) -> Push {
-    let run = run_config();
-    let mut sequence = run.sequence();
-    Push {
-        member,
-        tower_step: work.tower_step,
-        state_digest: work.state_digest,
-        losses: Losses {
-            cross_entropy: 1.0,
-            total: 2.0,
-            ..Losses::default()
-        },
-        examples_digest: ExamplesDigest::of(sequence.samples(work.tower_step)).0,
-        compute_time: std::time::Duration::from_millis(5),
-        attempt: work.attempt,
     }
 }
 

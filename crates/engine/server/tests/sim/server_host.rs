@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pserver_cli::exit::Failure;
-use pserver_core::{Core, Fact, Limits, Notice, Phase};
+use pserver_core::{Fact, Limits, Notice, Phase};
 use pserver_run::GlobalStep;
 use pserver_run::record::Record;
 use pserver_server::calendar::Calendar;
@@ -87,19 +87,18 @@ fn open(shared: &Shared, life: Arc<Life>) -> turmoil::Result<(Service, TrainDir)
     let opened = open_files(&train_dir, &layout(), &start, calendar);
     let (files, calendar) = opened.map_err(told)?;
     let commit_path = CommitPath::new(files, calendar).watched(move |_, _| life.moment());
-    let snapshot = Snapshot::new(start.state);
-    let core = Core::new(
-        calendar.moment,
-        start.run,
-        limits(&shared.plan),
-        snapshot.at(),
-        start.applied,
-    );
     let intervals = Intervals {
         checkpoint_steps: shared.plan.checkpoint_steps,
         summary_steps: SUMMARY_STEPS,
     };
-    let run = Run::new(core, snapshot, intervals);
+    let run = Run::new(
+        calendar.moment,
+        start.run,
+        limits(&shared.plan),
+        start.state,
+        start.applied,
+        intervals,
+    );
     let files = FollowerFiles::new(train_dir.folder(), calendar);
     let service = Service::new(run, commit_path, &layout(), files);
     Ok((service, train_dir))
@@ -146,7 +145,7 @@ async fn supervise(shared: &Shared, service: &Service, train_dir: &TrainDir) -> 
                 }
                 let is_saved = service.ask(|run, _| {
                     run.want_checkpoint();
-                    run.saves().is_idle()
+                    run.saves.is_idle()
                 });
                 if is_saved {
                     service.end(goodbye)?;
@@ -160,7 +159,7 @@ async fn supervise(shared: &Shared, service: &Service, train_dir: &TrainDir) -> 
                 }
             }
         }
-        if let Some(snapshot) = service.ask(|run, _| run.saves().begin()) {
+        if let Some(snapshot) = service.ask(|run, _| run.saves.begin()) {
             disk.write(shared, snapshot);
         }
     }
