@@ -222,7 +222,7 @@ pub fn exit_of(error: &TrainDirError) -> Exit {
         TrainDirError::NothingGood { .. }
         | TrainDirError::NothingLeft { .. }
         | TrainDirError::OfAnotherRelease { .. }
-        | TrainDirError::Stranger(_) => Exit::Permanent,
+        | TrainDirError::Stranger { .. } => Exit::Permanent,
     }
 }
 

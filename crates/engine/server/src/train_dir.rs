@@ -117,11 +117,21 @@ pub enum TrainDirError {
         /// The folder.
         path: PathBuf,
         /// What is wrong with the newest.
-        newest: PassedOver,
+        newest: Box<TrainDirError>,
     },
     /// A file is of another run than the one beside it.
-    #[error(transparent)]
-    Stranger(#[from] Stranger),
+    #[error(
+        "{path} does not belong to the run of {other} ({difference}); move the one that does not belong out \
+         of the train dir"
+    )]
+    Stranger {
+        /// The file.
+        path: PathBuf,
+        /// The one beside it.
+        other: PathBuf,
+        /// What is different.
+        difference: String,
+    },
     /// There was a run, and nothing is left to go on from.
     #[error(
         "the train dir {path} holds {left}, and no checkpoint to go on from; put one back, or begin a new \
@@ -146,38 +156,12 @@ pub enum TrainDirError {
     /// The state file is damaged or cannot be read.
     #[error(transparent)]
     State(StateFileError),
-    /// A checkpoint cannot be written, or the folder not be listed.
+    /// A checkpoint cannot be loaded or written, or the folder not be listed.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
     /// The ledger cannot be read.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
-}
-
-/// A file that is of another run than the one beside it.
-#[derive(Debug, thiserror::Error)]
-#[error(
-    "{path} does not belong to the run of {other} ({difference}); move the one that does not belong out \
-     of the train dir"
-)]
-pub struct Stranger {
-    /// The file.
-    pub path: PathBuf,
-    /// The one beside it.
-    pub other: PathBuf,
-    /// What is different.
-    pub difference: String,
-}
-
-/// Why a checkpoint is passed over.
-#[derive(Debug, thiserror::Error)]
-pub enum PassedOver {
-    /// It cannot be loaded.
-    #[error(transparent)]
-    Damaged(CheckpointError),
-    /// It is of another run.
-    #[error(transparent)]
-    Stranger(Stranger),
 }
 
 /// The state that a state file holds, with what was kept with it.
@@ -242,49 +226,70 @@ impl TrainDir {
         ledger: Option<&Witness>,
     ) -> Result<Option<Checkpoint>, TrainDirError> {
         let mut first_error = None;
-        let mut pass_over = |error: PassedOver| {
-            warn!(%error, "passes over a checkpoint");
-            first_error.get_or_insert(error);
-        };
         for (_, path) in self.checkpoints()? {
-            let loaded = checkpoint::load(&path, layout);
-            match loaded.map_err(|error| self.folder.explain(error)) {
-                Ok(loaded) => match self.stranger_among_checkpoints(&path, &loaded, ledger)? {
-                    None => return Ok(Some(loaded)),
-                    Some(stranger) => pass_over(PassedOver::Stranger(stranger)),
-                },
-                Err(CheckpointError::Read { source, .. })
+            match self.load(&path, layout, ledger) {
+                Ok(loaded) => return Ok(Some(loaded)),
+                Err(TrainDirError::Checkpoint(CheckpointError::Read { source, .. }))
                     if source.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => pass_over(PassedOver::Damaged(error)),
+                Err(error @ (TrainDirError::Checkpoint(_) | TrainDirError::Stranger { .. })) => {
+                    warn!(%error, "passes over a checkpoint");
+                    first_error.get_or_insert(error);
+                }
+                Err(error) => return Err(error),
             }
         }
         match first_error {
             None => Ok(None),
             Some(newest) => Err(TrainDirError::NothingGood {
                 path: self.folder.path().to_owned(),
-                newest,
+                newest: Box::new(newest),
             }),
         }
     }
 
-    fn stranger_among_checkpoints(
+    /// A checkpoint, if it is of the run of the `ledger`.
+    fn load(
         &self,
         path: &Path,
-        checkpoint: &Checkpoint,
+        layout: &Layout,
         ledger: Option<&Witness>,
-    ) -> Result<Option<Stranger>, LedgerError> {
-        let (Some(ledger), Some(run)) = (ledger, &checkpoint.run) else {
-            return Ok(None);
-        };
-        let step = checkpoint.state.global_step;
-        let digest = || checkpoint.state.digest();
-        let difference = difference_from(ledger, run, step, digest);
-        let difference = difference.map_err(|error| self.folder.explain(error))?;
-        Ok(difference.map(|difference| self.stranger(path, LEDGER_FILE, difference)))
+    ) -> Result<Checkpoint, TrainDirError> {
+        let loaded = checkpoint::load(path, layout);
+        let loaded = loaded.map_err(|error| self.folder.explain(error))?;
+        if let (Some(ledger), Some(run)) = (ledger, &loaded.run) {
+            let (step, digest) = (loaded.state.global_step, || loaded.state.digest());
+            self.compare_with_ledger(path, run, step, digest, ledger)?;
+        }
+        Ok(loaded)
     }
 
-    fn stranger(&self, path: &Path, other: &str, difference: String) -> Stranger {
-        Stranger {
+    /// Sees that a file, which holds the state at a step of `run`, is of the run of the `ledger`.
+    fn compare_with_ledger(
+        &self,
+        path: &Path,
+        run: &RunConfig,
+        step: GlobalStep,
+        digest: impl FnOnce() -> StateDigest,
+        ledger: &Witness,
+    ) -> Result<(), TrainDirError> {
+        let settings = ledger.run().map(|of_ledger| of_ledger.differences(run));
+        let settings = settings.unwrap_or_default();
+        if !settings.is_empty() {
+            return Err(self.stranger(path, LEDGER_FILE, settings.join("; ")));
+        }
+        let expected = ledger.digest_at(step);
+        let expected = expected.map_err(|error| self.folder.explain(error))?;
+        match expected.map(|expected| (expected, digest())) {
+            Some((expected, found)) if found != expected => {
+                let difference = format!("its state at step {step} is {found}, not {expected}");
+                Err(self.stranger(path, LEDGER_FILE, difference))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn stranger(&self, path: &Path, other: &str, difference: String) -> TrainDirError {
+        TrainDirError::Stranger {
             path: self.folder.shown(path),
             other: self.folder.path().join(other),
             difference,
@@ -321,12 +326,8 @@ impl TrainDir {
             note,
         };
         if let Some(ledger) = ledger {
-            let step = kept.state.global_step;
-            let difference = difference_from(ledger, &kept.note.run, step, || kept.digest);
-            let difference = difference.map_err(|error| self.folder.explain(error))?;
-            if let Some(difference) = difference {
-                return Err(self.stranger(&path, LEDGER_FILE, difference).into());
-            }
+            let (run, step) = (&kept.note.run, kept.state.global_step);
+            self.compare_with_ledger(&path, run, step, || kept.digest, ledger)?;
         }
         Ok(Some(kept))
     }
@@ -346,9 +347,7 @@ impl TrainDir {
         }
         let of_checkpoint = checkpoint::name_of(saved.state.global_step);
         let state = self.folder.join(STATE_FILE);
-        Err(self
-            .stranger(&state, &of_checkpoint, differences.join("; "))
-            .into())
+        Err(self.stranger(&state, &of_checkpoint, differences.join("; ")))
     }
 
     /// Nothing is left of a run but a ledger, or a state that is damaged.
@@ -495,25 +494,6 @@ impl TrainDir {
     }
 }
 
-/// How a state at a step differs from the run of a ledger, if it does.
-fn difference_from(
-    ledger: &Witness,
-    run: &RunConfig,
-    step: GlobalStep,
-    digest: impl FnOnce() -> StateDigest,
-) -> Result<Option<String>, LedgerError> {
-    let settings = ledger.run().map(|of_ledger| of_ledger.differences(run));
-    if let Some(settings) = settings.filter(|settings| !settings.is_empty()) {
-        return Ok(Some(settings.join("; ")));
-    }
-    let Some(expected) = ledger.digest_at(step)? else {
-        return Ok(None);
-    };
-    let found = digest();
-    let is_another = found != expected;
-    Ok(is_another.then(|| format!("its state at step {step} is {found}, not {expected}")))
-}
-
 fn in_use(folder: &Folder) -> TrainDirError {
     TrainDirError::InUse {
         path: folder.path().to_owned(),
@@ -629,18 +609,6 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_checkpoint_is_passed_over() {
-        let folder = tempfile::tempdir().unwrap();
-        let dir = open(folder.path());
-        save(&dir, 5);
-        let newest = save(&dir, 10);
-        let mut bytes = fs::read(&newest).unwrap();
-        *bytes.last_mut().unwrap() ^= 1;
-        fs::write(&newest, bytes).unwrap();
-        assert_eq!(newest_step(&dir), 5);
-    }
-
-    #[test]
     fn nothing_but_damaged_checkpoints_is_an_error_and_not_a_new_run() {
         let folder = tempfile::tempdir().unwrap();
         let dir = open(folder.path());
@@ -653,14 +621,6 @@ mod tests {
             error.contains("model.ckpt-5.safetensors") && error.contains("--fresh"),
             "{error}"
         );
-    }
-
-    #[test]
-    fn a_second_server_is_refused() {
-        let folder = tempfile::tempdir().unwrap();
-        let _first = open(folder.path());
-        let error = TrainDir::open(folder.path(), 2, false).unwrap_err();
-        assert!(matches!(error, TrainDirError::InUse { .. }));
     }
 
     #[test]
@@ -767,9 +727,7 @@ mod tests {
         assert!(file(5).exists() && file(11).exists());
         let replaced = save(&dir, 1000);
         assert!(checkpoint::load(&replaced, &Layout::cifar10()).is_ok());
-        let steps = checkpoint::list(folder.path()).unwrap();
-        let steps: Vec<u64> = steps.iter().map(|(step, _)| step.0).collect();
-        assert_eq!(steps, [1001, 1000, 11]);
+        assert_eq!(steps_in(folder.path()), [1001, 1000, 11]);
     }
 
     fn steps_in(folder: &Path) -> Vec<u64> {
