@@ -12,7 +12,7 @@ use pserver_guard::args::{CredentialArgs, GuardArgs};
 use pserver_run::{DataSet, DecayBy, GlobalStep, InputKind, Kernels};
 
 use crate::commit_point::CommitPoint;
-use crate::server_file::{NoServer, server_of, token_file_of};
+use crate::server_file::{server_of, token_file_of};
 
 const DEFAULT_TRAIN_DIR: &str = "runs/default";
 
@@ -224,8 +224,8 @@ impl ServerPlace {
     ///
     /// # Errors
     ///
-    /// [`NoServer`] if none runs in the train dir that was given.
-    pub fn address(&self) -> Result<String, NoServer> {
+    /// If none runs in the train dir that was given.
+    pub fn address(&self) -> anyhow::Result<String> {
         match (&self.server, &self.train_dir) {
             (Some(address), _) => Ok(address.clone()),
             (None, Some(train_dir)) => server_of(train_dir),

@@ -1,5 +1,7 @@
 //! From what was typed to what the run is.
 
+use anyhow::{anyhow, bail};
+use pserver_cli::exit::{Exit, Failure, OrExit};
 use pserver_run::{DataSet, InputKind, Mode, RunConfig, StateDigest};
 
 use crate::args::{RunArgs, UpdateMode};
@@ -16,8 +18,8 @@ pub const MAX_STALENESS: u32 = 16;
 ///
 /// # Errors
 ///
-/// [`BadMode`] if what was typed about the mode makes no sense together.
-pub fn new_run(args: &RunArgs, initial_digest: StateDigest) -> Result<RunConfig, BadMode> {
+/// If what was typed about the mode makes no sense together.
+pub fn new_run(args: &RunArgs, initial_digest: StateDigest) -> anyhow::Result<RunConfig> {
     let defaults = RunConfig {
         seed: seed_of_new_run(args),
         num_towers: args.default_towers.unwrap_or(1),
@@ -49,98 +51,60 @@ pub fn seed_of_new_run(args: &RunArgs) -> u64 {
 ///
 /// # Errors
 ///
-/// [`ResumeError`] with the differences, or if what was typed about the mode makes no sense.
+/// [`Exit::Permanent`] with the differences, [`Exit::Usage`] if what was typed about the mode makes no sense.
 pub fn resumed_run(
     args: &RunArgs,
     before: RunConfig,
     initial_digest: Option<StateDigest>,
-) -> Result<RunConfig, ResumeError> {
-    let mut asked_for = with_args(args, before.clone())?;
+) -> Result<RunConfig, Failure> {
+    let mut asked_for = with_args(args, before.clone()).or_exit(Exit::Usage)?;
     asked_for.initial_digest = initial_digest.unwrap_or(before.initial_digest);
-    let differences = before.differences(&asked_for);
+    let differences = before.differences(&asked_for).join("; ");
     if differences.is_empty() {
-        Ok(before)
-    } else {
-        Err(ResumeError::AnotherRun { differences })
+        return Ok(before);
     }
-}
-
-/// A run that cannot go on as asked.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ResumeError {
-    /// The train dir holds a run with other settings than were asked for.
-    #[error(
-        "the train dir holds another run ({}); leave these settings out to go on with it, give \
-         another --train-dir, or move it aside with --fresh",
-        differences.join("; ")
-    )]
-    AnotherRun {
-        /// Each as `flag: before -> now`.
-        differences: Vec<String>,
-    },
-    /// What was typed about the mode makes no sense together.
-    #[error(transparent)]
-    Mode(#[from] BadMode),
-}
-
-/// Flags about the mode that make no sense together.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum BadMode {
-    /// A flag of the other mode.
-    #[error("{flag} says nothing in {mode} mode; leave it out, or give --mode {other}")]
-    Flag {
-        /// The flag.
-        flag: &'static str,
-        /// The mode.
-        mode: &'static str,
-        /// The mode in which it does.
-        other: &'static str,
-    },
-    /// More gradients than there are towers.
-    #[error("--replicas-to-aggregate {replicas} is more than the {num_towers} towers of a step")]
-    TooManyReplicas {
-        /// What was asked for.
-        replicas: u32,
-        /// What there are.
-        num_towers: u32,
-    },
+    let error = anyhow!(
+        "the train dir holds another run ({differences}); leave these settings out to go on with it, give \
+         another --train-dir, or move it aside with --fresh"
+    );
+    Err(Failure::new(Exit::Permanent, error))
 }
 
 /// The mode that was asked for, where something was.
-fn mode(args: &RunArgs, num_towers: u32, otherwise: Mode) -> Result<Mode, BadMode> {
+fn mode(args: &RunArgs, num_towers: u32, otherwise: Mode) -> anyhow::Result<Mode> {
     let is_asynchronous = match args.mode {
         Some(mode) => mode == UpdateMode::Async,
         None => matches!(otherwise, Mode::Asynchronous { .. }),
     };
-    let refused = |flag, mode, other| Err(BadMode::Flag { flag, mode, other });
-    if !is_asynchronous && args.max_staleness.is_some() {
-        return refused("--max-staleness", "synchronous", "async");
-    }
-    if !is_asynchronous && args.scale_by_staleness {
-        return refused("--scale-by-staleness", "synchronous", "async");
-    }
-    if is_asynchronous && args.replicas_to_aggregate.is_some() {
-        return refused("--replicas-to-aggregate", "asynchronous", "sync");
-    }
-    match (otherwise, args.replicas_to_aggregate) {
-        (
+    let refuse = |flag, mode, other| {
+        bail!("{flag} says nothing in {mode} mode; leave it out, or give --mode {other}")
+    };
+    if is_asynchronous {
+        if args.replicas_to_aggregate.is_some() {
+            return refuse("--replicas-to-aggregate", "asynchronous", "sync");
+        }
+        let (max_staleness, scaled) = match otherwise {
             Mode::Asynchronous {
                 max_staleness,
                 scaled,
-            },
-            _,
-        ) if is_asynchronous => Ok(Mode::Asynchronous {
+            } => (max_staleness, scaled),
+            _ => (MAX_STALENESS, false),
+        };
+        return Ok(Mode::Asynchronous {
             max_staleness: args.max_staleness.unwrap_or(max_staleness),
             scaled: scaled || args.scale_by_staleness,
-        }),
-        _ if is_asynchronous => Ok(Mode::Asynchronous {
-            max_staleness: args.max_staleness.unwrap_or(MAX_STALENESS),
-            scaled: args.scale_by_staleness,
-        }),
-        (_, Some(replicas)) if replicas > num_towers => Err(BadMode::TooManyReplicas {
-            replicas,
-            num_towers,
-        }),
+        });
+    }
+    if args.max_staleness.is_some() {
+        return refuse("--max-staleness", "synchronous", "async");
+    }
+    if args.scale_by_staleness {
+        return refuse("--scale-by-staleness", "synchronous", "async");
+    }
+    match (otherwise, args.replicas_to_aggregate) {
+        (_, Some(replicas)) if replicas > num_towers => bail!(
+            "--replicas-to-aggregate {replicas} is more than the {num_towers} towers of a step"
+        ),
         (_, Some(replicas)) if replicas < num_towers => Ok(Mode::Quorum {
             replicas_to_aggregate: replicas,
         }),
@@ -149,7 +113,7 @@ fn mode(args: &RunArgs, num_towers: u32, otherwise: Mode) -> Result<Mode, BadMod
     }
 }
 
-fn with_args(args: &RunArgs, otherwise: RunConfig) -> Result<RunConfig, BadMode> {
+fn with_args(args: &RunArgs, otherwise: RunConfig) -> anyhow::Result<RunConfig> {
     let num_towers = args.towers.unwrap_or(otherwise.num_towers);
     Ok(RunConfig {
         seed: args.seed.unwrap_or(otherwise.seed),
@@ -192,7 +156,7 @@ mod tests {
             default_towers: Some(2),
             ..RunArgs::default()
         };
-        assert_eq!(resumed_run(&again, before.clone(), None), Ok(before));
+        assert_eq!(resumed_run(&again, before.clone(), None).unwrap(), before);
     }
 
     #[test]
@@ -266,7 +230,7 @@ mod tests {
         };
         let before = new_run(&args, StateDigest(1)).unwrap();
         let resumed = resumed_run(&RunArgs::default(), before.clone(), None);
-        assert_eq!(resumed, Ok(before.clone()));
+        assert_eq!(resumed.unwrap(), before);
         let synchronous = RunArgs {
             mode: Some(UpdateMode::Sync),
             ..RunArgs::default()

@@ -5,10 +5,11 @@ use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::panic::resume_unwind;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use anyhow::{Context, bail};
 use bytes::Bytes;
 use pserver_cli::host::host_name;
 use pserver_ledger::ledger_file::{LEDGER_FILE, number_of};
@@ -70,23 +71,6 @@ impl AsRef<[u8]> for Sending {
     }
 }
 
-/// Why a checkpoint cannot be sent.
-#[derive(Debug, thiserror::Error)]
-pub enum NotSent {
-    /// So many are on their way already.
-    #[error("{MAX_SENDING} checkpoints are being fetched already")]
-    TooMany,
-    /// It cannot be read. A newer one may have taken its place.
-    #[error("cannot read {path}")]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
-}
-
 impl FollowerFiles {
     /// Those of a train dir. Dates of scores are taken from `calendar`.
     #[must_use]
@@ -117,19 +101,16 @@ impl FollowerFiles {
     ///
     /// # Errors
     ///
-    /// [`NotSent`].
-    pub async fn checkpoint(&self, global_step: GlobalStep) -> Result<Bytes, NotSent> {
-        let permit = Arc::clone(&self.sending).try_acquire_owned();
-        let _permit = permit.map_err(|_| NotSent::TooMany)?;
+    /// If so many are on their way already, or it cannot be read: a newer one may have taken its place.
+    pub async fn checkpoint(&self, global_step: GlobalStep) -> anyhow::Result<Bytes> {
+        let Ok(_permit) = Arc::clone(&self.sending).try_acquire_owned() else {
+            bail!("{MAX_SENDING} checkpoints are being fetched already");
+        };
         let path = checkpoint::path_of(self.folder.through(), global_step);
         let shown = self.folder.shown(&path);
-        match waiting_for_disk(move || fs::read(path)).await {
-            Ok(bytes) => Ok(Bytes::from_owner(Sending { bytes, _permit })),
-            Err(source) => Err(NotSent::Read {
-                path: shown,
-                source,
-            }),
-        }
+        let bytes = waiting_for_disk(move || fs::read(path)).await;
+        let bytes = bytes.with_context(|| format!("cannot read {}", shown.display()))?;
+        Ok(Bytes::from_owner(Sending { bytes, _permit }))
     }
 
     /// What there is of the ledger from a place on, at most as much as a message takes; from its

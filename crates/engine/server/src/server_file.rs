@@ -10,6 +10,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use anyhow::{anyhow, bail};
 use pserver_state::Folder;
 use pserver_state::checkpoint::TEMPORARY_PREFIX;
 
@@ -31,34 +32,6 @@ pub struct ServerFile {
     stays: bool,
     /// Locked until the process ends, however it ends.
     _file: File,
-}
-
-/// Why it is not known where a server listens.
-#[derive(Debug, thiserror::Error)]
-pub enum NoServer {
-    /// None has said so.
-    #[error("no server is running in {train_dir}: there is no file {train_dir}/{SERVER_FILE}")]
-    NoFile {
-        /// The folder.
-        train_dir: PathBuf,
-    },
-    /// The one that has said so is gone.
-    #[error("no server is running in {train_dir}: the last one, at {address}, was killed")]
-    Killed {
-        /// The folder.
-        train_dir: PathBuf,
-        /// Where that one listened.
-        address: String,
-    },
-    /// The file cannot be read.
-    #[error("cannot read {path}")]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
 }
 
 impl ServerFile {
@@ -111,8 +84,8 @@ impl Drop for ServerFile {
 ///
 /// # Errors
 ///
-/// [`NoServer`] if none runs there, or the file cannot be read.
-pub fn server_of(train_dir: &Path) -> Result<String, NoServer> {
+/// If none runs there, or the file cannot be read.
+pub fn server_of(train_dir: &Path) -> anyhow::Result<String> {
     let path = train_dir.join(SERVER_FILE);
     let read = || {
         let mut file = File::open(&path)?;
@@ -125,14 +98,16 @@ pub fn server_of(train_dir: &Path) -> Result<String, NoServer> {
         };
         Ok((text.trim_end().to_owned(), is_held))
     };
-    let train_dir = train_dir.to_owned();
+    let train_dir = train_dir.display();
     match read() {
         Ok((address, true)) => Ok(address),
-        Ok((address, false)) => Err(NoServer::Killed { train_dir, address }),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            Err(NoServer::NoFile { train_dir })
+        Ok((address, false)) => {
+            bail!("no server is running in {train_dir}: the last one, at {address}, was killed")
         }
-        Err(source) => Err(NoServer::Read { path, source }),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            bail!("no server is running in {train_dir}: there is no file {train_dir}/{SERVER_FILE}")
+        }
+        Err(error) => Err(anyhow!(error).context(format!("cannot read {}", path.display()))),
     }
 }
 

@@ -16,7 +16,7 @@ use tracing::{info, warn};
 use crate::args::RunArgs;
 use crate::calendar::Calendar;
 use crate::commit_path::Files;
-use crate::config::{self, ResumeError};
+use crate::config;
 use crate::note::Note;
 use crate::train_dir::{Kept, TrainDir, TrainDirError};
 use pserver_core::AppliedSerials;
@@ -199,14 +199,7 @@ fn run_to_resume(
                 None
             }
         });
-    let run = config::resumed_run(args, before.or_exit(Exit::Permanent)?, init_from);
-    run.map_err(|error| {
-        let exit = match error {
-            ResumeError::AnotherRun { .. } => Exit::Permanent,
-            ResumeError::Mode(_) => Exit::Usage,
-        };
-        Failure::new(exit, error)
-    })
+    config::resumed_run(args, before.or_exit(Exit::Permanent)?, init_from)
 }
 
 /// How a train dir that cannot be used ends the program.
