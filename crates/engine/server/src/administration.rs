@@ -16,7 +16,7 @@ use crate::args::ServerArgs;
 ///
 /// [`Exit::TryAgain`] if no server runs or it does not answer, [`Exit::Permanent`] if it refuses,
 /// [`Exit::Usage`] if its address is none.
-pub fn give(order: Order, args: &ServerArgs) -> Result<Exit, Failure> {
+pub(crate) fn give(order: Order, args: &ServerArgs) -> Result<Exit, Failure> {
     let address = args.place.address().or_exit(Exit::TryAgain)?;
     let credentials = Credentials::new(&args.credentials()).or_exit(Exit::Permanent)?;
     let runtime = tokio::runtime::Builder::new_current_thread()

@@ -22,7 +22,7 @@ use crate::args::Question;
 /// # Errors
 ///
 /// [`Failure`] if a ledger cannot be read, or stdout not be written.
-pub fn answer(question: &Question) -> Result<Exit, Failure> {
+pub(crate) fn answer(question: &Question) -> Result<Exit, Failure> {
     let (text, exit) = text_and_exit(question)?;
     // The answer is the exit code too, however much of the text was read.
     let _ = console::print(&text)?;

@@ -1,25 +1,25 @@
 //! The parameter server.
 //!
 //! What is decided, and computed, is decided in `pserver-core`. Here a [`run`] has the newest state besides, as a [`snapshot`], says what
-//! [`saves`] are to be made, and knows what people look at: [`loss_averages`] and [`summaries`]. What happens to it is
-//! told as an [`event`], of which [`log_lines`] and [`step_log`] are the log.
+//! [`saves`] are to be made, and knows what people look at: `loss_averages` and [`summaries`]. What happens to it is
+//! told as an [`event`], of which `log_lines` and `step_log` are the log.
 //!
-//! Around it is a thin shell: [`service`] answers the wire and looks into [`slots`] and
+//! Around it is a thin shell: [`service`] answers the wire and looks into `slots` and
 //! [`follower_files`], [`commit_path`] takes an update into the files, with a [`note`] beside the state and a record in
-//! the ledger, dated by the [`calendar`], and has a [`commit_point`] wherever a test may have the server die; [`serve`]
+//! the ledger, dated by the [`calendar`], and has a [`commit_point`] wherever a test may have the server die; `serve`
 //! runs until the end, [`train_dir`] keeps the files, [`server_file`] says where it listens, [`start`] goes on with
-//! them, [`summary_writer`] writes what TensorBoard shows, [`args`] and [`config`] are the command line, and [`program`]
-//! is `main`. [`page`] shows the run in a browser and to Prometheus, [`inquiry`] is what the program says about
-//! a run instead of serving it, and [`administration`] what it tells a running server to do.
+//! them, `summary_writer` writes what TensorBoard shows, [`args`] and [`config`] are the command line, and `program`
+//! is `main`. `page` shows the run in a browser and to Prometheus, `inquiry` is what the program says about
+//! a run instead of serving it, and `administration` what it tells a running server to do.
 //!
 //! The server is one lock around a [`run`] and the way of its commits. A pull that finds nothing to do waits in a
 //! queue, and whatever changes the run answers those who wait, under the same lock; a push that completes a step
-//! commits under it too, which takes two milliseconds, while nobody has anything else to do. [`serve`] ticks four times
+//! commits under it too, which takes two milliseconds, while nobody has anything else to do. `serve` ticks four times
 //! a second to end leases. Checkpoints are written on another thread from an immutable snapshot, one state at a time,
 //! then the newest that was due meanwhile, so that a slow disk costs two slots of the state file. Events on their way
 //! to people have an end too.
 
-pub mod loss_averages;
+mod loss_averages;
 
 pub mod summaries;
 
@@ -31,7 +31,7 @@ pub mod saves;
 
 pub mod run;
 
-pub mod log_lines;
+mod log_lines;
 
 pub mod note;
 
@@ -41,17 +41,17 @@ pub mod commit_path;
 
 pub mod commit_point;
 
-pub mod slots;
+mod slots;
 
 pub mod follower_files;
 
 pub mod service;
 
-pub mod serve;
+mod serve;
 
-pub mod step_log;
+mod step_log;
 
-pub mod summary_writer;
+mod summary_writer;
 
 pub mod server_file;
 
@@ -65,13 +65,13 @@ pub mod config;
 
 mod date_header;
 
-pub mod page;
+mod page;
 
-pub mod inquiry;
+mod inquiry;
 
-pub mod administration;
+mod administration;
 
-pub mod program;
+mod program;
 
 #[cfg(test)]
 mod fixtures;

@@ -8,13 +8,13 @@ use tracing::{debug, error, info, warn};
 
 /// Writes the lines. Facts name workers by number; a line says their names too.
 #[derive(Debug, Default)]
-pub struct LogLines {
+pub(crate) struct LogLines {
     names: BTreeMap<u32, String>,
 }
 
 impl LogLines {
     /// Says what happened, if people want to hear of it.
-    pub fn write(&mut self, fact: &Fact) {
+    pub(crate) fn write(&mut self, fact: &Fact) {
         match fact {
             Fact::Kept(record) => self.write_record(record),
             Fact::Told(notice) => write_notice(notice),

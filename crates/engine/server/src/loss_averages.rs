@@ -8,7 +8,7 @@ const DECAY: f32 = 0.9;
 
 /// The average of each loss over the steps so far, the last ones counting most.
 #[derive(Clone, Copy, Debug)]
-pub struct LossAverages {
+pub(crate) struct LossAverages {
     /// `None` before the first losses of a run that goes on.
     averages: Option<Losses>,
 }
@@ -18,8 +18,7 @@ impl LossAverages {
     ///
     /// At the beginning they are zero, as TensorFlow's averages of what is no variable. A run that goes
     /// on begins with the first losses that it sees.
-    #[must_use]
-    pub fn new(global_step: GlobalStep) -> Self {
+    pub(crate) fn new(global_step: GlobalStep) -> Self {
         let averages = (global_step.0 == 0).then(Losses::default);
         LossAverages { averages }
     }
@@ -27,7 +26,7 @@ impl LossAverages {
     /// Takes in the losses of a step; the averages after it.
     ///
     /// Source: `_add_loss_summaries` in tensorflow/models, `tutorials/image/cifar10/cifar10.py`.
-    pub fn take_in(&mut self, losses: Losses) -> Losses {
+    pub(crate) fn take_in(&mut self, losses: Losses) -> Losses {
         let before = self.averages.unwrap_or(losses);
         let average = |of: fn(Losses) -> f32| {
             let (average, loss) = (of(before), of(losses));

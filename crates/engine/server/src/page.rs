@@ -1,11 +1,11 @@
 //! The live page of a run, its metrics and its pictures, over HTTP.
 //!
 //! The page is a reader of the train dir: a thread of its own follows the ledger a few times a second
-//! and folds it into a view ([`watch`]), so that the way of a commit knows nothing of it, and a run in
+//! and folds it into a view (`watch`), so that the way of a commit knows nothing of it, and a run in
 //! another process or one that is over is shown by the same code. What only the running server knows
-//! comes from its status ([`live`]). `entry` lets in who may look, `host` refuses those who ask under the name
-//! of a web site, [`routes`] answers, [`stream`] sends each open page what changed, [`metrics`] is the same for
-//! Prometheus, [`pictures`] are what the model sees and has learnt.
+//! comes from its status (`live`). `entry` lets in who may look, `host` refuses those who ask under the name
+//! of a web site, `routes` answers, `stream` sends each open page what changed, `metrics` is the same for
+//! Prometheus, `pictures` are what the model sees and has learnt.
 //!
 //! The page is a reader of the train dir: one thread follows the ledger file, folds it into a `RunView`, and sends each
 //! open page what changed, every five seconds. So the way of a commit knows nothing of it, and the verb `view` is the
@@ -21,9 +21,8 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::Context;
+use axum::Router;
 use pserver_guard::Guard;
-use pserver_guard::admission::PortTls;
-use pserver_guard::gate::Gate;
 use pserver_guard::tls::Speaks;
 use pserver_wire::messages::Status;
 use pserver_wire::traffic::Traffic;
@@ -37,23 +36,22 @@ use crate::date_header;
 use crate::page::entry::{Connections, PagePeer};
 use crate::page::host::Names;
 use crate::page::routes::Site;
-use crate::page::watch::Watch;
 
-pub mod live;
+mod live;
 
 mod entry;
 
 mod host;
 
-pub mod metrics;
+mod metrics;
 
-pub mod pictures;
+mod pictures;
 
-pub mod routes;
+mod routes;
 
-pub mod stream;
+mod stream;
 
-pub mod watch;
+mod watch;
 
 /// How often the ledger is looked at. Whatever changes makes a browser draw, perhaps on the cores that train.
 const TICK: Duration = Duration::from_secs(5);
@@ -62,28 +60,19 @@ const TICK: Duration = Duration::from_secs(5);
 const FAREWELL: Duration = Duration::from_secs(2);
 
 /// What a page shows.
-pub struct Source {
+pub(crate) struct Source {
     /// Folder of the run.
-    pub train_dir: PathBuf,
+    pub(crate) train_dir: PathBuf,
     /// The date, on the server's clock.
-    pub calendar: Calendar,
+    pub(crate) calendar: Calendar,
     /// How the run stands, where its server is this process.
-    pub status: Option<Box<dyn Fn() -> Status + Send + Sync>>,
+    pub(crate) status: Option<Box<dyn Fn() -> Status + Send + Sync>>,
     /// What travels to and from workers, where their server is this process.
-    pub traffic: Option<Arc<Traffic>>,
-}
-
-impl std::fmt::Debug for Source {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Source")
-            .field("train_dir", &self.train_dir)
-            .finish_non_exhaustive()
-    }
+    pub(crate) traffic: Option<Arc<Traffic>>,
 }
 
 /// A page that is being served.
-#[derive(Debug)]
-pub struct Page {
+pub(crate) struct Page {
     leave: oneshot::Sender<()>,
     left: oneshot::Receiver<()>,
 }
@@ -95,7 +84,7 @@ impl Page {
     /// # Errors
     ///
     /// If the thread cannot be started.
-    pub fn start(
+    pub(crate) fn start(
         listener: std::net::TcpListener,
         address: &str,
         source: Source,
@@ -106,12 +95,9 @@ impl Page {
             true => Names::Any,
             false => Names::of_open_page(listener.local_addr()?, address),
         };
-        let entrance = Entrance {
-            listener,
-            tls,
-            gate,
-            names,
-        };
+        let (changed, changes) = signal::channel(false);
+        let site = Arc::new(Site::new(source, changes));
+        let router = routes::router(Arc::clone(&site), gate, names);
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -122,7 +108,11 @@ impl Page {
             .name("page".to_owned())
             .spawn(move || {
                 date_header::make_first();
-                if let Err(error) = runtime.block_on(serve(entrance, source, asked_to_leave)) {
+                let served = async {
+                    let connections = Connections::to(TcpListener::from_std(listener)?, tls);
+                    serve(connections, router, &site, &changed, asked_to_leave).await
+                };
+                if let Err(error) = runtime.block_on(served) {
                     error!("the page is not shown any more: {error:#}");
                 }
                 // Nobody may wait for it.
@@ -133,7 +123,7 @@ impl Page {
     }
 
     /// Shows open pages the end of the ledger, and takes leave of them.
-    pub async fn finish(self) {
+    pub(crate) async fn finish(self) {
         // It may have ended before, and said so.
         let _ = self.leave.send(());
         if timeout(2 * FAREWELL, self.left).await.is_err() {
@@ -142,43 +132,22 @@ impl Page {
     }
 }
 
-/// Where the page is, and for whom.
-struct Entrance {
-    listener: std::net::TcpListener,
-    tls: PortTls,
-    gate: Gate,
-    names: Names,
-}
-
 async fn serve(
-    entrance: Entrance,
-    source: Source,
+    connections: Connections,
+    router: Router,
+    site: &Site,
+    changed: &signal::Sender<bool>,
     asked_to_leave: oneshot::Receiver<()>,
 ) -> anyhow::Result<()> {
-    let Entrance {
-        listener,
-        tls,
-        gate,
-        names,
-    } = entrance;
-    let connections = Connections::to(TcpListener::from_std(listener)?, tls);
-    let (changed, changes) = signal::channel(false);
-    let site = Arc::new(Site::new(source, changes));
-    let answering = tokio::spawn({
-        let router = routes::router(Arc::clone(&site), gate, names);
-        let router = router.into_make_service_with_connect_info::<PagePeer>();
-        let mut changes = changed.subscribe();
-        let is_over = async move {
-            // That nobody can tell is an end, too.
-            let _ = changes.wait_for(|is_over| *is_over).await;
-        };
-        async move {
-            axum::serve(connections, router)
-                .with_graceful_shutdown(is_over)
-                .await
-        }
-    });
-    follow(&site, &changed, asked_to_leave).await;
+    let router = router.into_make_service_with_connect_info::<PagePeer>();
+    let mut changes = changed.subscribe();
+    let is_over = async move {
+        // That nobody can tell is an end, too.
+        let _ = changes.wait_for(|is_over| *is_over).await;
+    };
+    let answering = axum::serve(connections, router).with_graceful_shutdown(is_over);
+    let answering = tokio::spawn(answering.into_future());
+    follow(site, changed, asked_to_leave).await;
     if let Ok(ended) = timeout(FAREWELL, answering).await {
         ended??;
     }
@@ -199,12 +168,12 @@ async fn follow(
             _ = ticks.tick() => {}
             _ = &mut asked_to_leave => is_over = true,
         }
-        let before = site.watch().version();
-        while site.watch().look(site.source()) == Watch::MORE {
+        let before = site.watch().version;
+        while site.watch().look(site.source()) {
             // A long ledger comes in pieces, and requests in between.
             tokio::task::yield_now().await;
         }
-        if is_over || site.watch().version() != before {
+        if is_over || site.watch().version != before {
             changed.send_replace(is_over);
         }
     }

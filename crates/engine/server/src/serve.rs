@@ -54,30 +54,30 @@ const HEALTH_CAPACITY: Capacity = Capacity {
 
 /// What is done with the states that training goes through.
 #[derive(Debug)]
-pub struct Keeper {
+pub(crate) struct Keeper {
     /// Where they are saved.
-    pub train_dir: Arc<TrainDir>,
+    pub(crate) train_dir: Arc<TrainDir>,
     /// What they are made of.
-    pub layout: Arc<Layout>,
+    pub(crate) layout: Arc<Layout>,
     /// A checkpoint is written after this long without one.
-    pub interval: Duration,
+    pub(crate) interval: Duration,
     /// Writes what people look at; `None` if nobody wants to, or it cannot be written.
-    pub summary_writer: Option<SummaryWriter>,
+    pub(crate) summary_writer: Option<SummaryWriter>,
 }
 
 /// Where the server answers, and whom.
 #[derive(Debug)]
-pub struct Entrance {
+pub(crate) struct Entrance {
     /// For workers and those who look on.
-    pub listener: TcpListener,
+    pub(crate) listener: TcpListener,
     /// TLS there.
-    pub tls: PortTls,
+    pub(crate) tls: PortTls,
     /// Who may ask for what.
-    pub gate: Gate,
+    pub(crate) gate: Gate,
     /// For whoever wants to know in clear whether the server is well, and nothing else.
-    pub health: Option<TcpListener>,
+    pub(crate) health: Option<TcpListener>,
     /// Counts what travels.
-    pub traffic: Arc<Traffic>,
+    pub(crate) traffic: Arc<Traffic>,
 }
 
 /// Serves the run at `entrance` until it is over or `leave` resolves.
@@ -88,7 +88,7 @@ pub struct Entrance {
 /// # Errors
 ///
 /// [`Exit::Disk`] if a state or checkpoint cannot be written.
-pub async fn serve(
+pub(crate) async fn serve(
     service: Arc<Service>,
     entrance: Entrance,
     leave: impl Future<Output = Exit>,

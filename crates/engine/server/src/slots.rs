@@ -11,7 +11,7 @@ use pserver_wire::messages::{Attachment, WorkerId};
 
 /// The slots of the workers, by number: who asks has shown that it is the worker.
 #[derive(Debug)]
-pub struct Slots {
+pub(crate) struct Slots {
     num_values: usize,
     slots: BTreeMap<WorkerId, Slot>,
 }
@@ -25,8 +25,7 @@ struct Slot {
 
 impl Slots {
     /// No slots yet, for gradients of `num_values` numbers.
-    #[must_use]
-    pub fn new(num_values: usize) -> Self {
+    pub(crate) fn new(num_values: usize) -> Self {
         Slots {
             num_values,
             slots: BTreeMap::new(),
@@ -38,7 +37,7 @@ impl Slots {
     /// # Errors
     ///
     /// If the system gives no memory.
-    pub fn offer(&mut self, worker: WorkerId) -> io::Result<PathBuf> {
+    pub(crate) fn offer(&mut self, worker: WorkerId) -> io::Result<PathBuf> {
         if let Some(slot) = self.slots.get(&worker) {
             return Ok(slot.memory.path());
         }
@@ -54,7 +53,7 @@ impl Slots {
 
     /// Uses the slot from here on, if `nonce` shows that the worker has it open. Else it is given
     /// up.
-    pub fn attach(&mut self, worker: WorkerId, nonce: Nonce) -> Attachment {
+    pub(crate) fn attach(&mut self, worker: WorkerId, nonce: Nonce) -> Attachment {
         let attachment = self.check(worker, nonce);
         if let Some(slot) = self.slots.get_mut(&worker) {
             slot.is_attached = attachment == Attachment::Attached;
@@ -77,14 +76,13 @@ impl Slots {
     }
 
     /// The slot of a worker that shares memory.
-    #[must_use]
-    pub fn slot(&self, worker: WorkerId) -> Option<Arc<ServerSlot>> {
+    pub(crate) fn slot(&self, worker: WorkerId) -> Option<Arc<ServerSlot>> {
         let slot = self.slots.get(&worker).filter(|slot| slot.is_attached)?;
         Some(Arc::clone(&slot.memory))
     }
 
     /// Gives up the slots of those that have left.
-    pub fn retain(&mut self, is_there: impl Fn(WorkerId) -> bool) {
+    pub(crate) fn retain(&mut self, is_there: impl Fn(WorkerId) -> bool) {
         self.slots.retain(|worker, _| is_there(*worker));
     }
 }

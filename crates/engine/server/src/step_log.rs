@@ -12,21 +12,21 @@ const WINDOW: usize = 20;
 
 /// When the last steps were committed.
 #[derive(Debug, Default)]
-pub struct Throughput {
+pub(crate) struct Throughput {
     /// The moment the first work was given, then that of each commit; the newest last.
     moments: VecDeque<Instant>,
 }
 
 impl Throughput {
     /// Work is given; what came before the first work does not count.
-    pub fn begin(&mut self, now: Instant) {
+    pub(crate) fn begin(&mut self, now: Instant) {
         if self.moments.is_empty() {
             self.moments.push_back(now);
         }
     }
 
     /// A step was committed.
-    pub fn step(&mut self, now: Instant) {
+    pub(crate) fn step(&mut self, now: Instant) {
         self.moments.push_back(now);
         if self.moments.len() > WINDOW + 1 {
             self.moments.pop_front();
@@ -34,8 +34,7 @@ impl Throughput {
     }
 
     /// Mean time of the last steps; zero before the first.
-    #[must_use]
-    pub fn step_time(&self) -> Duration {
+    pub(crate) fn step_time(&self) -> Duration {
         let steps = self.moments.len().saturating_sub(1);
         match (self.moments.front(), self.moments.back()) {
             (Some(first), Some(last)) if steps > 0 => (*last - *first) / steps as u32,
@@ -46,21 +45,20 @@ impl Throughput {
 
 /// Writes the line of every so many steps.
 #[derive(Clone, Copy, Debug)]
-pub struct StepLog {
+pub(crate) struct StepLog {
     /// Lines are written for multiples of this step; 0 for none.
-    pub frequency: u64,
+    pub(crate) frequency: u64,
     /// Who reads them.
-    pub format: LogFormat,
+    pub(crate) format: LogFormat,
     /// Examples in one step.
-    pub examples_per_step: u64,
+    pub(crate) examples_per_step: u64,
     /// Batches in one step.
-    pub batches_per_step: u32,
+    pub(crate) batches_per_step: u32,
 }
 
 impl StepLog {
     /// The log of a run.
-    #[must_use]
-    pub fn new(frequency: u64, format: LogFormat, run: &RunConfig) -> Self {
+    pub(crate) fn new(frequency: u64, format: LogFormat, run: &RunConfig) -> Self {
         StepLog {
             frequency,
             format,
@@ -73,7 +71,7 @@ impl StepLog {
     ///
     /// As in the tutorial, the rate counts the examples of all towers and the time of a batch is
     /// that of the step divided by the towers.
-    pub fn committed(&self, global_step: GlobalStep, loss: f32, step_time: Duration) {
+    pub(crate) fn committed(&self, global_step: GlobalStep, loss: f32, step_time: Duration) {
         if self.frequency == 0 || !global_step.0.is_multiple_of(self.frequency) {
             return;
         }

@@ -33,18 +33,18 @@ use crate::summaries::{Part, images, tower_values};
 const MAX_WAITING: usize = 2;
 
 /// The folder of the last images, in the train dir: `0.png`, `1.png` and `2.png`.
-pub const IMAGES_FOLDER: &str = "images";
+pub(crate) const IMAGES_FOLDER: &str = "images";
 
 /// Hands summaries over to the thread that writes them.
 #[derive(Debug)]
-pub struct SummaryWriter {
+pub(crate) struct SummaryWriter {
     parts: SyncSender<Part>,
     finished: oneshot::Receiver<()>,
 }
 
 /// The thread has ended, because something could not be written; it has said what.
 #[derive(Debug)]
-pub struct Ended;
+pub(crate) struct Ended;
 
 impl SummaryWriter {
     /// Starts the thread, which begins an event file in a train dir for a run that begins or goes on at
@@ -53,7 +53,7 @@ impl SummaryWriter {
     /// # Errors
     ///
     /// If the system gives no thread.
-    pub fn start(
+    pub(crate) fn start(
         folder: &Folder,
         layout: Arc<Layout>,
         calendar: Calendar,
@@ -85,7 +85,7 @@ impl SummaryWriter {
     /// # Errors
     ///
     /// [`Ended`].
-    pub fn write(&self, part: Part) -> Result<(), Ended> {
+    pub(crate) fn write(&self, part: Part) -> Result<(), Ended> {
         match self.parts.try_send(part) {
             Ok(()) => Ok(()),
             Err(TrySendError::Full(_)) => {
@@ -97,7 +97,7 @@ impl SummaryWriter {
     }
 
     /// Waits until all is written, for `patience` at most.
-    pub async fn finish(self, patience: Duration) {
+    pub(crate) async fn finish(self, patience: Duration) {
         drop(self.parts);
         if tokio::time::timeout(patience, self.finished).await.is_err() {
             warn!("the last summaries were not written in time");

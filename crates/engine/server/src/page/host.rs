@@ -110,12 +110,8 @@ pub(crate) async fn is_asked_by_name(
         .map(|host: &HeaderValue| host.to_str().unwrap_or_default())
         .collect();
     asked.extend(request.uri().authority().map(Authority::as_str));
-    let refused = match asked.is_empty() {
-        // Every browser sends one: this is a probe.
-        true => None,
-        false => asked.into_iter().find(|host| !names.include(host)),
-    };
-    let Some(host) = refused else {
+    // Every browser sends one; who sends none is a probe.
+    let Some(host) = asked.into_iter().find(|host| !names.include(host)) else {
         return next.run(request).await;
     };
     let why = format!(

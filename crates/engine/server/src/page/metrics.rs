@@ -6,9 +6,9 @@
 use std::sync::atomic::AtomicU64;
 
 use prometheus_client::encoding::prometheus_text::encode;
-use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::counter::{ConstCounter, Counter};
 use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
@@ -20,7 +20,7 @@ use pserver_wire::traffic::Traffic;
 use crate::page::watch::Watch;
 
 /// The form that [`text`] has.
-pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+pub(crate) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Names of the parts of a step, in the order of [`pserver_ledger::step_time::PARTS`].
 const PHASES: [&str; 7] = [
@@ -31,7 +31,7 @@ type Label = [(&'static str, &'static str); 1];
 
 /// The times of all steps of a run.
 #[derive(Clone, Debug)]
-pub struct StepTimes {
+pub(crate) struct StepTimes {
     whole: Histogram,
     phases: Family<Label, Histogram, fn() -> Histogram>,
     examples: u64,
@@ -56,7 +56,7 @@ impl Default for StepTimes {
 
 impl StepTimes {
     /// Takes in the next record of the ledger.
-    pub fn add(&mut self, record: &Record) {
+    pub(crate) fn add(&mut self, record: &Record) {
         match record {
             Record::Start(start) => self.batch_size = u64::from(start.run.batch_size),
             Record::Commit(commit) => {
@@ -78,14 +78,13 @@ fn seconds(micros: u64) -> f64 {
 }
 
 /// All metrics of a run at a moment, in microseconds since 1970.
-#[must_use]
-pub fn text(watch: &Watch, traffic: Option<&Traffic>, now_micros: u64) -> String {
+pub(crate) fn text(watch: &Watch, traffic: Option<&Traffic>, now_micros: u64) -> String {
     let mut scrape = Scrape {
         registry: Registry::with_prefix("cifar"),
     };
     scrape.progress(watch);
     scrape.damage(watch);
-    scrape.steps(watch.step_times());
+    scrape.steps(&watch.step_times);
     scrape.workers(watch);
     scrape.verdicts(watch);
     scrape.checkpoint(watch, now_micros);
@@ -103,20 +102,20 @@ struct Scrape {
 
 impl Scrape {
     fn gauge(&mut self, name: &str, help: &str, value: f64) {
-        self.registry.register(name, help, gauge(value));
+        self.registry.register(name, help, ConstGauge::new(value));
     }
 
     fn gauge_in(&mut self, unit: Unit, name: &str, help: &str, value: f64) {
         self.registry
-            .register_with_unit(name, help, unit, gauge(value));
+            .register_with_unit(name, help, unit, ConstGauge::new(value));
     }
 
     fn counter(&mut self, name: &str, help: &str, value: u64) {
-        self.registry.register(name, help, counter(value));
+        self.registry.register(name, help, ConstCounter::new(value));
     }
 
     fn progress(&mut self, watch: &Watch) {
-        let view = watch.view();
+        let view = &watch.view;
         let build = Info::new([("version", pserver_cli::VERSION)]);
         self.registry
             .register("build", "The program that serves this", build);
@@ -133,7 +132,7 @@ impl Scrape {
         }
         let step = view.global_step().0 as f64;
         self.gauge("global_step", "Updates applied so far", step);
-        if let Some(live) = watch.live() {
+        if let Some(live) = &watch.live {
             let max_steps = live.max_steps as f64;
             self.gauge(
                 "max_steps",
@@ -161,7 +160,7 @@ impl Scrape {
 
     fn damage(&mut self, watch: &Watch) {
         let damaged = "Lines of the ledger that are damaged and were skipped";
-        let num_lines = watch.view().damage().num_lines();
+        let num_lines = watch.view.damage().num_lines();
         self.counter("damaged_ledger_lines", damaged, num_lines);
     }
 
@@ -182,7 +181,7 @@ impl Scrape {
     }
 
     fn workers(&mut self, watch: &Watch) {
-        let (view, counts) = (watch.view(), watch.view().counts());
+        let (view, counts) = (&watch.view, watch.view.counts());
         let lanes = view.lanes().iter();
         let active = lanes
             .iter()
@@ -196,7 +195,7 @@ impl Scrape {
         let set = |state, value| {
             workers.get_or_create(&[("state", state)]).set(value);
         };
-        match watch.live().map(is_busy) {
+        match watch.live.as_ref().map(is_busy) {
             Some(busy) => {
                 set("computing", busy);
                 set("waiting", (active - busy).max(0.0));
@@ -228,7 +227,7 @@ impl Scrape {
     }
 
     fn verdicts(&mut self, watch: &Watch) {
-        let counts = watch.view().counts();
+        let counts = watch.view.counts();
         self.family(
             "gradients",
             "Gradients that came, by what became of them",
@@ -270,7 +269,8 @@ impl Scrape {
     }
 
     fn traffic(&mut self, traffic: &Traffic) {
-        let (received, sent) = (counter(traffic.received()), counter(traffic.sent()));
+        let received = ConstCounter::new(traffic.received());
+        let sent = ConstCounter::new(traffic.sent());
         let came = "Bytes that came from workers over the network, since the server's start";
         let went = "Bytes that went to workers over the network, since the server's start";
         self.registry
@@ -292,16 +292,4 @@ impl Scrape {
         }
         self.registry.register(name, help, family);
     }
-}
-
-fn gauge(value: f64) -> Gauge<f64, AtomicU64> {
-    let gauge = Gauge::default();
-    gauge.set(value);
-    gauge
-}
-
-fn counter(value: u64) -> Counter {
-    let counter = Counter::default();
-    counter.inc_by(value);
-    counter
 }

@@ -15,7 +15,7 @@ use serde::Serialize;
 use crate::summary_writer::IMAGES_FOLDER;
 
 /// Sample images that a run keeps in its train dir.
-pub const NUM_SAMPLES: usize = 3;
+pub(crate) const NUM_SAMPLES: usize = 3;
 
 /// No sample image is as large as this.
 const MAX_SAMPLE_BYTES: u64 = 1024 * 1024;
@@ -27,26 +27,25 @@ const FILTERS: &str = "conv1/weights";
 const FILTERS_PER_ROW: usize = 16;
 
 /// A file's time of change, in microseconds since 1970, and its length.
-pub type Stamp = Option<(u64, u64)>;
+pub(crate) type Stamp = Option<(u64, u64)>;
 
 /// The files of a run that are pictures, or become one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Files {
+pub(crate) struct Files {
     /// The sample images.
-    pub samples: [Stamp; NUM_SAMPLES],
+    pub(crate) samples: [Stamp; NUM_SAMPLES],
     /// The newest checkpoint.
-    pub checkpoint: Option<(GlobalStep, PathBuf, Stamp)>,
+    pub(crate) checkpoint: Option<(GlobalStep, PathBuf, Stamp)>,
 }
 
 /// Where a sample image lies.
-#[must_use]
-pub fn sample_path(train_dir: &Path, number: usize) -> PathBuf {
+pub(crate) fn sample_path(train_dir: &Path, number: usize) -> PathBuf {
     train_dir.join(IMAGES_FOLDER).join(format!("{number}.png"))
 }
 
 /// The pictures that pages are shown. One that cannot be had leaves the one before it.
 #[derive(Debug, Default)]
-pub struct Pictures {
+pub(crate) struct Pictures {
     samples: [Drawn<String>; NUM_SAMPLES],
     filters: Drawn<Filters>,
     /// Counts the pictures that were drawn.
@@ -63,11 +62,11 @@ struct Drawn<T> {
 
 /// The filters of a checkpoint.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Filters {
+pub(crate) struct Filters {
     /// Its step.
-    pub global_step: u64,
+    pub(crate) global_step: u64,
     /// Their picture, as a `data:` URL.
-    pub src: String,
+    pub(crate) src: String,
 }
 
 impl<T> Drawn<T> {
@@ -90,7 +89,7 @@ impl<T> Drawn<T> {
 
 impl Pictures {
     /// Draws those whose files have changed.
-    pub fn draw(&mut self, train_dir: &Path, files: &Files) {
+    pub(crate) fn draw(&mut self, train_dir: &Path, files: &Files) {
         for (number, stamp) in files.samples.into_iter().enumerate() {
             let sample = || Some(url_of(&read_sample(train_dir, number).ok()?));
             self.samples[number].draw(stamp, &mut self.serial, sample);
@@ -107,21 +106,18 @@ impl Pictures {
     }
 
     /// The serial number of the newest.
-    #[must_use]
-    pub fn serial(&self) -> u64 {
+    pub(crate) fn serial(&self) -> u64 {
         self.serial
     }
 
     /// Samples that are newer than those up to a serial number, each as a `data:` URL.
-    #[must_use]
-    pub fn samples_since(&self, serial: u64) -> [Option<&str>; NUM_SAMPLES] {
+    pub(crate) fn samples_since(&self, serial: u64) -> [Option<&str>; NUM_SAMPLES] {
         let samples = self.samples.each_ref();
         samples.map(|sample| sample.newer_than(serial).map(String::as_str))
     }
 
     /// The filters, if they are newer.
-    #[must_use]
-    pub fn filters_since(&self, serial: u64) -> Option<&Filters> {
+    pub(crate) fn filters_since(&self, serial: u64) -> Option<&Filters> {
         self.filters.newer_than(serial)
     }
 }

@@ -41,7 +41,6 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; i
      connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 /// What the routes share.
-#[derive(Debug)]
 pub(crate) struct Site {
     source: Source,
     watch: Mutex<Watch>,
@@ -156,9 +155,9 @@ async fn metrics(State(site): State<Arc<Site>>) -> Response {
 }
 
 async fn health(State(site): State<Arc<Site>>) -> Response {
-    match site.watch().problem() {
+    match &site.watch().problem {
         None => "ok\n".into_response(),
-        Some(problem) => unavailable(problem.to_owned()),
+        Some(problem) => unavailable(problem.clone()),
     }
 }
 

@@ -19,7 +19,6 @@ struct OpenPage {
     site: Arc<Site>,
     changes: signal::Receiver<bool>,
     cursor: PageCursor,
-    is_first: bool,
     is_over: bool,
     /// Its place among the open pages.
     _place: OwnedSemaphorePermit,
@@ -30,11 +29,13 @@ pub(crate) fn events(
     site: Arc<Site>,
     place: OwnedSemaphorePermit,
 ) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
+    let mut changes = site.changes();
+    // The page knows nothing yet.
+    changes.mark_changed();
     let page = OpenPage {
-        changes: site.changes(),
+        changes,
         site,
         cursor: PageCursor::default(),
-        is_first: true,
         is_over: false,
         _place: place,
     };
@@ -45,14 +46,9 @@ async fn next(mut page: OpenPage) -> Option<(Result<Event, Infallible>, OpenPage
     if page.is_over {
         return None;
     }
-    if page.is_first {
-        page.is_over = *page.changes.borrow_and_update();
-    } else {
-        // That nobody can tell is an end, too.
-        page.changes.changed().await.ok()?;
-        page.is_over = *page.changes.borrow_and_update();
-    }
+    // That nobody can tell is an end, too.
+    page.changes.changed().await.ok()?;
+    page.is_over = *page.changes.borrow_and_update();
     let text = page.site.message(&mut page.cursor, page.is_over);
-    page.is_first = false;
     Some((Ok(Event::default().data(text)), page))
 }

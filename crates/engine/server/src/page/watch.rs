@@ -23,35 +23,35 @@ use pserver_core::update::micros;
 /// Of a longer file of scores, the first lines are not read.
 const MAX_SCORE_BYTES: usize = 4 * 1024 * 1024;
 
-/// Whether there is more to be read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct HasMore(bool);
-
 /// A train dir as it was at the last look.
 #[derive(Debug)]
-pub struct Watch {
+pub(crate) struct Watch {
     train_dir: PathBuf,
     host: String,
     view_command: String,
     ledger: LedgerTail,
     scores: Stamp,
-    view: RunView,
-    step_times: StepTimes,
-    live: Option<Live>,
+    /// What the ledger tells.
+    pub(crate) view: RunView,
+    /// The times of all steps.
+    pub(crate) step_times: StepTimes,
+    /// What the running server tells.
+    pub(crate) live: Option<Live>,
     files: Files,
     pictures: Pictures,
     /// Counts the runs that the train dir held, one after the other.
     run: u64,
-    /// Why nothing more can be read.
-    problem: Option<String>,
+    /// Why nothing more can be read, if so.
+    pub(crate) problem: Option<String>,
     /// Bytes of the ledger that were read, and that there are, until it was read to its end.
     reading: Option<(u64, u64)>,
-    version: u64,
+    /// Grows with every change.
+    pub(crate) version: u64,
 }
 
 /// How far a page has seen a train dir.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct PageCursor {
+pub(crate) struct PageCursor {
     run: u64,
     view: Cursor,
     /// Serial number of the newest picture.
@@ -60,36 +60,32 @@ pub struct PageCursor {
 
 /// What a page is told.
 #[derive(Debug, Serialize)]
-pub struct Message<'a> {
+pub(crate) struct Message<'a> {
     /// The moment, in microseconds since 1970.
-    pub now_micros: u64,
+    pub(crate) now_micros: u64,
     /// Whether the server leaves, and nothing more will come from it.
-    pub is_last: bool,
+    pub(crate) is_last: bool,
     /// The machine that the server runs on.
-    pub host: &'a str,
+    pub(crate) host: &'a str,
     /// The command that shows the run again there.
-    pub view_command: &'a str,
+    pub(crate) view_command: &'a str,
     /// Why nothing more can be told.
-    pub problem: Option<&'a str>,
+    pub(crate) problem: Option<&'a str>,
     /// The part of the ledger that was read, until it was read to its end.
-    pub reading: Option<f64>,
+    pub(crate) reading: Option<f64>,
     /// What the ledger tells.
-    pub view: pserver_view::Changes<'a>,
+    pub(crate) view: pserver_view::Changes<'a>,
     /// What the running server tells.
-    pub live: Option<&'a Live>,
+    pub(crate) live: Option<&'a Live>,
     /// Sample images that are new, each as a `data:` URL.
-    pub samples: [Option<&'a str>; NUM_SAMPLES],
+    pub(crate) samples: [Option<&'a str>; NUM_SAMPLES],
     /// The filters of the newest checkpoint, if they are new.
-    pub filters: Option<&'a Filters>,
+    pub(crate) filters: Option<&'a Filters>,
 }
 
 impl Watch {
-    /// There is more to be read at once.
-    pub const MORE: HasMore = HasMore(true);
-
     /// The train dir of a source, of which nothing was read yet.
-    #[must_use]
-    pub fn new(train_dir: &Path) -> Self {
+    pub(crate) fn new(train_dir: &Path) -> Self {
         Watch {
             train_dir: train_dir.to_owned(),
             host: host_name(),
@@ -108,10 +104,10 @@ impl Watch {
         }
     }
 
-    /// Looks for what is new.
-    pub fn look(&mut self, source: &Source) -> HasMore {
+    /// Looks for what is new; whether there is more to be read at once.
+    pub(crate) fn look(&mut self, source: &Source) -> bool {
         let has_more = self.look_at_ledger();
-        if has_more != Watch::MORE {
+        if !has_more {
             self.look_at_files();
         }
         let live = source.status.as_ref().map(|status| Live::of(&status()));
@@ -122,7 +118,7 @@ impl Watch {
         has_more
     }
 
-    fn look_at_ledger(&mut self) -> HasMore {
+    fn look_at_ledger(&mut self) -> bool {
         let news = match self.ledger.look() {
             Ok(news) => news,
             Err(error) => {
@@ -131,7 +127,7 @@ impl Watch {
                     self.problem = Some(problem);
                     self.version += 1;
                 }
-                return HasMore(false);
+                return false;
             }
         };
         if news.begins_anew {
@@ -150,7 +146,7 @@ impl Watch {
         self.problem = None;
         // Once it was read to its end, it is only followed.
         self.reading = self.reading.and(reading);
-        HasMore(news.has_more())
+        news.has_more()
     }
 
     /// The train dir holds another run now.
@@ -200,51 +196,19 @@ impl Watch {
         self.version += 1;
     }
 
-    /// Grows with every change.
-    #[must_use]
-    pub fn version(&self) -> u64 {
-        self.version
-    }
-
-    /// What the ledger tells.
-    #[must_use]
-    pub fn view(&self) -> &RunView {
-        &self.view
-    }
-
-    /// The times of all steps.
-    #[must_use]
-    pub fn step_times(&self) -> &StepTimes {
-        &self.step_times
-    }
-
-    /// What the running server tells.
-    #[must_use]
-    pub fn live(&self) -> Option<&Live> {
-        self.live.as_ref()
-    }
-
-    /// Why nothing more can be read, if so.
-    #[must_use]
-    pub fn problem(&self) -> Option<&str> {
-        self.problem.as_deref()
-    }
-
     /// Whether the ledger was read to its end.
-    #[must_use]
-    pub fn has_read_all(&self) -> bool {
+    pub(crate) fn has_read_all(&self) -> bool {
         self.reading.is_none()
     }
 
     /// The newest checkpoint: its file, and when it was written, in microseconds since 1970.
-    #[must_use]
-    pub fn checkpoint(&self) -> Option<(GlobalStep, &Path, u64)> {
+    pub(crate) fn checkpoint(&self) -> Option<(GlobalStep, &Path, u64)> {
         let (step, path, stamp) = self.files.checkpoint.as_ref()?;
         Some((*step, path, (*stamp)?.0))
     }
 
     /// What a page has not been told yet.
-    pub fn message(
+    pub(crate) fn message(
         &mut self,
         cursor: &mut PageCursor,
         now_micros: u64,
@@ -265,10 +229,10 @@ impl Watch {
             is_last,
             host: &self.host,
             view_command: &self.view_command,
-            problem: self.problem(),
+            problem: self.problem.as_deref(),
             reading: reading.map(|(read, length)| read as f64 / length.max(1) as f64),
             view: self.view.since(&mut cursor.view),
-            live: self.live(),
+            live: self.live.as_ref(),
             samples: self.pictures.samples_since(seen),
             filters: self.pictures.filters_since(seen),
         }
@@ -327,20 +291,20 @@ mod tests {
             traffic: None,
         };
         let mut watch = Watch::new(dir.path());
-        while watch.look(&source) == Watch::MORE {}
-        assert_eq!(watch.problem(), None);
-        assert_eq!(watch.view().checkpoint(), Some(GlobalStep(2)));
-        assert_eq!(watch.view().damage().num_lines(), 1);
+        while watch.look(&source) {}
+        assert_eq!(watch.problem, None);
+        assert_eq!(watch.view.checkpoint(), Some(GlobalStep(2)));
+        assert_eq!(watch.view.damage().num_lines(), 1);
         assert!(watch.has_read_all());
         let metrics = crate::page::metrics::text(&watch, None, 9);
         assert!(
             metrics.contains("cifar_damaged_ledger_lines_total 1\n"),
             "{metrics}"
         );
-        let version = watch.version();
+        let version = watch.version;
         ledger.write_all(b"no record\n").unwrap();
         watch.look(&source);
-        assert!(watch.version() > version);
-        assert_eq!(watch.view().damage().num_lines(), 2);
+        assert!(watch.version > version);
+        assert_eq!(watch.view.damage().num_lines(), 2);
     }
 }
