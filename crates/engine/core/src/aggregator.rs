@@ -12,7 +12,7 @@ use crate::contribution::Contribution;
 /// may fill two places of a step, a place here belongs to a tower, so each part of the batch counts
 /// at most once.
 #[derive(Debug)]
-pub struct Aggregator<G> {
+pub(crate) struct Aggregator<G> {
     /// Gradients that make an update.
     needed: usize,
     /// Keyed by tower, so a repeated push cannot count twice, and read in tower order, so the mean
@@ -22,8 +22,7 @@ pub struct Aggregator<G> {
 
 impl<G> Aggregator<G> {
     /// An empty aggregator for updates of `needed` gradients.
-    #[must_use]
-    pub fn new(needed: u32) -> Self {
+    pub(crate) fn new(needed: u32) -> Self {
         Aggregator {
             needed: needed as usize,
             pending: BTreeMap::new(),
@@ -31,7 +30,7 @@ impl<G> Aggregator<G> {
     }
 
     /// Takes a gradient; false if its tower has one already, which is then kept.
-    pub fn add(&mut self, contribution: Contribution<G>) -> bool {
+    pub(crate) fn add(&mut self, contribution: Contribution<G>) -> bool {
         if self.pending.contains_key(&contribution.of()) {
             return false;
         }
@@ -40,19 +39,17 @@ impl<G> Aggregator<G> {
     }
 
     /// Number of gradients that are there.
-    #[must_use]
-    pub fn have(&self) -> usize {
+    pub(crate) fn have(&self) -> usize {
         self.pending.len()
     }
 
     /// Number of gradients that make an update.
-    #[must_use]
-    pub fn needed(&self) -> usize {
+    pub(crate) fn needed(&self) -> usize {
         self.needed
     }
 
     /// The gradients in tower order, once enough are there; the next update begins with none.
-    pub fn take_complete(&mut self) -> Option<Vec<Contribution<G>>> {
+    pub(crate) fn take_complete(&mut self) -> Option<Vec<Contribution<G>>> {
         if self.pending.len() < self.needed {
             return None;
         }

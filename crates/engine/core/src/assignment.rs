@@ -12,11 +12,11 @@ const MAX_HOLDERS: usize = 2;
 
 /// Who computes a tower step, and since when.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Holder {
+pub(crate) struct Holder {
     /// The worker.
-    pub worker: WorkerId,
+    pub(crate) worker: WorkerId,
     /// When it was given the tower step.
-    pub since: Instant,
+    pub(crate) since: Instant,
 }
 
 /// What becomes of one tower step.
@@ -29,17 +29,16 @@ enum Slot {
 
 /// A tower step without a gradient that counts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Open {
+pub(crate) struct Open {
     /// Who computes it, the first of them first; nobody where it is empty.
-    pub holders: Vec<Holder>,
+    pub(crate) holders: Vec<Holder>,
     /// Who has computed it already, and was not believed.
-    pub answered: Vec<WorkerId>,
+    pub(crate) answered: Vec<WorkerId>,
 }
 
 impl Open {
     /// How often it was computed to no end.
-    #[must_use]
-    pub fn attempt(&self) -> u32 {
+    pub(crate) fn attempt(&self) -> u32 {
         self.answered.len() as u32
     }
 }
@@ -59,7 +58,7 @@ pub struct Assigned {
 ///
 /// Pure. A worker has at most one tower step at a time; any worker may have any of them.
 #[derive(Debug, Default)]
-pub struct Assignments {
+pub(crate) struct Assignments {
     slots: BTreeMap<TowerStep, Slot>,
     /// Who computed each tower last. A worker is given its former towers first, because it has
     /// prepared their next batches.
@@ -68,7 +67,7 @@ pub struct Assignments {
 
 impl Assignments {
     /// Begins a step: its towers are free, and all that was open before is over.
-    pub fn begin_step(&mut self, global_step: GlobalStep, num_towers: u32) {
+    pub(crate) fn begin_step(&mut self, global_step: GlobalStep, num_towers: u32) {
         self.slots.clear();
         for tower in (0..num_towers).map(Tower) {
             self.open_one(TowerStep { global_step, tower });
@@ -76,13 +75,12 @@ impl Assignments {
     }
 
     /// Adds a tower step that nobody has.
-    pub fn open_one(&mut self, tower_step: TowerStep) {
+    pub(crate) fn open_one(&mut self, tower_step: TowerStep) {
         self.slots.insert(tower_step, Slot::Open(Open::default()));
     }
 
     /// Whether a tower step is among those of the next update.
-    #[must_use]
-    pub fn knows(&self, tower_step: TowerStep) -> bool {
+    pub(crate) fn knows(&self, tower_step: TowerStep) -> bool {
         self.slots.contains_key(&tower_step)
     }
 
@@ -92,7 +90,7 @@ impl Assignments {
     ///
     /// Where an answer was not believed, another worker is to give the next one;
     /// `everyone_answered` says whether there is nobody else to ask.
-    pub fn assign(
+    pub(crate) fn assign(
         &mut self,
         now: Instant,
         worker: WorkerId,
@@ -153,7 +151,7 @@ impl Assignments {
     }
 
     /// The tower steps whose gradient is not there, and who has them.
-    pub fn open(&self) -> impl Iterator<Item = (TowerStep, &Open)> {
+    pub(crate) fn open(&self) -> impl Iterator<Item = (TowerStep, &Open)> {
         self.slots
             .iter()
             .filter_map(|(tower_step, slot)| match slot {
@@ -164,8 +162,7 @@ impl Assignments {
 
     /// How often a tower step was computed to no end; `None` if its gradient is there, or it is not
     /// among those of the next update.
-    #[must_use]
-    pub fn attempt(&self, tower_step: TowerStep) -> Option<u32> {
+    pub(crate) fn attempt(&self, tower_step: TowerStep) -> Option<u32> {
         match self.slots.get(&tower_step)? {
             Slot::Open(open) => Some(open.attempt()),
             Slot::Done => None,
@@ -173,15 +170,14 @@ impl Assignments {
     }
 
     /// The tower step that `worker` has.
-    #[must_use]
-    pub fn held_by(&self, worker: WorkerId) -> Option<TowerStep> {
+    pub(crate) fn held_by(&self, worker: WorkerId) -> Option<TowerStep> {
         self.open()
             .find(|(_, open)| open.holders.iter().any(|holder| holder.worker == worker))
             .map(|(tower_step, _)| tower_step)
     }
 
     /// Takes back what `worker` has: it left or was given up.
-    pub fn release(&mut self, worker: WorkerId) {
+    pub(crate) fn release(&mut self, worker: WorkerId) {
         for slot in self.slots.values_mut() {
             if let Slot::Open(open) = slot {
                 open.holders.retain(|holder| holder.worker != worker);
@@ -191,8 +187,12 @@ impl Assignments {
     }
 
     /// How long `worker` has had a tower step, if it was given it.
-    #[must_use]
-    pub fn held_for(&self, now: Instant, of: TowerStep, worker: WorkerId) -> Option<Duration> {
+    pub(crate) fn held_for(
+        &self,
+        now: Instant,
+        of: TowerStep,
+        worker: WorkerId,
+    ) -> Option<Duration> {
         let Slot::Open(open) = self.slots.get(&of)? else {
             return None;
         };
@@ -203,14 +203,14 @@ impl Assignments {
     }
 
     /// The gradient of a tower step by `worker` is there, and counts.
-    pub fn done(&mut self, of: TowerStep, worker: WorkerId) {
+    pub(crate) fn done(&mut self, of: TowerStep, worker: WorkerId) {
         self.former.insert(of.tower, worker);
         self.slots.insert(of, Slot::Done);
     }
 
     /// The gradient of a tower step by `worker` is there, and is not believed: somebody is to
     /// compute it once more.
-    pub fn ask_another(&mut self, of: TowerStep, worker: WorkerId) {
+    pub(crate) fn ask_another(&mut self, of: TowerStep, worker: WorkerId) {
         if let Some(Slot::Open(open)) = self.slots.get_mut(&of) {
             open.holders.clear();
             open.answered.push(worker);
@@ -218,12 +218,12 @@ impl Assignments {
     }
 
     /// A tower step is over and will not come again.
-    pub fn close(&mut self, of: TowerStep) {
+    pub(crate) fn close(&mut self, of: TowerStep) {
         self.slots.remove(&of);
     }
 
     /// Everything was at rest for this long, and does not count as having taken longer.
-    pub fn extend(&mut self, now: Instant, pause: Duration) {
+    pub(crate) fn extend(&mut self, now: Instant, pause: Duration) {
         for slot in self.slots.values_mut() {
             if let Slot::Open(open) = slot {
                 for holder in &mut open.holders {

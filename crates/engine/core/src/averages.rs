@@ -33,10 +33,4 @@ mod tests {
         assert_eq!(decay(MOVING_AVERAGE_DECAY, GlobalStep(90)), 0.91);
         assert_eq!(decay(MOVING_AVERAGE_DECAY, GlobalStep(1_000_000)), 0.9999);
     }
-
-    #[test]
-    fn averages_move_towards_the_variables() {
-        assert_eq!(update(1.0, 3.0, 0.75), 1.5);
-        assert_eq!(update(0.0, 0.0, 0.75), 0.0);
-    }
 }

@@ -42,28 +42,35 @@ impl Evidence for Toy {
     }
 }
 
+/// What a worker says of its first gradient of a tower step.
+pub(crate) fn push(member: Member, tower_step: TowerStep) -> Push {
+    Push {
+        member,
+        tower_step,
+        state_digest: StateDigest(0),
+        losses: Losses {
+            cross_entropy: 1.0,
+            total: 2.0,
+            ..Losses::default()
+        },
+        examples_digest: [0; 16],
+        compute_time: Duration::from_millis(8),
+        attempt: 0,
+    }
+}
+
 /// A gradient as a worker without haste would have pushed it.
 pub(crate) fn contribution(step: u64, tower: u32, numbers: [f32; 2]) -> Contribution<Toy> {
+    let member = Member {
+        worker: WorkerId(0),
+        secret: Secret([0; SECRET_BYTES]),
+    };
+    let tower_step = TowerStep {
+        global_step: GlobalStep(step),
+        tower: Tower(tower),
+    };
     Contribution {
-        push: Push {
-            member: Member {
-                worker: WorkerId(0),
-                secret: Secret([0; SECRET_BYTES]),
-            },
-            tower_step: TowerStep {
-                global_step: GlobalStep(step),
-                tower: Tower(tower),
-            },
-            state_digest: StateDigest(0),
-            losses: Losses {
-                cross_entropy: 1.0,
-                total: 2.0,
-                ..Losses::default()
-            },
-            examples_digest: [0; 16],
-            compute_time: Duration::from_millis(8),
-            attempt: 0,
-        },
+        push: push(member, tower_step),
         gradient: Toy(numbers),
         doubt: None,
         numerics: Numerics::example(1),

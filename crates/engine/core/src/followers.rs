@@ -22,7 +22,7 @@ const LAST_SCORE_TIMEOUT: Duration = Duration::from_secs(600);
 ///
 /// Pure: the caller says what time it is.
 #[derive(Debug, Default)]
-pub struct Followers {
+pub(crate) struct Followers {
     followers: BTreeMap<FollowerId, Follower>,
     /// When the run was over.
     over: Option<Instant>,
@@ -36,7 +36,7 @@ struct Follower {
 
 impl Followers {
     /// Notes a sign of life. A follower that is one too many is answered, but not remembered.
-    pub fn seen(&mut self, now: Instant, id: FollowerId) {
+    pub(crate) fn seen(&mut self, now: Instant, id: FollowerId) {
         if let Some(follower) = self.followers.get_mut(&id) {
             follower.last_seen = now;
             return;
@@ -53,20 +53,19 @@ impl Followers {
     }
 
     /// Notes that a follower was told that the run is over.
-    pub fn told(&mut self, id: FollowerId) {
+    pub(crate) fn told(&mut self, id: FollowerId) {
         if let Some(follower) = self.followers.get_mut(&id) {
             follower.told_goodbye = true;
         }
     }
 
     /// The run is over.
-    pub fn close(&mut self, now: Instant) {
+    pub(crate) fn close(&mut self, now: Instant) {
         self.over = Some(now);
     }
 
     /// Whether nobody is left to be waited for.
-    #[must_use]
-    pub fn everyone_told(&self, now: Instant) -> bool {
+    pub(crate) fn everyone_told(&self, now: Instant) -> bool {
         let is_late = |over: Instant| now.saturating_duration_since(over) >= LAST_SCORE_TIMEOUT;
         let is_done = |follower: &Follower| follower.told_goodbye || !follower.holds_a_lease(now);
         self.over.is_some_and(is_late) || self.followers.values().all(is_done)

@@ -3,11 +3,11 @@
 //! Everything here is a function of its arguments: nothing reads a clock, opens a file or a socket, takes a lock or
 //! waits; a test (`tests/it/layers.rs`) sees that it cannot.
 //!
-//! The arithmetic: [`schedule`], [`mod@mean`], [`optimizer`] and [`averages`] make up a [`mod@commit`], which turns
+//! The arithmetic: [`schedule`], [`mod@mean`], `optimizer` and [`averages`] make up a [`mod@commit`], which turns
 //! variables and gradients into the next variables.
 //!
-//! The decisions: [`membership`], [`assignment`], [`pace`], [`patience`], [`scrutiny`], [`serials`] and [`aggregator`]
-//! know who works on what, how fast, what to believe of each [`contribution`] and what has come in, and [`followers`]
+//! The decisions: `membership`, `assignment`, `pace`, `patience`, `scrutiny`, [`serials`] and `aggregator`
+//! know who works on what, how fast, what to believe of each [`contribution`] and what has come in, and `followers`
 //! who looks on. [`decisions`] puts them together, answers every request, tells of every [`fact`], and makes each
 //! [`update`].
 
@@ -15,29 +15,29 @@ pub mod schedule;
 
 pub mod mean;
 
-pub mod optimizer;
+mod optimizer;
 
 pub mod averages;
 
 pub mod commit;
 
-pub mod membership;
+mod membership;
 
-pub mod assignment;
+mod assignment;
 
-pub mod pace;
+mod pace;
 
-pub mod patience;
+mod patience;
 
-pub mod scrutiny;
+mod scrutiny;
 
 pub mod serials;
 
 pub mod contribution;
 
-pub mod aggregator;
+mod aggregator;
 
-pub mod followers;
+mod followers;
 
 pub mod fact;
 

@@ -8,30 +8,30 @@ use pserver_run::member::{Member, Secret, WorkerId};
 
 /// One worker.
 #[derive(Clone, Debug)]
-pub struct Worker {
+pub(crate) struct Worker {
     /// What its requests show.
     secret: Secret,
     /// For people: host and process.
-    pub name: String,
+    pub(crate) name: String,
     /// What it computes with.
-    pub numerics: Numerics,
+    pub(crate) numerics: Numerics,
     /// Its last sign of life.
-    pub last_seen: Instant,
+    pub(crate) last_seen: Instant,
     /// Its last pull or push: signs of life come from a worker that hangs as well.
-    pub last_asked: Instant,
+    pub(crate) last_asked: Instant,
     /// Tower steps of this worker that counted.
-    pub tower_steps: u64,
+    pub(crate) tower_steps: u64,
     /// Compute time of its last tower step.
-    pub compute_time: Duration,
+    pub(crate) compute_time: Duration,
     /// Whether it was told that the run is over.
-    pub told_goodbye: bool,
+    pub(crate) told_goodbye: bool,
 }
 
 /// The workers that hold a lease.
 ///
 /// Pure: the caller says what time it is.
 #[derive(Debug)]
-pub struct Members {
+pub(crate) struct Members {
     lease: Duration,
     next: WorkerId,
     workers: BTreeMap<WorkerId, Worker>,
@@ -40,8 +40,7 @@ pub struct Members {
 
 impl Members {
     /// No workers yet. `lease` is how long a worker stays without a sign of life.
-    #[must_use]
-    pub fn new(lease: Duration) -> Self {
+    pub(crate) fn new(lease: Duration) -> Self {
         Members {
             lease,
             next: WorkerId(0),
@@ -51,13 +50,12 @@ impl Members {
     }
 
     /// How long a worker stays without a sign of life.
-    #[must_use]
-    pub fn lease(&self) -> Duration {
+    pub(crate) fn lease(&self) -> Duration {
         self.lease
     }
 
     /// Adds a worker, whose requests will show `secret`.
-    pub fn admit(
+    pub(crate) fn admit(
         &mut self,
         now: Instant,
         secret: Secret,
@@ -82,7 +80,7 @@ impl Members {
 
     /// The worker, whose lease begins anew; `None` if it is no member: of an earlier start of the
     /// server, given up, or somebody who knows its number and not its secret.
-    pub fn seen(&mut self, now: Instant, member: Member) -> Option<&mut Worker> {
+    pub(crate) fn seen(&mut self, now: Instant, member: Member) -> Option<&mut Worker> {
         let worker = self.workers.get_mut(&member.worker);
         let worker = worker.filter(|worker| worker.secret == member.secret)?;
         worker.last_seen = now;
@@ -90,30 +88,28 @@ impl Members {
     }
 
     /// Whether this is one of the workers.
-    #[must_use]
-    pub fn contains(&self, member: Member) -> bool {
+    pub(crate) fn contains(&self, member: Member) -> bool {
         let worker = self.workers.get(&member.worker);
         worker.is_some_and(|worker| worker.secret == member.secret)
     }
 
     /// The worker of that number, whose lease goes on as it was.
-    pub fn get_mut(&mut self, id: WorkerId) -> Option<&mut Worker> {
+    pub(crate) fn get_mut(&mut self, id: WorkerId) -> Option<&mut Worker> {
         self.workers.get_mut(&id)
     }
 
     /// The worker of that number.
-    #[must_use]
-    pub fn get(&self, id: WorkerId) -> Option<&Worker> {
+    pub(crate) fn get(&self, id: WorkerId) -> Option<&Worker> {
         self.workers.get(&id)
     }
 
     /// The numbers of the workers.
-    pub fn ids(&self) -> impl Iterator<Item = WorkerId> {
+    pub(crate) fn ids(&self) -> impl Iterator<Item = WorkerId> {
         self.workers.keys().copied()
     }
 
     /// Ends a membership.
-    pub fn remove(&mut self, member: Member) -> Option<Worker> {
+    pub(crate) fn remove(&mut self, member: Member) -> Option<Worker> {
         match self.contains(member) {
             true => self.workers.remove(&member.worker),
             false => None,
@@ -121,20 +117,19 @@ impl Members {
     }
 
     /// Ends a membership for good: the worker computed something wrong.
-    pub fn quarantine(&mut self, id: WorkerId) -> Option<Worker> {
+    pub(crate) fn quarantine(&mut self, id: WorkerId) -> Option<Worker> {
         let worker = self.workers.remove(&id)?;
         self.quarantined.insert(id, worker.secret);
         Some(worker)
     }
 
     /// Whether this member was [put into quarantine](Self::quarantine).
-    #[must_use]
-    pub fn is_quarantined(&self, member: Member) -> bool {
+    pub(crate) fn is_quarantined(&self, member: Member) -> bool {
         self.quarantined.get(&member.worker) == Some(&member.secret)
     }
 
     /// Everything was at rest for this long: the leases go on where they were.
-    pub fn extend(&mut self, now: Instant, pause: Duration) {
+    pub(crate) fn extend(&mut self, now: Instant, pause: Duration) {
         for worker in self.workers.values_mut() {
             worker.last_seen = now.min(worker.last_seen + pause);
             worker.last_asked = now.min(worker.last_asked + pause);
@@ -142,7 +137,7 @@ impl Members {
     }
 
     /// Ends the memberships whose lease is over.
-    pub fn expire(&mut self, now: Instant) -> Vec<(WorkerId, Worker)> {
+    pub(crate) fn expire(&mut self, now: Instant) -> Vec<(WorkerId, Worker)> {
         let lease = self.lease;
         let over = |worker: &Worker| now.saturating_duration_since(worker.last_seen) > lease;
         self.workers
@@ -151,7 +146,7 @@ impl Members {
     }
 
     /// The workers by number.
-    pub fn iter(&self) -> impl Iterator<Item = (WorkerId, &Worker)> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (WorkerId, &Worker)> {
         self.workers.iter().map(|(id, worker)| (*id, worker))
     }
 }

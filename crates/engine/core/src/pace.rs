@@ -18,7 +18,7 @@ const MIN_OVERDUE: Duration = Duration::from_millis(100);
 
 /// The time from giving a tower step out to having its gradient, of the last ones.
 #[derive(Debug, Default)]
-pub struct Pace {
+pub(crate) struct Pace {
     last: VecDeque<Duration>,
     /// Taken anew with each gradient, because it is asked for far more often.
     overdue: Option<Duration>,
@@ -26,7 +26,7 @@ pub struct Pace {
 
 impl Pace {
     /// A tower step took this long.
-    pub fn note(&mut self, time: Duration) {
+    pub(crate) fn note(&mut self, time: Duration) {
         if self.last.len() == WINDOW {
             self.last.pop_front();
         }
@@ -39,8 +39,7 @@ impl Pace {
     }
 
     /// The age at which a tower step is overdue; `None` until some have been seen.
-    #[must_use]
-    pub fn overdue(&self) -> Option<Duration> {
+    pub(crate) fn overdue(&self) -> Option<Duration> {
         self.overdue
     }
 }

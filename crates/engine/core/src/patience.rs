@@ -11,7 +11,7 @@ const SUSPENDED: Duration = Duration::from_secs(2);
 
 /// What the passing of time means for a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Passed {
+pub(crate) enum Passed {
     /// Nothing.
     Quietly,
     /// The run stands still, and people should hear of it.
@@ -22,7 +22,7 @@ pub enum Passed {
 
 /// The patience of a run.
 #[derive(Debug)]
-pub struct Patience {
+pub(crate) struct Patience {
     stall_timeout: Duration,
     last_tick: Instant,
     last_progress: Instant,
@@ -33,8 +33,7 @@ pub struct Patience {
 
 impl Patience {
     /// Patience that begins now and ends after `stall_timeout` without progress.
-    #[must_use]
-    pub fn new(now: Instant, stall_timeout: Duration) -> Self {
+    pub(crate) fn new(now: Instant, stall_timeout: Duration) -> Self {
         Patience {
             stall_timeout,
             last_tick: now,
@@ -47,7 +46,7 @@ impl Patience {
     /// For how long the server itself did not run before this tick, if so.
     ///
     /// That time counts for nothing: neither here nor, if the caller sees to it, for the workers.
-    pub fn wake(&mut self, now: Instant) -> Option<Duration> {
+    pub(crate) fn wake(&mut self, now: Instant) -> Option<Duration> {
         let pause = now.saturating_duration_since(self.last_tick);
         self.last_tick = now;
         if pause < SUSPENDED {
@@ -59,7 +58,7 @@ impl Patience {
     }
 
     /// Lets time pass.
-    pub fn pass(&mut self, now: Instant, has_enough_workers: bool) -> Passed {
+    pub(crate) fn pass(&mut self, now: Instant, has_enough_workers: bool) -> Passed {
         if has_enough_workers {
             self.enough_workers = now;
         }
@@ -76,15 +75,14 @@ impl Patience {
     }
 
     /// A gradient was taken; how long the run had stood still, if people were told that it did.
-    pub fn progress(&mut self, now: Instant) -> Option<Duration> {
+    pub(crate) fn progress(&mut self, now: Instant) -> Option<Duration> {
         let still = self.still(now);
         self.last_progress = now;
         std::mem::take(&mut self.told).then_some(still)
     }
 
     /// How long no gradient has come.
-    #[must_use]
-    pub fn still(&self, now: Instant) -> Duration {
+    pub(crate) fn still(&self, now: Instant) -> Duration {
         now.saturating_duration_since(self.last_progress)
     }
 }

@@ -25,13 +25,13 @@ const ABSURD_MEDIANS: f32 = 100.0;
 
 /// The norms of the last steps' gradients.
 #[derive(Debug, Default)]
-pub struct Norms {
+pub(crate) struct Norms {
     last: VecDeque<f32>,
 }
 
 impl Norms {
     /// A step was committed, whose gradients have this norm in the mean.
-    pub fn note(&mut self, norm: f32) {
+    pub(crate) fn note(&mut self, norm: f32) {
         if self.last.len() == WINDOW {
             self.last.pop_front();
         }
@@ -39,8 +39,7 @@ impl Norms {
     }
 
     /// What is wrong with a gradient of this loss and norm, if anything.
-    #[must_use]
-    pub fn doubt(&self, loss: f32, norm: f32) -> Option<Doubt> {
+    pub(crate) fn doubt(&self, loss: f32, norm: f32) -> Option<Doubt> {
         if !loss.is_finite() || !norm.is_finite() {
             return Some(Doubt::NotFinite);
         }
@@ -56,7 +55,7 @@ impl Norms {
 
 /// The answers to the tower steps that are not settled yet.
 #[derive(Debug)]
-pub struct Questions<G> {
+pub(crate) struct Questions<G> {
     answers: BTreeMap<TowerStep, Vec<Contribution<G>>>,
 }
 
@@ -70,45 +69,43 @@ impl<G> Default for Questions<G> {
 
 impl<G> Questions<G> {
     /// Adds an answer; all of its tower step, in order of arrival.
-    pub fn add(&mut self, answer: Contribution<G>) -> &[Contribution<G>] {
+    pub(crate) fn add(&mut self, answer: Contribution<G>) -> &[Contribution<G>] {
         let answers = self.answers.entry(answer.of()).or_default();
         answers.push(answer);
         answers
     }
 
     /// Whether every tower step that was answered is settled.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.answers.is_empty()
     }
 
     /// The answers to a tower step so far.
-    #[must_use]
-    pub fn answers(&self, of: TowerStep) -> &[Contribution<G>] {
+    pub(crate) fn answers(&self, of: TowerStep) -> &[Contribution<G>] {
         self.answers.get(&of).map_or(&[], Vec::as_slice)
     }
 
     /// The answers to a tower step, which is settled with this.
-    pub fn settle(&mut self, of: TowerStep) -> Vec<Contribution<G>> {
+    pub(crate) fn settle(&mut self, of: TowerStep) -> Vec<Contribution<G>> {
         self.answers.remove(&of).unwrap_or_default()
     }
 
     /// Forgets the answers of a worker that is not to be believed.
-    pub fn forget(&mut self, worker: WorkerId) {
+    pub(crate) fn forget(&mut self, worker: WorkerId) {
         for answers in self.answers.values_mut() {
             answers.retain(|answer| answer.worker() != worker);
         }
     }
 
     /// Forgets all of them: their step is over.
-    pub fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         self.answers.clear();
     }
 }
 
 /// What is to be done about the answers to a tower step.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Ruling {
+pub(crate) enum Ruling {
     /// This answer counts, and those are wrong.
     Count {
         /// Index of the answer.
@@ -126,8 +123,7 @@ pub enum Ruling {
 ///
 /// `is_audited`: a second answer is wanted even though nothing is wrong with the first.
 /// `has_others`: there is a worker that has not answered yet.
-#[must_use]
-pub fn rule<G: Evidence>(
+pub(crate) fn rule<G: Evidence>(
     answers: &[Contribution<G>],
     is_audited: bool,
     has_others: bool,
@@ -166,7 +162,7 @@ pub fn rule<G: Evidence>(
 
 /// Whether answers that differ say something about their workers: those compute alike, and none of
 /// them was asked twice.
-pub fn are_comparable<'a, G: 'a>(
+pub(crate) fn are_comparable<'a, G: 'a>(
     answers: impl Iterator<Item = &'a Contribution<G>> + Clone,
 ) -> bool {
     let mut workers: Vec<WorkerId> = answers.clone().map(|a| a.worker()).collect();
@@ -179,8 +175,7 @@ pub fn are_comparable<'a, G: 'a>(
 }
 
 /// Whether two answers agree in every bit.
-#[must_use]
-pub fn same_bits<G: Evidence>(a: &Contribution<G>, b: &Contribution<G>) -> bool {
+pub(crate) fn same_bits<G: Evidence>(a: &Contribution<G>, b: &Contribution<G>) -> bool {
     a.gradient.same_bits(&b.gradient)
 }
 

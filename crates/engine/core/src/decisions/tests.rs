@@ -2,10 +2,9 @@
 
 use pserver_run::Tower;
 use pserver_run::member::SECRET_BYTES;
-use pserver_run::request::Losses;
 
 use super::*;
-use crate::fixtures::{Toy, run_config, some_time};
+use crate::fixtures::{self, Toy, run_config, some_time};
 
 mod doubt;
 mod drain;
@@ -84,21 +83,18 @@ impl Bench {
     }
 
     fn push(&mut self, member: Member, work: &Work, gradient: [f32; 2]) -> Verdict {
-        let losses = Losses {
-            cross_entropy: 1.0,
-            total: 2.0,
-            ..Losses::default()
-        };
-        let push = Push {
-            member,
-            tower_step: work.tower_step,
+        self.hand_in(self.push_of(member, work), gradient)
+    }
+
+    /// What an honest worker says of its gradient.
+    fn push_of(&self, member: Member, work: &Work) -> Push {
+        let mut sequence = self.core.sequence.clone();
+        Push {
             state_digest: work.state_digest,
-            losses,
-            examples_digest: self.examples(work.tower_step).0,
-            compute_time: Duration::from_millis(5),
+            examples_digest: ExamplesDigest::of(sequence.samples(work.tower_step)).0,
             attempt: work.attempt,
-        };
-        self.hand_in(push, gradient)
+            ..fixtures::push(member, work.tower_step)
+        }
     }
 
     fn hand_in(&mut self, push: Push, gradient: [f32; 2]) -> Verdict {
@@ -121,10 +117,6 @@ impl Bench {
         Verdict::Accepted
     }
 
-    fn examples(&self, of: TowerStep) -> ExamplesDigest {
-        ExamplesDigest::of(self.core.sequence.clone().samples(of))
-    }
-
     fn step(&mut self, member: Member) {
         for _ in 0..2 {
             let work = self.work(member);
@@ -139,10 +131,6 @@ impl Bench {
             self.now = end.min(self.now + Duration::from_millis(250));
             self.core.tick(self.now);
         }
-    }
-
-    fn variables(&self) -> [f32; 2] {
-        self.variables
     }
 }
 
@@ -163,14 +151,14 @@ fn a_step_is_committed_when_all_towers_are_in() {
     let (work_a, work_b) = (bench.work(a), bench.work(b));
     assert_ne!(work_a.tower_step, work_b.tower_step);
     assert_eq!(bench.push(b, &work_b, [3.0, 0.0]), Verdict::Accepted);
-    assert_eq!(bench.variables(), [1.0, 2.0]);
+    assert_eq!(bench.variables, [1.0, 2.0]);
     assert_eq!(
         bench.pull(b),
         None,
         "nothing to do until the other tower is in"
     );
     assert_eq!(bench.push(a, &work_a, [1.0, 4.0]), Verdict::Accepted);
-    assert_eq!(bench.variables(), [0.0, 1.0]);
+    assert_eq!(bench.variables, [0.0, 1.0]);
     assert_eq!(bench.work(b).tower_step.global_step, GlobalStep(1));
 }
 
@@ -184,12 +172,12 @@ fn a_gradient_pushed_twice_counts_once() {
     assert_eq!(bench.core.at().global_step, GlobalStep(0));
     let other = bench.work(a);
     bench.push(a, &other, [1.0, 1.0]);
-    assert_eq!(bench.variables(), [0.5, 1.5]);
+    assert_eq!(bench.variables, [0.5, 1.5]);
     assert_eq!(
         bench.push(a, &work, [1.0, 1.0]),
         Verdict::Stale { staleness: 1 }
     );
-    assert_eq!(bench.variables(), [0.5, 1.5]);
+    assert_eq!(bench.variables, [0.5, 1.5]);
 }
 
 #[test]
@@ -333,12 +321,12 @@ fn an_overdue_tower_step_is_also_given_to_an_idle_worker_and_counts_once() {
         Some(Fact::Kept(Record::Overdue { .. }))
     ));
     bench.push(a, &again, [1.0, 1.0]);
-    let variables = bench.variables();
+    let variables = bench.variables;
     assert_eq!(
         bench.push(b, &slow, [1.0, 1.0]),
         Verdict::Stale { staleness: 1 }
     );
-    assert_eq!(bench.variables(), variables);
+    assert_eq!(bench.variables, variables);
 }
 
 #[test]

@@ -36,7 +36,7 @@ fn a_gradient_that_another_worker_makes_sense_of_costs_its_worker_the_membership
     let again = bench.work(b);
     assert_eq!(again.tower_step, work_a.tower_step);
     assert_eq!(bench.push(b, &again, [1.0, 1.0]), Verdict::Accepted);
-    assert_eq!(bench.variables(), [0.5, 1.5]);
+    assert_eq!(bench.variables, [0.5, 1.5]);
     let told = quarantined(&mut bench);
     assert_eq!(told[0].0, a.worker);
     assert_eq!(
@@ -60,7 +60,7 @@ fn nonsense_of_every_worker_is_the_models_fault() {
         Verdict::Goodbye(Goodbye::Diverged)
     );
     assert_eq!(bench.core.phase(), Phase::Closing(Goodbye::Diverged));
-    assert_eq!(bench.variables(), [1.0, 2.0], "the last good state");
+    assert_eq!(bench.variables, [1.0, 2.0], "the last good state");
 }
 
 #[test]
@@ -84,7 +84,7 @@ fn two_bad_workers_do_not_outvote_a_good_one() {
     let told = quarantined(&mut bench);
     let at_fault: Vec<WorkerId> = told.iter().map(|(worker, _)| *worker).collect();
     assert_eq!(at_fault, [bad.worker, worse.worker]);
-    assert_eq!(bench.variables(), [0.5, 1.5]);
+    assert_eq!(bench.variables, [0.5, 1.5]);
 }
 
 #[test]
@@ -133,17 +133,8 @@ fn a_worker_that_used_other_examples_is_caught() {
     let (a, b) = (bench.join(), bench.join());
     let work = bench.work(a);
     let push = Push {
-        member: a,
-        tower_step: work.tower_step,
-        state_digest: work.state_digest,
-        losses: Losses {
-            cross_entropy: 1.0,
-            total: 2.0,
-            ..Losses::default()
-        },
         examples_digest: [7; 16],
-        compute_time: Duration::ZERO,
-        attempt: 0,
+        ..bench.push_of(a, &work)
     };
     assert_eq!(
         bench.hand_in(push, [1.0, 1.0]),
@@ -206,7 +197,7 @@ fn an_audited_run_comes_to_the_same_state() {
                 .count();
         }
     }
-    assert_eq!(audited.variables(), plain.variables());
+    assert_eq!(audited.variables, plain.variables);
     assert!((1..8).contains(&audits), "{audits}");
 }
 

@@ -1,5 +1,6 @@
 //! A run that ends at the next good moment.
 
+use super::modes::asynchronous;
 use super::*;
 
 fn is_closing(bench: &Bench) -> bool {
@@ -50,15 +51,7 @@ fn a_step_that_is_never_complete_is_given_up() {
 
 #[test]
 fn a_run_that_waits_for_no_step_completes_what_is_given_out() {
-    let mode = Mode::Asynchronous {
-        max_staleness: 4,
-        scaled: false,
-    };
-    let run = RunConfig {
-        mode,
-        ..run_config()
-    };
-    let mut bench = Bench::of(run, 10, 0.0);
+    let mut bench = asynchronous(4, false);
     let (a, b) = (bench.join(), bench.join());
     let (work_a, work_b) = (bench.work(a), bench.work(b));
     let now = bench.now;

@@ -12,7 +12,7 @@ fn bench(mode: Mode) -> Bench {
     Bench::of(run, 10, 0.0)
 }
 
-fn asynchronous(max_staleness: u32, scaled: bool) -> Bench {
+pub(super) fn asynchronous(max_staleness: u32, scaled: bool) -> Bench {
     bench(Mode::Asynchronous {
         max_staleness,
         scaled,
@@ -32,7 +32,7 @@ fn a_quorum_takes_the_first_gradients_and_drops_the_others() {
     let (work_a, work_b) = (bench.work(a), bench.work(b));
     assert_eq!(bench.push(b, &work_b, [2.0, 2.0]), Verdict::Accepted);
     assert_eq!(
-        bench.variables(),
+        bench.variables,
         [0.0, 1.0],
         "the mean divides by one, not by two"
     );
@@ -40,7 +40,7 @@ fn a_quorum_takes_the_first_gradients_and_drops_the_others() {
         bench.push(a, &work_a, [9.0, 9.0]),
         Verdict::Stale { staleness: 1 }
     );
-    assert_eq!(bench.variables(), [0.0, 1.0]);
+    assert_eq!(bench.variables, [0.0, 1.0]);
     assert!(matches!(
         bench.core.take_facts()[..],
         [
@@ -60,11 +60,11 @@ fn each_gradient_is_applied_when_it_comes() {
     let (work_a, work_b) = (bench.work(a), bench.work(b));
     assert_eq!([serial(&work_a), serial(&work_b)], [0, 1]);
     assert_eq!(bench.push(b, &work_b, [1.0, 0.0]), Verdict::Accepted);
-    assert_eq!(bench.variables(), [0.5, 2.0]);
+    assert_eq!(bench.variables, [0.5, 2.0]);
     let next_b = bench.work(b);
     assert_eq!(serial(&next_b), 2, "nobody waits for a");
     assert_eq!(bench.push(a, &work_a, [0.0, 1.0]), Verdict::Accepted);
-    assert_eq!(bench.variables(), [0.5, 1.5]);
+    assert_eq!(bench.variables, [0.5, 1.5]);
     assert_eq!(bench.core.at().global_step, GlobalStep(2));
 }
 
@@ -77,12 +77,12 @@ fn a_gradient_that_too_many_updates_have_overtaken_is_dropped_and_computed_anew(
         let work = bench.work(b);
         assert_eq!(bench.push(b, &work, [1.0, 0.0]), Verdict::Accepted);
     }
-    let variables = bench.variables();
+    let variables = bench.variables;
     assert_eq!(
         bench.push(a, &work_a, [9.0, 9.0]),
         Verdict::Stale { staleness: 3 }
     );
-    assert_eq!(bench.variables(), variables);
+    assert_eq!(bench.variables, variables);
     let again = bench.work(a);
     assert_eq!(serial(&again), serial(&work_a));
     assert_eq!(bench.push(a, &again, [1.0, 1.0]), Verdict::Accepted);
@@ -105,13 +105,13 @@ fn a_repeated_push_does_not_count_twice_even_after_the_servers_death() {
         applied,
     );
     let (a_again, b_again) = (after.join(), after.join());
-    let variables = after.variables();
+    let variables = after.variables;
     assert_eq!(
         after.push(b_again, &work_b, [1.0, 0.0]),
         Verdict::Accepted,
         "it counts already"
     );
-    assert_eq!(after.variables(), variables);
+    assert_eq!(after.variables, variables);
     assert_eq!(serial(&after.work(a_again)), serial(&work_a));
     assert_eq!(serial(&after.work(b_again)), 2);
     assert_eq!(before.push(a, &work_a, [0.0, 1.0]), Verdict::Accepted);
@@ -124,7 +124,7 @@ fn the_learning_rate_may_be_scaled_by_the_staleness() {
     let (work_a, work_b) = (bench.work(a), bench.work(b));
     bench.push(b, &work_b, [0.0, 0.0]);
     bench.push(a, &work_a, [1.0, 0.0]);
-    assert_eq!(bench.variables(), [0.75, 2.0], "half of the rate of 0.5");
+    assert_eq!(bench.variables, [0.75, 2.0], "half of the rate of 0.5");
 }
 
 #[test]
