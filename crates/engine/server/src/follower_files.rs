@@ -1,7 +1,6 @@
 //! What followers get of the train dir, and what of theirs is kept there: checkpoints, the ledger, scores.
 
 use std::collections::BTreeSet;
-use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::panic::resume_unwind;
@@ -30,6 +29,7 @@ const MAX_SENDING: usize = 8;
 pub const MAX_SCORES_OF_CHECKPOINT: usize = 16;
 
 /// The files of a train dir that followers have to do with.
+#[derive(Debug)]
 pub struct FollowerFiles {
     folder: Folder,
     calendar: Calendar,
@@ -49,14 +49,6 @@ pub enum Kept {
     Already,
     /// It is not, and why.
     NotWanted(&'static str),
-}
-
-impl fmt::Debug for FollowerFiles {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("FollowerFiles")
-            .field("folder", &self.folder)
-            .finish_non_exhaustive()
-    }
 }
 
 /// A file in memory, and the leave to have it there.

@@ -90,7 +90,12 @@ fn run(args: &Args) -> Result<Exit, Failure> {
             .as_deref()
             .map(|address| bind(&guard_of_page(args, &guard), "--http", address))
             .transpose()?,
-        health: args.health.as_deref().map(bind_for_health).transpose()?,
+        // Whether a server is well is no secret: any address will do.
+        health: args
+            .health
+            .as_deref()
+            .map(|address| bind_to(address, address))
+            .transpose()?,
     };
     raise_open_files();
     if args.fresh {
@@ -199,11 +204,6 @@ fn bind(
 ) -> Result<std::net::TcpListener, Failure> {
     let sockets = guard.listen_on(flag, address).or_exit(Exit::Permanent)?;
     bind_to(address, &sockets[..])
-}
-
-/// Whether a server is well is no secret.
-fn bind_for_health(address: &str) -> Result<std::net::TcpListener, Failure> {
-    bind_to(address, address)
 }
 
 fn bind_to(address: &str, sockets: impl ToSocketAddrs) -> Result<std::net::TcpListener, Failure> {

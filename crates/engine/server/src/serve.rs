@@ -127,18 +127,11 @@ async fn answer(
     layout: &Layout,
     drained: impl Future<Output = ()> + Send + 'static,
 ) -> (HealthReporter, JoinHandle<()>) {
-    let Entrance {
-        listener,
-        tls,
-        gate,
-        health,
-        traffic,
-    } = entrance;
     let (reporter, health_service) = tonic_health::server::health_reporter();
     reporter
         .set_service_status("", ServingStatus::Serving)
         .await;
-    if let Some(listener) = health {
+    if let Some(listener) = entrance.health {
         let incoming = admit(listener, None, HEALTH_CAPACITY);
         let incoming = counted(ReceiverStream::new(incoming), Arc::default());
         let answering = server_builder(layout)
@@ -147,11 +140,11 @@ async fn answer(
         tokio::spawn(answering);
     }
     let router = server_builder(layout)
-        .layer(Doorkeeper::new(gate))
+        .layer(Doorkeeper::new(entrance.gate))
         .add_service(health_service)
         .add_service(pserver_wire::service::service(service, layout));
-    let incoming = ReceiverStream::new(admit(listener, tls, Capacity::default()));
-    let incoming = counted(incoming, traffic);
+    let incoming = admit(entrance.listener, entrance.tls, Capacity::default());
+    let incoming = counted(ReceiverStream::new(incoming), entrance.traffic);
     let answering = tokio::spawn(async move {
         if let Err(error) = router.serve_with_incoming_shutdown(incoming, drained).await {
             error!(%error, "server stops answering");

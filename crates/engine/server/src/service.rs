@@ -1,7 +1,6 @@
 //! Answers the wire: a lock, a clock and a way to wait, around a [`Run`] and the way that its
 //! commits take.
 
-use std::fmt;
 use std::mem;
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
@@ -48,6 +47,7 @@ pub struct Commission {
 }
 
 /// The run behind a lock, and those who wait for it.
+#[derive(Debug)]
 pub struct Service {
     inner: Mutex<Inner>,
     /// Wakes the one who supervises the run.
@@ -182,14 +182,6 @@ impl Inner {
         self.failure.get_or_insert(error);
         // They hear at their next request that nothing goes on here.
         self.waiting.clear();
-    }
-}
-
-impl fmt::Debug for Service {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Service")
-            .field("inner", &self.inner)
-            .finish_non_exhaustive()
     }
 }
 
