@@ -145,16 +145,7 @@ impl CommitPath {
     /// If the ledger cannot be written.
     pub fn happened(&mut self, now: Instant, events: &[Event]) -> anyhow::Result<()> {
         let mut records = events.iter().filter_map(Event::record);
-        records.try_for_each(|record| self.append(now, record.clone()))
-    }
-
-    /// Keeps that a checkpoint was written.
-    ///
-    /// # Errors
-    ///
-    /// If the ledger cannot be written.
-    pub fn checkpoint(&mut self, now: Instant, global_step: GlobalStep) -> anyhow::Result<()> {
-        self.append(now, Record::Checkpoint { global_step })
+        records.try_for_each(|record| self.keep(now, record.clone()))
     }
 
     /// Keeps that the server leaves.
@@ -177,10 +168,15 @@ impl CommitPath {
             global_step,
             outcome,
         };
-        self.append(now, record)
+        self.keep(now, record)
     }
 
-    fn append(&mut self, now: Instant, record: Record) -> anyhow::Result<()> {
+    /// Keeps a record that is of no commit.
+    ///
+    /// # Errors
+    ///
+    /// If the ledger cannot be written.
+    pub fn keep(&mut self, now: Instant, record: Record) -> anyhow::Result<()> {
         let line = self.line(now, record);
         Ok(self.files.ledger.append(&line)?)
     }

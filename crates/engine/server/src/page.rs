@@ -1,19 +1,15 @@
 //! The live page of a run, its metrics and its pictures, over HTTP.
 //!
-//! The page is a reader of the train dir: a thread of its own follows the ledger a few times a second
-//! and folds it into a view (`watch`), so that the way of a commit knows nothing of it, and a run in
-//! another process or one that is over is shown by the same code. What only the running server knows
-//! comes from its status (`live`). `entry` lets in who may look, `host` refuses those who ask under the name
-//! of a web site, `routes` answers, `stream` sends each open page what changed, `metrics` is the same for
-//! Prometheus, `pictures` are what the model sees and has learnt.
+//! The page is a reader of the train dir: one thread follows the ledger file, folds it into a `RunView` (`watch`), and
+//! sends each open page what changed (`stream`), every five seconds. So the way of a commit knows nothing of it, and the
+//! verb `view` is the same code on a run that is over. `metrics` are a fold of the same lines, which is why counters go on
+//! where a killed server left them. Only the activity of the moment (`live`) and the bytes that travelled are asked of the
+//! running server. `entry` lets in who may look, `host` refuses those who ask under the name of a web site, and `routes`
+//! answers.
 //!
-//! The page is a reader of the train dir: one thread follows the ledger file, folds it into a `RunView`, and sends each
-//! open page what changed, every five seconds. So the way of a commit knows nothing of it, and the verb `view` is the
-//! same code on a run that is over. Metrics are a fold of the same lines, which is why counters go on where a killed
-//! server left them. Only the activity of the moment and the bytes that travelled are asked of the running server.
-//! Pictures are part of the messages, so that the last ones are there when the server has left. Text reaches the page
-//! as text nodes only, and the policy it is sent with lets no other script run. A page without TLS or tokens answers
-//! only under names that no web site can have (`page/host.rs`).
+//! `pictures` are what the model sees and has learnt. They are part of the messages, so that the last ones are there
+//! when the server has left. Text reaches the page as text nodes only, and the policy it is sent with lets no other
+//! script run. A page without TLS or tokens answers only under names that no web site can have (`page/host.rs`).
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -169,7 +165,7 @@ async fn follow(
             _ = &mut asked_to_leave => is_over = true,
         }
         let before = site.watch().version;
-        while site.watch().look(site.source()) {
+        while site.watch().look(&site.source) {
             // A long ledger comes in pieces, and requests in between.
             tokio::task::yield_now().await;
         }

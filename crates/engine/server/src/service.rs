@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use pserver_core::decisions::ForFollower;
 use pserver_core::{Decision, Phase, Update};
 use pserver_guard::limits::max_workers;
+use pserver_run::record::Record;
 use pserver_run::request::PULL_HOLD;
 use pserver_run::{EvalData, GlobalStep, Layout, RunConfig, Score};
 use pserver_state::Pool;
@@ -252,7 +253,8 @@ impl Service {
     ///
     /// If that cannot be written.
     pub fn checkpoint_is_written(&self, global_step: GlobalStep) -> anyhow::Result<()> {
-        self.lock().commit_path.checkpoint(now(), global_step)
+        let record = Record::Checkpoint { global_step };
+        self.lock().commit_path.keep(now(), record)
     }
 
     /// Keeps in the ledger that the server leaves.

@@ -221,13 +221,6 @@ mod tests {
         assert_eq!(ask(21), None);
     }
 
-    #[test]
-    fn nothing_is_wanted_of_a_run_without_summaries() {
-        let mut wanted = Wanted::every(0);
-        assert!(!wanted.includes(GlobalStep(0)));
-        assert_eq!(wanted.ask(of(0, 0), None, GlobalStep(0)), None);
-    }
-
     /// The mean is that of the commit: any other gradients would show in the histograms.
     #[test]
     fn an_update_has_the_tutorials_scalars_and_a_histogram_of_each_variable_and_gradient() {

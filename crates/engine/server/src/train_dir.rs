@@ -749,23 +749,6 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_checkpoint_below_the_newest_does_not_count() {
-        let folder = tempfile::tempdir().unwrap();
-        let dir = TrainDir::open(folder.path(), 9, false).unwrap();
-        for step in [3, 4, 5] {
-            save(&dir, step);
-        }
-        drop(dir);
-        fs::write(checkpoint::path_of(folder.path(), GlobalStep(4)), "cut").unwrap();
-        let dir = TrainDir::open(folder.path(), 3, false).unwrap();
-        assert_eq!(newest_step(&dir), 5);
-        save(&dir, 6);
-        assert_eq!(steps_in(folder.path()), [6, 5, 4, 3]);
-        save(&dir, 7);
-        assert_eq!(steps_in(folder.path()), [7, 6, 5]);
-    }
-
-    #[test]
     fn a_checkpoint_of_another_run_does_not_count() {
         let folder = tempfile::tempdir().unwrap();
         let dir = open(folder.path());

@@ -48,8 +48,8 @@ pub(crate) fn sample_path(train_dir: &Path, number: usize) -> PathBuf {
 pub(crate) struct Pictures {
     samples: [Drawn<String>; NUM_SAMPLES],
     filters: Drawn<Filters>,
-    /// Counts the pictures that were drawn.
-    serial: u64,
+    /// Counts the pictures that were drawn; the serial number of the newest.
+    pub(crate) serial: u64,
 }
 
 /// A picture, what it was drawn from last, and its serial number.
@@ -103,11 +103,6 @@ impl Pictures {
             };
             self.filters.draw(*stamp, &mut self.serial, filters);
         }
-    }
-
-    /// The serial number of the newest.
-    pub(crate) fn serial(&self) -> u64 {
-        self.serial
     }
 
     /// Samples that are newer than those up to a serial number, each as a `data:` URL.

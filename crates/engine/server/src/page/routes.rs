@@ -42,9 +42,10 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; i
 
 /// What the routes share.
 pub(crate) struct Site {
-    source: Source,
+    pub(crate) source: Source,
     watch: Mutex<Watch>,
-    changes: signal::Receiver<bool>,
+    /// Hears of every change, and whether it is the last.
+    pub(crate) changes: signal::Receiver<bool>,
     open_pages: Arc<Semaphore>,
 }
 
@@ -58,18 +59,9 @@ impl Site {
         }
     }
 
-    pub(crate) fn source(&self) -> &Source {
-        &self.source
-    }
-
     /// Never held while something is waited for.
     pub(crate) fn watch(&self) -> MutexGuard<'_, Watch> {
         self.watch.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Hears of every change, and whether it is the last.
-    pub(crate) fn changes(&self) -> signal::Receiver<bool> {
-        self.changes.clone()
     }
 
     fn now_micros(&self) -> u64 {

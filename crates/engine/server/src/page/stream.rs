@@ -29,7 +29,7 @@ pub(crate) fn events(
     site: Arc<Site>,
     place: OwnedSemaphorePermit,
 ) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
-    let mut changes = site.changes();
+    let mut changes = site.changes.clone();
     // The page knows nothing yet.
     changes.mark_changed();
     let page = OpenPage {

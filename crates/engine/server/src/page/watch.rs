@@ -222,7 +222,7 @@ impl Watch {
         }
         // Only for those who look.
         self.pictures.draw(&self.train_dir, &self.files);
-        let seen = std::mem::replace(&mut cursor.pictures, self.pictures.serial());
+        let seen = std::mem::replace(&mut cursor.pictures, self.pictures.serial);
         let reading = self.reading;
         Message {
             now_micros,

@@ -109,9 +109,12 @@ impl Bench {
         (reader, slot)
     }
 
+    async fn pull(&self, member: Member) -> Result<Assignment, RequestError> {
+        self.service.pull(Pull { member, held: None }).await
+    }
+
     async fn work(&self, member: Member) -> Work {
-        let pull = Pull { member, held: None };
-        match self.service.pull(pull).await.unwrap() {
+        match self.pull(member).await.unwrap() {
             Assignment::Work(work) => work,
             other => panic!("expected work, got {other:?}"),
         }
@@ -322,11 +325,7 @@ async fn workers_that_wait_get_work_in_the_order_in_which_they_came() {
     let bench = Bench::new();
     let (a, b, c) = (bench.join().await, bench.join().await, bench.join().await);
     let (work_a, work_b) = (bench.work(a).await, bench.work(b).await);
-    let gives_up = bench.service.pull(Pull {
-        member: c,
-        held: None,
-    });
-    let gone = tokio::time::timeout(Duration::from_millis(1), gives_up).await;
+    let gone = tokio::time::timeout(Duration::from_millis(1), bench.pull(c)).await;
     assert!(gone.is_err(), "{gone:?}");
     let from_a = bench.push_and_pull(a, &work_a, sent([2.0, 0.0]));
     let from_b = async {
@@ -353,18 +352,12 @@ async fn a_newer_pull_takes_the_place_of_the_one_before() {
     let (a, b) = (bench.join().await, bench.join().await);
     let (work_a, work_b) = (bench.work(a).await, bench.work(b).await);
     bench.push(a, &work_a, sent([2.0, 0.0])).await.unwrap();
-    let pull = || {
-        bench.service.pull(Pull {
-            member: a,
-            held: None,
-        })
-    };
     let rest = async {
         bench.until_waiting(1).await;
         tokio::task::yield_now().await;
         bench.push(b, &work_b, sent([0.0, 4.0])).await
     };
-    let (older, newer, pushed) = tokio::join!(pull(), pull(), rest);
+    let (older, newer, pushed) = tokio::join!(bench.pull(a), bench.pull(a), rest);
     assert_eq!(older, Ok(Assignment::Wait));
     assert!(matches!(newer, Ok(Assignment::Work(_))), "{newer:?}");
     assert_eq!(pushed, Ok(Verdict::Accepted));
