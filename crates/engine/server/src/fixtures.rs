@@ -5,7 +5,10 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use pserver_core::{AppliedSerials, Limits};
 use pserver_events::Histogram;
-use pserver_run::{DataSet, ExamplesDigest, GlobalStep, Layout, Numerics, RunConfig};
+use pserver_run::{
+    Confusion, DataSet, EvalData, ExamplesDigest, GlobalStep, Layout, Numerics, RunConfig, Score,
+    ScoredVariables,
+};
 use pserver_state::initial::initial_state;
 use pserver_state::{TrainingState, Values};
 use pserver_wire::messages::{
@@ -104,6 +107,28 @@ pub(crate) fn push_of(member: Member, work: &Work) -> Push {
         examples_digest: ExamplesDigest::of(sequence.samples(work.tower_step)).0,
         compute_time: Duration::from_millis(5),
         attempt: work.attempt,
+    }
+}
+
+/// Losses that can be told from each other.
+pub(crate) fn losses(loss: f32) -> Losses {
+    Losses {
+        cross_entropy: loss,
+        local3_weight_loss: 2.0 * loss,
+        local4_weight_loss: 3.0 * loss,
+        total: 6.0 * loss,
+    }
+}
+
+/// A score of the state at `step`, as if each of `num_examples` had been recognised.
+pub(crate) fn score(step: u64, num_examples: u32) -> Score {
+    let mut confusion = Confusion::default();
+    confusion.0[3][3] = num_examples;
+    Score {
+        global_step: GlobalStep(step),
+        eval_data: EvalData::Test,
+        variables: ScoredVariables::Averages,
+        confusion,
     }
 }
 

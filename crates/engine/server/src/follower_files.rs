@@ -187,10 +187,8 @@ fn ledger_part(path: &Path, from: LedgerPosition) -> io::Result<LedgerPart> {
 
 #[cfg(test)]
 mod tests {
-    use pserver_run::{Confusion, EvalData, ScoredVariables};
-
     use super::*;
-    use crate::fixtures::calendar;
+    use crate::fixtures::{calendar, score};
 
     fn at(ledger: Option<u64>, offset: u64) -> LedgerPosition {
         LedgerPosition { ledger, offset }
@@ -242,16 +240,7 @@ mod tests {
 
         /// Tells a score of so many examples; whether it is new.
         async fn tell(&self, files: &FollowerFiles, step: u64, num_examples: u32) -> bool {
-            let mut confusion = Confusion::default();
-            for _ in 0..num_examples {
-                confusion.note(3, 3);
-            }
-            let score = Score {
-                global_step: GlobalStep(step),
-                eval_data: EvalData::Test,
-                variables: ScoredVariables::Averages,
-                confusion,
-            };
+            let score = score(step, num_examples);
             let now = self.calendar.moment;
             let kept = files.keep_score(now, DataSet::Cifar10, score).await;
             kept.unwrap() == Kept::Now

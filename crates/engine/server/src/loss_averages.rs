@@ -48,15 +48,7 @@ impl LossAverages {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn losses(loss: f32) -> Losses {
-        Losses {
-            cross_entropy: loss,
-            local3_weight_loss: 2.0 * loss,
-            local4_weight_loss: 3.0 * loss,
-            total: 6.0 * loss,
-        }
-    }
+    use crate::fixtures::losses;
 
     fn check(averages: Losses, loss: f32) {
         let (found, expected) = (averages, losses(loss));

@@ -181,7 +181,7 @@ mod tests {
     use pserver_wire::messages::SUMMARY_IMAGE_BYTES;
 
     use super::*;
-    use crate::fixtures::{some_time, tower_summary};
+    use crate::fixtures::{losses, some_time, tower_summary};
     use pserver_state::initial::initial_state;
 
     fn of(step: u64, tower: u32) -> TowerStep {
@@ -233,18 +233,8 @@ mod tests {
             before: Arc::new(Snapshot::new(state.clone())),
             gradients: vec![ones, threes],
             learning_rate: 0.125,
-            losses: Losses {
-                cross_entropy: 1.0,
-                local3_weight_loss: 2.0,
-                local4_weight_loss: 3.0,
-                total: 6.0,
-            },
-            loss_averages: Losses {
-                cross_entropy: 0.1,
-                local3_weight_loss: 0.2,
-                local4_weight_loss: 0.3,
-                total: 0.6,
-            },
+            losses: losses(1.0),
+            loss_averages: losses(0.1),
         };
         let summary = update.into_values(&layout);
         let mut expected = Summary::default();

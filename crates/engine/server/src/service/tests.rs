@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use pserver_guard::Credentials;
-use pserver_run::{Confusion, Initializer, ScoredVariables, TowerStep, VariableSpec};
+use pserver_run::{Initializer, TowerStep, VariableSpec};
 use pserver_state::{Copied, Folder, StateFile, StateReader, Stored, Values};
 use pserver_wire::client::Client;
 use pserver_wire::gradient_slot::WorkerSlot;
@@ -16,7 +16,9 @@ use tokio::net::TcpListener;
 
 use super::*;
 use crate::commit_path::Files;
-use crate::fixtures::{self, calendar, one_and_two, push_of, registration, run_config, some_time};
+use crate::fixtures::{
+    self, calendar, one_and_two, push_of, registration, run_config, score, some_time,
+};
 use crate::run::Intervals;
 
 /// Two towers over two numbers, which begin as 1 and 2; the learning rate is a half.
@@ -401,18 +403,6 @@ async fn memory_is_shared_from_attaching_to_leaving_and_with_nobody_else() {
     assert_eq!(offer, messages::SharedMemory::Unregistered);
     let attachment = bench.service.attach(member, slot.nonce()).await.unwrap();
     assert_eq!(attachment, Attachment::Unregistered);
-}
-
-/// A score of the state at `step`, as if each of `num_examples` had been recognised.
-fn score(step: u64, num_examples: u32) -> Score {
-    let mut confusion = Confusion::default();
-    confusion.0[3][3] = num_examples;
-    Score {
-        global_step: GlobalStep(step),
-        eval_data: EvalData::Test,
-        variables: ScoredVariables::Averages,
-        confusion,
-    }
 }
 
 #[tokio::test]
