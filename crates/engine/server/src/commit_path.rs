@@ -18,13 +18,12 @@ use pserver_core::Update;
 use pserver_core::update::micros;
 use pserver_ledger::record::{Outcome, Phases};
 use pserver_ledger::{LedgerFile, Line, Record};
-use pserver_run::GlobalStep;
+use pserver_run::{GlobalStep, StateDigest};
 use pserver_state::{NextState, StateFile};
 use pserver_wire::gradient::Gradient;
 use pserver_wire::messages::Goodbye;
 
 use crate::calendar::Calendar;
-use crate::commit_point::CommitPoint;
 use crate::event::Event;
 use crate::note::Note;
 use crate::run::Run;
@@ -39,48 +38,69 @@ pub struct Files {
     pub ledger: LedgerFile,
 }
 
+/// What a commit does to the files, in the order of these methods. A test may look on.
+pub trait CommitFiles: fmt::Debug + Send {
+    /// The files themselves.
+    fn files(&mut self) -> &mut Files;
+
+    /// Writes the new state beside the old one.
+    ///
+    /// # Errors
+    ///
+    /// As [`StateFile::write`].
+    fn write(&mut self, next: &NextState, digest: StateDigest, note: &[u8]) -> anyhow::Result<()> {
+        Ok(self.files().state_file.write(next, digest, note)?)
+    }
+
+    /// Has the new state take the place of the old one.
+    ///
+    /// # Errors
+    ///
+    /// As [`StateFile::flip`].
+    fn flip(&mut self) -> anyhow::Result<()> {
+        Ok(self.files().state_file.flip()?)
+    }
+
+    /// Appends the record of the commit to the ledger.
+    ///
+    /// # Errors
+    ///
+    /// As [`LedgerFile::append`].
+    fn append(&mut self, line: &Line) -> anyhow::Result<()> {
+        Ok(self.files().ledger.append(line)?)
+    }
+}
+
+impl CommitFiles for Files {
+    fn files(&mut self) -> &mut Files {
+        self
+    }
+}
+
 /// Carries updates out and keeps what they lead to.
+#[derive(Debug)]
 pub struct CommitPath {
-    files: Files,
+    files: Box<dyn CommitFiles>,
     calendar: Calendar,
     /// What it took to append the record of the commit before.
     ledger_micros: u64,
-    /// Is called at every point of every commit.
-    at: Box<dyn Fn(CommitPoint, GlobalStep) + Send>,
-}
-
-impl fmt::Debug for CommitPath {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("CommitPath")
-            .field("files", &self.files)
-            .finish_non_exhaustive()
-    }
 }
 
 impl CommitPath {
     /// A way into `files`, whose state is that of the run.
     #[must_use]
-    pub fn new(files: Files, calendar: Calendar) -> Self {
+    pub fn new(files: impl CommitFiles + 'static, calendar: Calendar) -> Self {
         CommitPath {
-            files,
+            files: Box::new(files),
             calendar,
             ledger_micros: 0,
-            at: Box::new(|_, _| ()),
         }
-    }
-
-    /// The same way, and `at` is called at every point of every commit, with the step before the update: there tests
-    /// have the server die.
-    #[must_use]
-    pub fn watched(self, at: impl Fn(CommitPoint, GlobalStep) + Send + 'static) -> Self {
-        let at = Box::new(at);
-        CommitPath { at, ..self }
     }
 
     /// The file that holds the newest state.
     #[must_use]
-    pub fn state_file(&self) -> &StateFile {
-        &self.files.state_file
+    pub fn state_file(&mut self) -> &StateFile {
+        &self.files.files().state_file
     }
 
     /// Carries an update out, and hands it back if it cannot be: nothing has changed then.
@@ -96,7 +116,7 @@ impl CommitPath {
         update: Update<Gradient>,
     ) -> anyhow::Result<Option<Update<Gradient>>> {
         let began = clock();
-        let mut next = self.files.state_file.begin()?;
+        let mut next = self.files.files().state_file.begin()?;
         if run.snapshot().apply(&update, &mut next.state).is_err() {
             return Ok(Some(update));
         }
@@ -118,12 +138,8 @@ impl CommitPath {
             commit: Some(Cow::Borrowed(&line)),
             applied: update.applied.as_ref().map(Cow::Borrowed),
         };
-        let global_step = update.at.global_step;
-        (self.at)(CommitPoint::BeforeWrite, global_step);
-        let state_file = &mut self.files.state_file;
-        state_file.write(&next, digest, &note.to_bytes())?;
-        (self.at)(CommitPoint::BeforeFlip, global_step);
-        state_file.flip()?;
+        self.files.write(&next, digest, &note.to_bytes())?;
+        self.files.flip()?;
         let written = clock();
 
         let NextState { state, .. } = next;
@@ -131,9 +147,7 @@ impl CommitPath {
         if let Record::Commit(commit) = &mut line.record {
             commit.phases.write_micros = between(digested, written);
         }
-        (self.at)(CommitPoint::BeforeLedger, global_step);
-        self.files.ledger.append(&line)?;
-        (self.at)(CommitPoint::BeforeReply, global_step);
+        self.files.append(&line)?;
         self.ledger_micros = between(written, clock());
         Ok(None)
     }
@@ -178,7 +192,7 @@ impl CommitPath {
     /// If the ledger cannot be written.
     pub fn keep(&mut self, now: Instant, record: Record) -> anyhow::Result<()> {
         let line = self.line(now, record);
-        Ok(self.files.ledger.append(&line)?)
+        Ok(self.files.files().ledger.append(&line)?)
     }
 
     fn line(&self, now: Instant, record: Record) -> Line {

@@ -28,6 +28,7 @@ use crate::administration::give;
 use crate::args::{AbortAt, Args, ServerArgs, Verb};
 use crate::calendar::Calendar;
 use crate::commit_path::{CommitPath, Files};
+use crate::commit_point::WatchedFiles;
 use crate::follower_files::FollowerFiles;
 use crate::inquiry::answer;
 use crate::page::{Page, Source};
@@ -325,11 +326,15 @@ fn run_of(args: &Args, start: Start, calendar: Calendar) -> Run {
 
 /// The way of commits into `files`; in a test it ends at one of its points.
 fn commit_path(files: Files, calendar: Calendar, abort_at: Option<AbortAt>) -> CommitPath {
-    CommitPath::new(files, calendar).watched(move |point, global_step| {
-        if abort_at == Some(AbortAt { point, global_step }) {
+    let Some(death) = abort_at else {
+        return CommitPath::new(files, calendar);
+    };
+    let watched = WatchedFiles::new(files, move |point, global_step| {
+        if death == (AbortAt { point, global_step }) {
             std::process::abort();
         }
-    })
+    });
+    CommitPath::new(watched, calendar)
 }
 
 fn status_of(service: Arc<Service>) -> Box<dyn Fn() -> Status + Send + Sync> {

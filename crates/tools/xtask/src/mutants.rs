@@ -134,20 +134,20 @@ static MUTANTS: [Mutant; 11] = [
         edits: &[
             Edit {
                 file: COMMIT_PATH,
-                find: "        state_file.write(&next, digest, &note.to_bytes())?;
+                find: "        self.files.write(&next, digest, &note.to_bytes())?;
 ",
                 replace: "        let is_written = update.at.global_step.0 % 2 == 0;
         if is_written {
-            state_file.write(&next, digest, &note.to_bytes())?;
+            self.files.write(&next, digest, &note.to_bytes())?;
         }
 ",
             },
             Edit {
                 file: COMMIT_PATH,
-                find: "        state_file.flip()?;
+                find: "        self.files.flip()?;
 ",
                 replace: "        if is_written {
-            state_file.flip()?;
+            self.files.flip()?;
         }
 ",
             },

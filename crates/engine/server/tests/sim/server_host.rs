@@ -14,6 +14,7 @@ use pserver_run::GlobalStep;
 use pserver_run::record::Record;
 use pserver_server::calendar::Calendar;
 use pserver_server::commit_path::CommitPath;
+use pserver_server::commit_point::WatchedFiles;
 use pserver_server::event::Event;
 use pserver_server::follower_files::FollowerFiles;
 use pserver_server::run::{Intervals, Run};
@@ -86,7 +87,8 @@ fn open(shared: &Shared, life: Arc<Life>) -> turmoil::Result<(Service, TrainDir)
     };
     let opened = open_files(&train_dir, &layout(), &start, calendar);
     let (files, calendar) = opened.map_err(told)?;
-    let commit_path = CommitPath::new(files, calendar).watched(move |_, _| life.moment());
+    let watched = WatchedFiles::new(files, move |_, _| life.moment());
+    let commit_path = CommitPath::new(watched, calendar);
     let intervals = Intervals {
         checkpoint_steps: shared.plan.checkpoint_steps,
         summary_steps: SUMMARY_STEPS,
