@@ -134,7 +134,7 @@ fn attacks_are_answered_and_change_nothing() {
             .enable_all()
             .build()
             .unwrap(),
-        layout: Layout::cifar10(),
+        layout: cifar_model::layout(),
         table: Vec::new(),
     };
     let loris = [slow_handshake(&enemy.address), half_request(&enemy)];
@@ -209,7 +209,7 @@ fn a_worker_cannot_act_under_the_number_of_another() {
         .enable_all()
         .build()
         .unwrap();
-    let layout = Layout::cifar10();
+    let layout = cifar_model::layout();
     runtime.block_on(async {
         let address = &cluster.server.address;
         let mut client = Client::new(address, &layout, &Credentials::default()).unwrap();
@@ -329,7 +329,7 @@ impl Mallory {
 async fn register(client: &mut Client, run: &RunConfig) -> Member {
     let registration = Registration {
         protocol_version: PROTOCOL_VERSION,
-        layout_fingerprint: Layout::cifar10().fingerprint(),
+        layout_fingerprint: cifar_model::layout().fingerprint(),
         data_digest: run.data.digest(),
         numerics: run
             .numerics

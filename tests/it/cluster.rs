@@ -8,7 +8,7 @@ use pserver_cli::exit::Exit;
 use pserver_guard::Credentials;
 use pserver_ledger::ledger_file::LEDGER_FILE;
 use pserver_ledger::{Line, Record};
-use pserver_run::{GlobalStep, Layout, StateDigest};
+use pserver_run::{GlobalStep, StateDigest};
 use pserver_state::{Checkpoint, checkpoint};
 use pserver_wire::client::Client;
 use pserver_wire::messages::Status;
@@ -217,7 +217,7 @@ impl Cluster {
     #[track_caller]
     pub(crate) fn load(&self, step: u64) -> Checkpoint {
         let path = checkpoint::path_of(&self.train_dir, GlobalStep(step));
-        checkpoint::load(&path, &Layout::cifar10())
+        checkpoint::load(&path, &cifar_model::layout())
             .unwrap_or_else(|error| panic!("the checkpoint of step {step} is not good: {error}"))
     }
 }
@@ -262,7 +262,7 @@ impl Server {
             .expect("there are files and memory for an event loop");
         let client = {
             let _context = runtime.enter();
-            let client = Client::new(&address, &Layout::cifar10(), &settings.credentials);
+            let client = Client::new(&address, &cifar_model::layout(), &settings.credentials);
             client.expect("the server prints its address")
         };
         Server {

@@ -7,7 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use pserver_cli::exit::Exit;
-use pserver_run::{DataSet, InputKind, Layout, RunConfig};
+use pserver_run::{DataSet, InputKind, RunConfig};
 use pserver_wire::gradient_slot::Nonce;
 use pserver_wire::messages::{
     Assignment, Attachment, Goodbye, Member, Pull, Refusal, Registered, Registration, SECRET_BYTES,
@@ -119,7 +119,7 @@ fn start_server_of_another_host() -> SocketAddr {
     let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
     let address = listener.local_addr().unwrap();
     thread::spawn(move || {
-        let layout = Layout::cifar10();
+        let layout = cifar_model::layout();
         let service = service(Arc::new(ServerOfAnotherHost), &layout);
         let router = server_builder(&layout).add_service(service);
         runtime.block_on(router.serve_with_incoming(incoming(listener)))

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Command;
 
 use clap::CommandFactory;
-use pserver_run::{GlobalStep, Layout};
+use pserver_run::GlobalStep;
 use pserver_state::{TrainingState, checkpoint, initial::initial_variables};
 
 use pserver_server::args::RunArgs;
@@ -27,7 +27,7 @@ fn the_readmes_python_snippet_reads_a_checkpoint() {
     let folder = tempfile::tempdir().unwrap();
     let train_dir = folder.path().join("runs/default");
     fs::create_dir_all(&train_dir).unwrap();
-    let layout = Layout::cifar10();
+    let layout = cifar_model::layout();
     let mut state = TrainingState::initial(initial_variables(&layout, 1));
     state.global_step = GlobalStep(1000);
     checkpoint::save(

@@ -17,7 +17,7 @@ use pserver_cli::exit::Exit;
 use pserver_guard::Credentials;
 use pserver_ledger::ledger_file::LEDGER_FILE;
 use pserver_ledger::{History, verify};
-use pserver_run::{GlobalStep, Layout, StateDigest};
+use pserver_run::{GlobalStep, StateDigest};
 use pserver_state::checkpoint;
 use pserver_wire::client::Client;
 use pserver_wire::messages::{Assignment, PROTOCOL_VERSION, Pull, Registration, Then, Verdict};
@@ -206,7 +206,7 @@ enum Wrong {
 /// Works until the run is over, or the server has gone.
 async fn work(address: &str, heard: &mut GlobalStep) -> Result<(), Wrong> {
     let away = |_| Wrong::Away;
-    let layout = Layout::cifar10();
+    let layout = cifar_model::layout();
     let mut client = Client::new(address, &layout, &Credentials::default()).unwrap();
     let run = client.run().await.map_err(away)?;
     let registration = Registration {
@@ -242,7 +242,8 @@ async fn work(address: &str, heard: &mut GlobalStep) -> Result<(), Wrong> {
 
 fn check_end(train_dir: &Path) -> Result<(), String> {
     let path = checkpoint::path_of(train_dir, GlobalStep(NUM_STEPS));
-    let last = checkpoint::load(&path, &Layout::cifar10()).map_err(|error| error.to_string())?;
+    let last =
+        checkpoint::load(&path, &cifar_model::layout()).map_err(|error| error.to_string())?;
     let (found, expected) = (last.state.digest(), undisturbed());
     if found != expected {
         return Err(format!("it ended with {found} and not {expected}"));
@@ -271,7 +272,7 @@ fn undisturbed() -> StateDigest {
         let mut child = Killed(server.spawn().unwrap());
         live(&mut child.0, folder.path(), &mut GlobalStep(0)).unwrap();
         let path = checkpoint::path_of(&train_dir, GlobalStep(NUM_STEPS));
-        let last = checkpoint::load(&path, &Layout::cifar10()).unwrap();
+        let last = checkpoint::load(&path, &cifar_model::layout()).unwrap();
         last.state.digest()
     })
 }

@@ -5,7 +5,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::{env, io};
 
-use pserver_run::{GlobalStep, Layout, data_set::CIFAR10_FILES};
+use pserver_run::{GlobalStep, data_set::CIFAR10_FILES};
 use pserver_state::checkpoint::{self, AVERAGE_SUFFIX};
 use safetensors::tensor::{Dtype, TensorView};
 
@@ -105,7 +105,7 @@ pub(crate) fn write_foreign_checkpoint(
         Vec::new(),
         step.to_le_bytes().to_vec(),
     )];
-    for spec in Layout::cifar10().specs() {
+    for spec in cifar_model::layout().specs() {
         for suffix in ["", AVERAGE_SUFFIX] {
             let name = format!("{}{suffix}", spec.name);
             let values = fill(&name, vec![0.0; spec.num_values()]);

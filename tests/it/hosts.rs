@@ -4,7 +4,7 @@ use std::path::Path;
 
 use pserver_cli::exit::Exit;
 use pserver_ledger::read_scores;
-use pserver_run::{GlobalStep, Layout};
+use pserver_run::GlobalStep;
 use pserver_state::checkpoint;
 
 use crate::authority::Authority;
@@ -106,7 +106,7 @@ fn a_run_over_hosts_does_not_depend_on_their_cables() {
         assert_eq!(worker.wait(), Exit::Complete);
     }
     let last = checkpoint::path_of(&train_dir, GlobalStep(NUM_STEPS));
-    let last = checkpoint::load(&last, &Layout::cifar10()).unwrap();
+    let last = checkpoint::load(&last, &cifar_model::layout()).unwrap();
     let (disturbed, undisturbed) = (last.state.digest(), undisturbed());
     eprintln!("state {disturbed} after {NUM_STEPS} steps, {undisturbed} without hosts and faults");
     assert_eq!(disturbed, undisturbed);

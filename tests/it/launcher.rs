@@ -10,7 +10,7 @@ use std::process::Command;
 
 use pserver_cli::exit::Exit;
 use pserver_ledger::EvalDir;
-use pserver_run::{GlobalStep, Layout};
+use pserver_run::GlobalStep;
 use pserver_state::checkpoint;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
@@ -54,7 +54,7 @@ pub(crate) fn script(folder: &Path, text: &str) -> PathBuf {
 /// Step of the newest checkpoint, which must be whole.
 fn newest_step(train_dir: &Path) -> u64 {
     let (step, path) = checkpoint::list(train_dir).unwrap().swap_remove(0);
-    checkpoint::load(&path, &Layout::cifar10()).unwrap();
+    checkpoint::load(&path, &cifar_model::layout()).unwrap();
     step.0
 }
 
@@ -496,7 +496,7 @@ fn a_server_that_is_killed_is_started_again_and_loses_no_step() {
     assert_eq!(launcher.wait(), Exit::Complete);
     launcher.assert_said("server ended suddenly; is started again");
     let path = checkpoint::path_of(train_dir.path(), GlobalStep(40));
-    let last = checkpoint::load(&path, &Layout::cifar10()).unwrap();
+    let last = checkpoint::load(&path, &cifar_model::layout()).unwrap();
     assert_eq!(last.state.digest(), undisturbed());
 }
 
@@ -663,7 +663,7 @@ fn without_cifar10_it_says_loudly_that_it_takes_the_synthetic_set() {
     assert_eq!(launcher.wait(), Exit::Complete);
     launcher.assert_said("trains on the SYNTHETIC set instead");
     let (_, path) = checkpoint::list(&train_dir).unwrap().swap_remove(0);
-    let run = checkpoint::load(&path, &Layout::cifar10()).unwrap().run;
+    let run = checkpoint::load(&path, &cifar_model::layout()).unwrap().run;
     assert_eq!(run.unwrap().data.to_string(), "synthetic");
     assert_eq!(names_in(&data_dir), [".cifar-10-batches-bin.lock"]);
 }

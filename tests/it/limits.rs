@@ -5,7 +5,6 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use http_body_util::Full;
 use hyper_util::rt::TokioIo;
 use pserver_guard::limits::{MAX_CONNECTIONS, MAX_CONNECTIONS_OF_ADDRESS, raise_open_files};
-use pserver_run::Layout;
 use pserver_wire::transport::endpoint;
 use tokio::net::TcpSocket;
 use tokio::runtime;
@@ -24,7 +23,7 @@ async fn connected(server: &str, source: Ipv4Addr) -> Option<Channel> {
         socket.bind(SocketAddr::new(IpAddr::V4(source), 0))?;
         std::io::Result::Ok(TokioIo::new(socket.connect(server).await?))
     });
-    let endpoint = endpoint(&server.to_string(), &Layout::cifar10()).unwrap();
+    let endpoint = endpoint(&server.to_string(), &cifar_model::layout()).unwrap();
     let mut channel = endpoint.connect_with_connector(connector).await.ok()?;
     let request = Request::post("http://server/pserver.v1.ParameterServer/GetRun")
         .header("content-type", "application/grpc")

@@ -10,7 +10,7 @@ use http_body_util::Full;
 use pserver_cli::exit::Exit;
 use pserver_guard::Credentials;
 use pserver_ledger::Record;
-use pserver_run::{Layout, Numerics};
+use pserver_run::Numerics;
 use pserver_wire::client::{Client, ClientError};
 use pserver_wire::messages::{PROTOCOL_VERSION, Registration};
 use pserver_wire::transport;
@@ -365,7 +365,7 @@ fn is_serving(address: &str) -> Option<bool> {
         .build()
         .unwrap();
     runtime.block_on(async {
-        let channel = transport::endpoint(address, &Layout::cifar10()).ok()?;
+        let channel = transport::endpoint(address, &cifar_model::layout()).ok()?;
         let mut client = HealthClient::new(channel.connect().await.ok()?);
         let request = HealthCheckRequest {
             service: String::new(),
@@ -470,7 +470,7 @@ fn programs_of_another_protocol_are_refused_by_name() {
         .build()
         .unwrap();
     let refused = runtime.block_on(async {
-        let layout = Layout::cifar10();
+        let layout = cifar_model::layout();
         let client = Client::new(&cluster.server.address, &layout, &Default::default());
         let registration = Registration {
             protocol_version: PROTOCOL_VERSION - 1,
@@ -498,7 +498,7 @@ fn programs_of_another_protocol_are_refused_by_name() {
     let words = runtime.block_on(async {
         let credentials = Credentials::default();
         let address = &cluster.server.address;
-        let channel = transport::connect(address, &Layout::cifar10(), &credentials).unwrap();
+        let channel = transport::connect(address, &cifar_model::layout(), &credentials).unwrap();
         let request = Request::post("http://server/cifar.ps.v1.ParameterServer/GetRun")
             .header("content-type", "application/grpc")
             .header("te", "trailers")

@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    pserver_server::main()
+    pserver_server::main(cifar_model::layout())
 }

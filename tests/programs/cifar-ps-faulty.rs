@@ -23,7 +23,7 @@ use std::{env, thread};
 use libc::{c_char, c_int, c_uint, c_void, mode_t, off64_t, size_t, ssize_t};
 
 fn main() -> ExitCode {
-    pserver_server::main()
+    pserver_server::main(cifar_model::layout())
 }
 
 /// What is to go wrong.

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use cifar_data::args::DataArgs;
 use pserver_cli::exit::{Exit, Failure, OrExit};
-use pserver_run::{DataSet, Layout, data_set::UnknownDataSet};
+use pserver_run::{DataSet, data_set::UnknownDataSet};
 use pserver_state::checkpoint;
 use tracing::warn;
 
@@ -63,7 +63,7 @@ pub fn server_flags(
 
 /// What the run in the train dir trains on, if one is there.
 fn data_of_run(train_dir: &Path) -> Result<Option<DataSet>, Failure> {
-    let layout = Layout::cifar10();
+    let layout = cifar_model::layout();
     let load = |path: &Path| checkpoint::load(path, &layout);
     // A damaged one is the server's to report.
     let newest = checkpoint::newest(train_dir, load, |_, _| {}).or_exit(Exit::Disk)?;

@@ -13,7 +13,7 @@ use pserver_cli::shell::quoted;
 use pserver_cli::signals;
 use pserver_guard::Credentials;
 use pserver_guard::args::CredentialArgs;
-use pserver_run::{GlobalStep, Layout};
+use pserver_run::GlobalStep;
 use pserver_state::checkpoint;
 use tokio::sync::oneshot;
 use tokio::task::LocalSet;
@@ -208,7 +208,7 @@ fn complete_run(args: &Args) -> Result<Option<GlobalStep>, Failure> {
     if args.names_the_run {
         return Ok(None);
     }
-    let layout = Layout::cifar10();
+    let layout = cifar_model::layout();
     let load = |path: &Path| checkpoint::load(path, &layout);
     // The server or the evaluator, which is next, says what is wrong with a file.
     let newest = checkpoint::newest(&args.train_dir, load, |_, _| {}).or_exit(Exit::Disk)?;

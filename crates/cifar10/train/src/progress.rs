@@ -25,7 +25,7 @@ const BAR: usize = 30;
 
 /// Keeps asking the server at `address` how the run stands and draws it, for ever.
 pub async fn follow(address: String, credentials: Credentials) {
-    let Ok(mut client) = Client::new(&address, &Layout::cifar10(), &credentials) else {
+    let Ok(mut client) = Client::new(&address, &Layout::default(), &credentials) else {
         return std::future::pending().await;
     };
     loop {

@@ -46,7 +46,7 @@ impl Evaluator {
         Ok(Evaluator {
             settings,
             data_args,
-            layout: Layout::cifar10(),
+            layout: cifar_model::layout(),
             model: model_on(gpu)?,
             dataset: None,
         })

@@ -1,6 +1,7 @@
 //! The gradient of one tower step.
 
 use cifar_data::Batch;
+use cifar_model::{DECAYED, WEIGHT_DECAY};
 use pserver_run::Layout;
 use pserver_state::Values;
 use pserver_wire::messages::Losses;
@@ -70,21 +71,17 @@ fn mean_cross_entropy(logits: &Tensor, labels: &Tensor) -> Result<Tensor, TchErr
     )
 }
 
-/// Weight decay of the two variables that have one, local3's and local4's weights: its factor times
-/// half the sum of squares, TensorFlow's `l2_loss`.
+/// The terms of the variables with weight decay: its factor times half the sum of squares, TensorFlow's `l2_loss`.
 fn weight_losses(layout: &Layout, variables: &Variables) -> Result<[Tensor; 2], TchError> {
     let all = layout.specs().iter().zip(variables.tensors());
-    let losses = all.filter_map(|(spec, variable)| {
-        let factor = spec.weight_decay?;
-        let loss = || {
-            variable
-                .f_square()?
-                .f_sum(Kind::Float)?
-                .f_mul_scalar(0.5 * factor)
-        };
-        Some(loss())
+    let decayed = all.filter(|(spec, _)| DECAYED.contains(&spec.name.as_str()));
+    let losses = decayed.map(|(_, variable)| {
+        variable
+            .f_square()?
+            .f_sum(Kind::Float)?
+            .f_mul_scalar(0.5 * WEIGHT_DECAY)
     });
-    let losses = losses.collect::<Result<Vec<_>, _>>()?;
+    let losses = losses.collect::<Result<Vec<_>, TchError>>()?;
     Ok(<[Tensor; 2]>::try_from(losses).expect("the layout is the model's"))
 }
 

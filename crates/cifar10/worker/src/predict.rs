@@ -11,7 +11,7 @@ use pserver_cli::console::{self, Reader};
 use pserver_cli::exit::{Exit, Failure, OrExit};
 use pserver_cli::logging::{self, LogArgs};
 use pserver_cli::signals;
-use pserver_run::{DataSet, GlobalStep, Layout};
+use pserver_run::{DataSet, GlobalStep};
 use serde::Serialize;
 use tch::{Kind, Tensor};
 
@@ -125,7 +125,7 @@ pub fn predict(args: &PredictArgs) -> Result<Exit, Failure> {
 
 impl Predictor {
     fn new(args: &PredictArgs) -> Result<Self, Failure> {
-        let layout = Layout::cifar10();
+        let layout = cifar_model::layout();
         let dir = &args.checkpoint_dir;
         let found = newest(dir, &layout, scored_variables(args.raw)).or_exit(Exit::Permanent)?;
         let none = || {

@@ -141,7 +141,7 @@ mod tests {
                 worker: WorkerId(0),
             },
             summary_step: GlobalStep(100),
-            variables: initial_variables(&Layout::cifar10(), 1),
+            variables: initial_variables(&cifar_model::layout(), 1),
             images: (0..num_examples * IMAGE_VALUES).map(number).collect(),
         }
     }
@@ -150,7 +150,7 @@ mod tests {
     fn a_summary_is_of_every_output_of_every_layer_and_of_the_first_images() {
         for num_examples in [2, 8] {
             let job = job(num_examples);
-            let summary = make(&mut None, &Layout::cifar10(), &job).unwrap();
+            let summary = make(&mut None, &cifar_model::layout(), &job).unwrap();
             let outputs = [24 * 24 * 64, 12 * 12 * 64, 384, 192, 10];
             for (activations, outputs) in summary.activations.iter().zip(outputs) {
                 let histogram = &activations.histogram;
@@ -171,7 +171,7 @@ mod tests {
     /// Two ways through the same network.
     #[test]
     fn the_last_activations_are_the_logits() {
-        let (layout, job) = (Layout::cifar10(), job(4));
+        let (layout, job) = (cifar_model::layout(), job(4));
         let model = Model::new(Device::Cpu).unwrap();
         let variables = Variables::new(&layout, &job.variables, Device::Cpu).unwrap();
         let images = Tensor::from_slice(&job.images).view([-1, IMAGE_SIZE, IMAGE_SIZE, 3]);

@@ -16,7 +16,6 @@ use pserver_cli::{console, logging, signals};
 use pserver_guard::Credentials;
 use pserver_guard::address::to_connect_to;
 use pserver_guard::args::CredentialArgs;
-use pserver_run::Layout;
 use pserver_wire::data_plane::DataPlane;
 use pserver_wire::gradient_buffer::Parts;
 use pserver_wire::messages::Goodbye;
@@ -90,7 +89,7 @@ fn run(args: &Args) -> Result<Exit, Failure> {
     if args.leave_with_parent {
         signals::leave_with_parent()?;
     }
-    let layout = Layout::cifar10();
+    let layout = cifar_model::layout();
     let device = device::select(args.gpu).or_exit(Exit::Permanent)?;
     let credentials = Credentials::new(&args.credentials).or_exit(Exit::Permanent)?;
     let mut server = ServerLink::new(&args.server, &layout, &credentials, args.retry_window_secs)

@@ -7,9 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use cifar_data::prefetch::{Prefetcher, TrainBatches};
 use cifar_data::{Dataset, WhenAbsent};
 use cifar_worker::engine::Engine;
-use pserver_run::{
-    DataSet, GlobalStep, InputKind, Kernels, Layout, SampleSequence, Tower, TowerStep,
-};
+use pserver_run::{DataSet, GlobalStep, InputKind, Kernels, SampleSequence, Tower, TowerStep};
 use pserver_state::initial::initial_variables;
 use pserver_wire::gradient_buffer::{GradientBuffer, Parts};
 use tch::Device;
@@ -51,7 +49,7 @@ unsafe impl GlobalAlloc for Counting {
 
 #[test]
 fn a_tower_step_takes_no_large_piece_of_memory() {
-    let layout = Layout::cifar10();
+    let layout = cifar_model::layout();
     let variables = initial_variables(&layout, 1);
     let parts = Parts::new(layout.num_values(), &Engine::CUTS);
     let data_set: DataSet = "synthetic:5120".parse().unwrap();

@@ -1,4 +1,4 @@
-//! The table of variables: names, shapes, initial values and weight decay.
+//! The table of variables: names, shapes and initial values.
 
 use std::ops::Range;
 
@@ -20,14 +20,12 @@ pub enum Initializer {
 /// One trainable tensor of f32.
 #[derive(Clone, Debug, PartialEq)]
 pub struct VariableSpec {
-    /// The tutorial's name, such as `conv1/weights`.
+    /// Its name, such as `conv1/weights`.
     pub name: String,
     /// Sizes, outermost first. Convolutions are `[height, width, in, out]`, matrices `[in, out]`.
     pub shape: Vec<usize>,
     /// How it starts.
     pub initializer: Initializer,
-    /// Factor of `l2_loss` (half the sum of squares) of this variable in the total loss, if any.
-    pub weight_decay: Option<f64>,
 }
 
 impl VariableSpec {
@@ -38,12 +36,18 @@ impl VariableSpec {
     }
 }
 
-/// The variables in order, and where each lies when all are laid end to end.
+/// The variables in order, and where each lies when all are laid end to end. By default there are none.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Layout {
     specs: Vec<VariableSpec>,
     /// Where each variable begins, and after the last where it ends.
     offsets: Vec<usize>,
+}
+
+impl Default for Layout {
+    fn default() -> Self {
+        Layout::new(Vec::new())
+    }
 }
 
 impl Layout {
@@ -57,35 +61,20 @@ impl Layout {
         Layout { specs, offsets }
     }
 
-    /// The ten variables of TensorFlow's cifar10 tutorial model: 1,068,298 numbers, 4,273,192 bytes.
-    ///
-    /// Source: tensorflow/models, `tutorials/image/cifar10/cifar10.py`, `inference`.
+    /// A small layout, for examples and tests: a convolution of three colours and a matrix, 448 numbers.
     #[must_use]
-    pub fn cifar10() -> Self {
-        let normal = |stddev| Initializer::TruncatedNormal { stddev };
-        let weights = |scope: &str, shape: &[usize], stddev, weight_decay| VariableSpec {
-            name: format!("{scope}/weights"),
+    pub fn example() -> Self {
+        let variable = |name: &str, shape: &[usize], initializer| VariableSpec {
+            name: name.to_owned(),
             shape: shape.to_vec(),
-            initializer: normal(stddev),
-            weight_decay,
+            initializer,
         };
-        let biases = |scope: &str, size, value| VariableSpec {
-            name: format!("{scope}/biases"),
-            shape: vec![size],
-            initializer: Initializer::Constant(value),
-            weight_decay: None,
-        };
+        let normal = Initializer::TruncatedNormal { stddev: 0.05 };
         Layout::new(vec![
-            weights("conv1", &[5, 5, 3, 64], 5e-2, None),
-            biases("conv1", 64, 0.0),
-            weights("conv2", &[5, 5, 64, 64], 5e-2, None),
-            biases("conv2", 64, 0.1),
-            weights("local3", &[2304, 384], 0.04, Some(0.004)),
-            biases("local3", 384, 0.1),
-            weights("local4", &[384, 192], 0.04, Some(0.004)),
-            biases("local4", 192, 0.1),
-            weights("softmax_linear", &[192, 10], 1.0 / 192.0, None),
-            biases("softmax_linear", 10, 0.0),
+            variable("conv1/weights", &[3, 3, 3, 8], normal),
+            variable("conv1/biases", &[8], Initializer::Constant(0.0)),
+            variable("softmax_linear/weights", &[8, 27], normal),
+            variable("softmax_linear/biases", &[8], Initializer::Constant(0.1)),
         ])
     }
 
@@ -132,28 +121,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_model_has_as_many_numbers_as_the_tutorials() {
-        let layout = Layout::cifar10();
-        assert_eq!(layout.specs().len(), 10);
-        assert_eq!(layout.num_values(), 1_068_298);
-        assert_eq!(layout.size_bytes(), 4_273_192);
-    }
-
-    /// Results of matrix products may depend on alignment, so every variable must have it.
-    #[test]
-    fn every_variable_begins_on_a_cache_line() {
-        for (spec, range) in Layout::cifar10().iter() {
-            assert_eq!(range.start * size_of::<f32>() % 64, 0, "{}", spec.name);
-        }
-    }
-
-    #[test]
     fn layouts_of_other_names_order_or_shapes_have_other_fingerprints() {
         let spec = |name: &str, shape: &[usize]| VariableSpec {
             name: name.to_owned(),
             shape: shape.to_vec(),
             initializer: Initializer::Constant(0.0),
-            weight_decay: None,
         };
         let layouts = [
             Layout::new(vec![spec("a", &[2, 3]), spec("b", &[4])]),

@@ -21,7 +21,7 @@ use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use pserver_core::averages::MOVING_AVERAGE_DECAY;
-use pserver_run::Layout;
+use pserver_run::{Initializer, Layout, VariableSpec};
 use pserver_server::snapshot::apply;
 use pserver_state::initial::initial_variables;
 use pserver_state::{TrainingState, Values};
@@ -30,8 +30,17 @@ use pserver_wire::gradient::norm;
 const SEED: u64 = 1;
 const NUM_TOWERS: [usize; 4] = [1, 2, 4, 8];
 
+/// As many numbers as a small convolutional network has.
+fn layout() -> Layout {
+    Layout::new(vec![VariableSpec {
+        name: "variables".to_owned(),
+        shape: vec![1_068_298],
+        initializer: Initializer::TruncatedNormal { stddev: 0.04 },
+    }])
+}
+
 fn initial_state() -> TrainingState {
-    TrainingState::initial(initial_variables(&Layout::cifar10(), SEED))
+    TrainingState::initial(initial_variables(&layout(), SEED))
 }
 
 /// One gradient for each tower.
@@ -39,7 +48,7 @@ fn gradients(num_towers: usize) -> Vec<Values> {
     let seeds = SEED + 1..;
     seeds
         .take(num_towers)
-        .map(|seed| initial_variables(&Layout::cifar10(), seed))
+        .map(|seed| initial_variables(&layout(), seed))
         .collect()
 }
 
@@ -47,7 +56,7 @@ fn gradients(num_towers: usize) -> Vec<Values> {
 fn updates(criterion: &mut Criterion) {
     for num_towers in NUM_TOWERS {
         let mut group = criterion.benchmark_group(format!("apply, towers: {num_towers}"));
-        let num_bytes = (num_towers + 4) * Layout::cifar10().size_bytes();
+        let num_bytes = (num_towers + 4) * layout().size_bytes();
         group.throughput(Throughput::Bytes(num_bytes as u64));
 
         let gradients = gradients(num_towers);
@@ -74,7 +83,7 @@ fn updates(criterion: &mut Criterion) {
 fn digest(criterion: &mut Criterion) {
     let state = initial_state();
     let mut group = criterion.benchmark_group("digest");
-    let num_bytes = 2 * Layout::cifar10().size_bytes();
+    let num_bytes = 2 * layout().size_bytes();
     group.throughput(Throughput::Bytes(num_bytes as u64));
     group.bench_function("state", |bencher| {
         bencher.iter(|| black_box(&state).digest());
@@ -85,7 +94,7 @@ fn digest(criterion: &mut Criterion) {
 fn norm_of_a_gradient(criterion: &mut Criterion) {
     let gradients = gradients(1);
     let mut group = criterion.benchmark_group("norm");
-    group.throughput(Throughput::Bytes(Layout::cifar10().size_bytes() as u64));
+    group.throughput(Throughput::Bytes(layout().size_bytes() as u64));
     group.bench_function("gradient", |bencher| {
         bencher.iter(|| norm(black_box(&gradients[0])));
     });

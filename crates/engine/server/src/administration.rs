@@ -24,7 +24,7 @@ pub(crate) fn give(order: Order, args: &ServerArgs) -> Result<Exit, Failure> {
         .build()
         .context("cannot start an event loop")?;
     let answer = runtime.block_on(async {
-        let client = Client::new(&address, &Layout::cifar10(), &credentials);
+        let client = Client::new(&address, &Layout::default(), &credentials);
         let mut client = client.or_exit(Exit::Usage)?;
         client.administer(order).await.map_err(|error| {
             let exit = match error.is_transient() {

@@ -50,9 +50,9 @@ const NO_ADDRESS: &str = "cannot learn the address listened on";
 /// The beginning of the year 10000, since 1970.
 const YEAR_10000: Duration = Duration::from_secs(253_402_300_800);
 
-/// Runs the program with the arguments of this process.
+/// Runs the server of a model with variables of this layout, with the arguments of this process.
 #[must_use]
-pub fn main() -> ExitCode {
+pub fn main(layout: Layout) -> ExitCode {
     let args: Args = pserver_cli::args::parse();
     let result = match &args.verb {
         Some(Verb::Top(args)) => top(args),
@@ -65,7 +65,7 @@ pub fn main() -> ExitCode {
             guard,
         }) => view(train_dir, http, guard),
         Some(Verb::Ask(question)) => answer(question),
-        None => run(&args),
+        None => run(&args, Arc::new(layout)),
     };
     console::report("cifar-ps", result)
 }
@@ -75,12 +75,11 @@ fn top(args: &ServerArgs) -> Result<Exit, Failure> {
     pserver_top::run(&address, &args.credentials())
 }
 
-fn run(args: &Args) -> Result<Exit, Failure> {
+fn run(args: &Args, layout: Arc<Layout>) -> Result<Exit, Failure> {
     logging::init(&args.log).or_exit(Exit::Usage)?;
     if args.leave_with_parent {
         signals::leave_with_parent()?;
     }
-    let layout = Arc::new(Layout::cifar10());
     // What can be wrong with the machine or the command line shows before anything is moved or written.
     let calendar = calendar()?;
     let guard = Guard::new(&args.guard).or_exit(Exit::Permanent)?;

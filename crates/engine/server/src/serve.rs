@@ -409,7 +409,7 @@ mod tests {
 
     /// The supervisor of a new run, whose first checkpoint is written.
     fn supervisor(folder: &TempDir) -> Supervisor {
-        let layout = Arc::new(Layout::cifar10());
+        let layout = Arc::new(Layout::example());
         let train_dir = TrainDir::open(folder.path(), 2, false).unwrap();
         let start = resume_or_begin(&RunArgs::default(), &train_dir, &layout).unwrap();
         let (files, calendar) = open_files(&train_dir, &layout, &start, calendar(0)).unwrap();

@@ -241,7 +241,7 @@ mod tests {
 
     /// Has a server start, and end at once.
     fn serve(folder: &Path, args: &RunArgs) -> Result<GlobalStep, Failure> {
-        let layout = Layout::cifar10();
+        let layout = Layout::example();
         let train_dir = TrainDir::open(folder, 2, false).unwrap();
         let start = resume_or_begin(args, &train_dir, &layout)?;
         open_files(&train_dir, &layout, &start, calendar(100))?;
@@ -257,7 +257,7 @@ mod tests {
 
     /// Moves the run of a folder on, as commits do, by one step that the ledger does not know.
     fn state_goes_on(folder: &Path) {
-        let layout = Layout::cifar10();
+        let layout = Layout::example();
         let train_dir = TrainDir::open(folder, 2, false).unwrap();
         let kept = train_dir.kept_state(&layout, None).unwrap().unwrap();
         let state = TrainingState {
@@ -369,7 +369,7 @@ mod tests {
     #[test]
     fn a_state_that_is_not_the_ledgers_is_refused() {
         let folder = run(1);
-        let layout = Layout::cifar10();
+        let layout = Layout::example();
         let train_dir = TrainDir::open(folder.path(), 2, false).unwrap();
         let Kept {
             mut state, note, ..
@@ -388,7 +388,7 @@ mod tests {
     #[test]
     fn a_checkpoint_of_another_run_is_passed_over() {
         let (folder, other) = (run(1), run(2));
-        let layout = Layout::cifar10();
+        let layout = Layout::example();
         let name = |step| checkpoint::name_of(GlobalStep(step));
         let of_other = TrainDir::open(other.path(), 2, false).unwrap();
         let saved = of_other.newest(&layout, None).unwrap().unwrap();
@@ -424,7 +424,7 @@ mod tests {
     #[test]
     fn the_calendar_of_a_run_goes_on_though_the_clock_was_set_back() {
         let folder = tempfile::tempdir().unwrap();
-        let layout = Layout::cifar10();
+        let layout = Layout::example();
         let train_dir = TrainDir::open(folder.path(), 2, false).unwrap();
         let start = resume_or_begin(&RunArgs::default(), &train_dir, &layout).unwrap();
         let open = |secs| open_files(&train_dir, &layout, &start, calendar(secs)).unwrap();

@@ -224,7 +224,7 @@ mod tests {
     /// The mean is that of the commit: any other gradients would show in the histograms.
     #[test]
     fn an_update_has_the_tutorials_scalars_and_a_histogram_of_each_variable_and_gradient() {
-        let layout = Layout::cifar10();
+        let layout = Layout::example();
         let state: TrainingState = initial_state(&layout, 1);
         let ones = Values::from(vec![1.0; layout.num_values()].as_slice());
         let threes = Values::from(vec![3.0; layout.num_values()].as_slice());

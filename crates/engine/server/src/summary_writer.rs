@@ -165,7 +165,7 @@ mod tests {
     use crate::fixtures::{calendar, some_time, tower_summary};
 
     fn start(folder: &Folder) -> SummaryWriter {
-        let layout = Arc::new(Layout::cifar10());
+        let layout = Arc::new(Layout::example());
         SummaryWriter::start(folder, layout, calendar(1_700_000_000), GlobalStep(0)).unwrap()
     }
 

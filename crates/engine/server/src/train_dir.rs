@@ -585,13 +585,13 @@ mod tests {
     }
 
     fn save(dir: &TrainDir, step: u64) -> PathBuf {
-        let layout = Layout::cifar10();
+        let layout = Layout::example();
         let state = state_at(&layout, step);
         dir.save(&layout, &state, &run_config()).unwrap()
     }
 
     fn newest_step(dir: &TrainDir) -> u64 {
-        dir.newest(&Layout::cifar10(), None)
+        dir.newest(&Layout::example(), None)
             .unwrap()
             .unwrap()
             .state
@@ -614,7 +614,7 @@ mod tests {
         let dir = open(folder.path());
         fs::write(save(&dir, 5), "cut").unwrap();
         let error = dir
-            .newest(&Layout::cifar10(), None)
+            .newest(&Layout::example(), None)
             .unwrap_err()
             .to_string();
         assert!(
@@ -629,7 +629,7 @@ mod tests {
         for previous in ["previous-1", "previous-2"] {
             save(&open(folder.path()), 3);
             let dir = TrainDir::open(folder.path(), 2, true).unwrap();
-            assert!(dir.newest(&Layout::cifar10(), None).unwrap().is_none());
+            assert!(dir.newest(&Layout::example(), None).unwrap().is_none());
             assert!(
                 folder
                     .path()
@@ -726,7 +726,7 @@ mod tests {
         save(&dir, 11);
         assert!(file(5).exists() && file(11).exists());
         let replaced = save(&dir, 1000);
-        assert!(checkpoint::load(&replaced, &Layout::cifar10()).is_ok());
+        assert!(checkpoint::load(&replaced, &Layout::example()).is_ok());
         assert_eq!(steps_in(folder.path()), [1001, 1000, 11]);
     }
 
@@ -753,7 +753,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let dir = open(folder.path());
         save(&dir, 5);
-        let layout = Layout::cifar10();
+        let layout = Layout::example();
         let state = state_at(&layout, 6);
         let other_run = RunConfig {
             seed: 2,
@@ -800,7 +800,7 @@ mod tests {
         fs::remove_file(&path).unwrap();
         let of_another = File::create(&path).unwrap();
         of_another.lock().unwrap();
-        let layout = Layout::cifar10();
+        let layout = Layout::example();
         let error = dir.save(&layout, &state_at(&layout, 0), &run_config());
         let error = error.unwrap_err();
         assert!(matches!(error, TrainDirError::InUse { .. }), "{error}");

@@ -52,11 +52,22 @@ fn normal_pair(stream: &mut Stream) -> [f64; 2] {
 
 #[cfg(test)]
 mod tests {
+    use pserver_run::VariableSpec;
+
     use super::*;
 
     #[test]
-    fn weights_have_the_tutorials_spread_and_no_tails() {
-        let layout = Layout::cifar10();
+    fn weights_have_their_spread_and_no_tails() {
+        let variable = |name: &str, initializer| VariableSpec {
+            name: name.to_owned(),
+            shape: vec![100, 100],
+            initializer,
+        };
+        let layout = Layout::new(vec![
+            variable("wide", Initializer::TruncatedNormal { stddev: 1.0 }),
+            variable("biases", Initializer::Constant(0.1)),
+            variable("narrow", Initializer::TruncatedNormal { stddev: 0.005 }),
+        ]);
         let variables = initial_variables(&layout, 1);
         for (spec, range) in layout.iter() {
             let variable = &variables[range];
@@ -80,7 +91,7 @@ mod tests {
 
     #[test]
     fn another_seed_gives_other_weights() {
-        let layout = Layout::cifar10();
+        let layout = Layout::example();
         assert_eq!(initial_variables(&layout, 1), initial_variables(&layout, 1));
         assert_ne!(initial_variables(&layout, 1), initial_variables(&layout, 2));
     }

@@ -52,7 +52,7 @@ pub fn run(address: &str, credentials: &CredentialArgs) -> Result<Exit, Failure>
 
 async fn show(address: &str, credentials: &Credentials) -> Result<Exit, Failure> {
     let leave = signals::asked_to_leave()?;
-    let client = Client::new(address, &Layout::cifar10(), credentials);
+    let client = Client::new(address, &Layout::default(), credentials);
     let mut client = client.or_exit(Exit::Usage)?;
     if let Err(error) = client.run().await {
         let exit = match error.is_transient() {

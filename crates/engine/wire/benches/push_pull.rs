@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use pserver_guard::Credentials;
-use pserver_run::{GlobalStep, Layout, StateDigest, Tower, TowerStep};
+use pserver_run::{GlobalStep, Initializer, Layout, StateDigest, Tower, TowerStep, VariableSpec};
 use pserver_state::Values;
 use pserver_wire::client::Client;
 use pserver_wire::gradient::Gradient;
@@ -117,8 +117,17 @@ fn push() -> Push {
     }
 }
 
+/// As many numbers as a small convolutional network has.
+fn layout() -> Layout {
+    Layout::new(vec![VariableSpec {
+        name: "variables".to_owned(),
+        shape: vec![1_068_298],
+        initializer: Initializer::TruncatedNormal { stddev: 0.04 },
+    }])
+}
+
 fn push_and_pull(criterion: &mut Criterion) {
-    let layout = Layout::cifar10();
+    let layout = layout();
     let tensor = Bytes::from(vec![1_u8; layout.size_bytes()]);
     let (server, worker) = (one_thread(), one_thread());
     let address = serve(&server, &layout, tensor.clone());

@@ -610,7 +610,6 @@ mod tests {
             name: "a".to_owned(),
             shape: vec![4],
             initializer: Initializer::Constant(0.0),
-            weight_decay: None,
         }]);
         let in_clear = Credentials::default();
         let client = Client::new("127.0.0.1:1", &four_numbers, &in_clear).unwrap();

@@ -36,7 +36,6 @@ fn layout() -> Layout {
         name: "a".to_owned(),
         shape: vec![4],
         initializer: Initializer::Constant(0.0),
-        weight_decay: None,
     }])
 }
 

@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use pserver_core::averages::MOVING_AVERAGE_DECAY;
-use pserver_run::Layout;
 use pserver_server::snapshot::apply;
 use pserver_state::initial::initial_variables;
 use pserver_state::{TrainingState, Values};
@@ -56,7 +55,7 @@ struct Rates {
 
 /// The medians of both; `between` happens before each time.
 fn in_turns(time: Duration, uncounted: usize, mut between: impl FnMut()) -> anyhow::Result<Rates> {
-    let layout = Layout::cifar10();
+    let layout = cifar_model::layout();
     let mut state = TrainingState::initial(initial_variables(&layout, 1));
     let mut next = state.clone();
     let gradients = [2, 3].map(|seed| initial_variables(&layout, seed));

@@ -93,7 +93,7 @@ mod tests {
 
     #[test]
     fn a_made_up_gradient_is_finite_and_its_seed_tells() {
-        let layout = Layout::cifar10();
+        let layout = cifar_model::layout();
         let values = gradient(&layout, 1);
         assert!(values.iter().all(|value| value.is_finite()));
         assert!(values.iter().any(|value| *value != 0.0));

@@ -10,7 +10,7 @@ use clap::Args;
 use pserver_cli::args::number_of_seconds;
 use pserver_cli::console::say;
 use pserver_guard::Credentials;
-use pserver_run::{Layout, RunConfig};
+use pserver_run::RunConfig;
 use pserver_wire::client::Client;
 use pserver_wire::messages::{Assignment, Member, PROTOCOL_VERSION, Pull, Registration, Then};
 use serde::Serialize;
@@ -189,7 +189,7 @@ impl<'a> Crowd<'a> {
         server: &ServerProcess,
         workers: u32,
     ) -> anyhow::Result<Self> {
-        let layout = Layout::cifar10();
+        let layout = cifar_model::layout();
         let (stop, stopped) = watch::channel(false);
         let _context = runtime.enter();
         let in_clear = Credentials::default();
@@ -254,7 +254,7 @@ async fn work(
 ) -> anyhow::Result<()> {
     let registration = Registration {
         protocol_version: PROTOCOL_VERSION,
-        layout_fingerprint: Layout::cifar10().fingerprint(),
+        layout_fingerprint: cifar_model::layout().fingerprint(),
         data_digest: run.data.digest(),
         numerics: numerics(),
         name: "fake".to_owned(),

@@ -13,9 +13,7 @@ use cifar_data::{Dataset, Prefetcher, WhenAbsent};
 use cifar_worker::engine::Engine;
 use clap::Args;
 use pserver_cli::args::number_of_seconds;
-use pserver_run::{
-    DataSet, GlobalStep, InputKind, Kernels, Layout, SampleSequence, Tower, TowerStep,
-};
+use pserver_run::{DataSet, GlobalStep, InputKind, Kernels, SampleSequence, Tower, TowerStep};
 use pserver_state::Values;
 use pserver_state::initial::initial_variables;
 use pserver_wire::gradient_buffer::{GradientBuffer, Parts};
@@ -113,7 +111,7 @@ struct LoneWorker {
 
 impl LoneWorker {
     fn new(kernels: Kernels) -> anyhow::Result<Self> {
-        let layout = Layout::cifar10();
+        let layout = cifar_model::layout();
         let data_set: DataSet = DATA.parse()?;
         let input = InputKind::Distorted;
         let num_examples = data_set.num_train_examples();

@@ -4,7 +4,6 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use pserver_run::Layout;
 use tch::{Device, Kind, Tensor};
 
 use crate::figures::{Figures, MEMCPY_GB_PER_SEC, SGEMM_GFLOPS};
@@ -26,7 +25,7 @@ pub fn measure(time: Duration) -> anyhow::Result<Figures> {
     let mut sgemm = Sgemm::new()?;
     let share = time / 2;
     let gflops = repeat(share, || sgemm.gflops())?;
-    let copied = repeat(share, memcpy(Layout::cifar10().num_values()))?;
+    let copied = repeat(share, memcpy(cifar_model::layout().num_values()))?;
     Ok(Figures::default()
         .with(SGEMM_GFLOPS, gflops)
         .with(MEMCPY_GB_PER_SEC, copied))

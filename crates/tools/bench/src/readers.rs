@@ -210,7 +210,7 @@ fn read(
     stopped: oneshot::Receiver<()>,
 ) {
     let _context = runtime.enter();
-    let client = Client::new(address, &Layout::cifar10(), &Credentials::default());
+    let client = Client::new(address, &Layout::default(), &Credentials::default());
     let Ok(client) = client else { return };
     for lane in 0..AT_A_TIME {
         let id = u64::from(number) * AT_A_TIME + lane;

@@ -71,7 +71,7 @@ pub struct RecordArgs {
 pub fn record(args: &RecordArgs) -> Result<String, Failure> {
     let ledger = args.train_dir.join("ledger");
     let history = History::read(&ledger)?;
-    let layout = Layout::cifar10();
+    let layout = cifar_model::layout();
     let load = |path: &Path| checkpoint::load(path, &layout);
     let passed_over = |_: &Path, error| say(&format!("passes over a checkpoint: {error}"));
     let newest = checkpoint::newest(&args.train_dir, load, passed_over)?.with_context(|| {

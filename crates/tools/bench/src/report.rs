@@ -2,7 +2,6 @@
 
 use std::fmt::Write;
 
-use pserver_run::Layout;
 use serde::Serialize;
 
 use crate::apply::BUFFERS_OF_APPLY;
@@ -229,7 +228,7 @@ fn server(rows: &[Row], results: &Results) -> Table {
         "apply GB/s",
         "/ memcpy out of memory",
     ]);
-    let megabytes = Layout::cifar10().size_bytes() as f64 / 1e6;
+    let megabytes = cifar_model::layout().size_bytes() as f64 / 1e6;
     // The workers have had the caches since the step before.
     let memcpy = results.median(APPLY, MEMCPY_COLD_GB_PER_SEC);
     for row in of_kind(rows, |kind| matches!(kind, Kind::Ours { .. })) {

@@ -75,7 +75,7 @@ pub struct TransportArgs {
 pub fn measure(args: &TransportArgs) -> anyhow::Result<Figures> {
     let flags = ["--data=synthetic", "--towers=2"].map(str::to_owned);
     let server = ServerProcess::start(&args.programs, &flags)?;
-    let layout = Layout::cifar10();
+    let layout = cifar_model::layout();
     let mut worker = Worker::register(&server, &layout, args.data_plane)?;
     for _ in 0..WARM_UP_STEPS {
         worker.step()?;

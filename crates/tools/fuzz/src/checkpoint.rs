@@ -14,7 +14,6 @@ pub(crate) fn layout() -> Layout {
         name: name.to_owned(),
         shape: shape.to_vec(),
         initializer: Initializer::Constant(0.0),
-        weight_decay: None,
     };
     Layout::new(vec![
         variable("a/weights", &[2, 3]),

@@ -8,6 +8,5 @@ pub(crate) fn layout() -> Layout {
         name: "a".to_owned(),
         shape: vec![4],
         initializer: Initializer::Constant(0.0),
-        weight_decay: None,
     }])
 }

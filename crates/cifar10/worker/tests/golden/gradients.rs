@@ -3,7 +3,7 @@
 use cifar_worker::engine::Engine;
 use cifar_worker::gradients::tensors_of;
 use cifar_worker::model::{Model, Variables};
-use pserver_run::{Kernels, Layout};
+use pserver_run::Kernels;
 use tch::Device;
 
 use crate::fixture::{Fixture, length, read, relative_distance, samples};
@@ -21,7 +21,7 @@ const TOLERANCE: f64 = 1e-5;
 fn the_formula_makes_the_numbers_that_tensorflow_saw() {
     let bytes = read("gradients/gradients.safetensors");
     let fixture = Fixture::new(&bytes);
-    let layout = Layout::cifar10();
+    let layout = cifar_model::layout();
     let variables = formula::variables(&layout, SEED);
     for (spec, range) in layout.iter() {
         let expected = fixture.f32(&format!("formula/{}", spec.name));
@@ -45,7 +45,7 @@ fn the_formula_makes_the_numbers_that_tensorflow_saw() {
 fn a_full_batch_has_tensorflows_logits() {
     let bytes = read("gradients/gradients.safetensors");
     let fixture = Fixture::new(&bytes);
-    let layout = Layout::cifar10();
+    let layout = cifar_model::layout();
     let model = Model::new(Device::Cpu).unwrap();
     let variables = formula::variables(&layout, SEED);
     let variables = Variables::new(&layout, &variables, Device::Cpu).unwrap();
@@ -73,7 +73,7 @@ fn winograds_kernels_give_tensorflows_loss_and_gradients() {
 fn check(kernels: Kernels) {
     let bytes = read("gradients/gradients.safetensors");
     let fixture = Fixture::new(&bytes);
-    let layout = Layout::cifar10();
+    let layout = cifar_model::layout();
     let variables = formula::variables(&layout, SEED);
     let batch = formula::batch(SEED, 0, BATCH_SIZE);
     let mut engine = Engine::new(Device::Cpu, kernels, &layout, BATCH_SIZE).unwrap();

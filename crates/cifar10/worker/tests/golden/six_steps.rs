@@ -41,7 +41,7 @@ fn six_steps_of_two_towers_are_tensorflows_with_winograds_kernels() {
 fn six_steps(kernels: Kernels) {
     let bytes = read("six_steps/six_steps.safetensors");
     let fixture = Fixture::new(&bytes);
-    let layout = Layout::cifar10();
+    let layout = cifar_model::layout();
     let mut engine = Engine::new(Device::Cpu, kernels, &layout, BATCH_SIZE).unwrap();
     let expected_losses = fixture.f32("losses");
 

@@ -6,9 +6,10 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+use anyhow::Context;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use pserver_run::{GlobalStep, Layout};
+use pserver_run::GlobalStep;
 use pserver_state::checkpoint;
 use serde::Serialize;
 
@@ -19,9 +20,6 @@ pub(crate) const NUM_SAMPLES: usize = 3;
 
 /// No sample image is as large as this.
 const MAX_SAMPLE_BYTES: u64 = 1024 * 1024;
-
-/// Variable whose filters are drawn: height, width, 3 colours, filters.
-const FILTERS: &str = "conv1/weights";
 
 /// Filters in a row of the picture.
 const FILTERS_PER_ROW: usize = 16;
@@ -137,18 +135,16 @@ fn read_sample(train_dir: &Path, number: usize) -> io::Result<Vec<u8>> {
     }
 }
 
-/// The filters of the first layer in a checkpoint, as one PNG picture.
+/// The filters of a checkpoint as one PNG picture: of the variable `[size, size, 3 colours, filters]`.
 ///
 /// # Errors
 ///
-/// If the checkpoint cannot be read.
+/// If the checkpoint cannot be read, or has no such variable.
 fn filters_of(path: &Path) -> anyhow::Result<Vec<u8>> {
-    let layout = Layout::cifar10();
-    let checkpoint = checkpoint::load(path, &layout)?;
-    let of_name = layout.iter().find(|(spec, _)| spec.name == FILTERS);
-    let (spec, range) = of_name.expect("the model has a first layer");
-    let values = &checkpoint.state.variables[range];
-    Ok(Picture::of_filters(values, spec.shape[0], spec.shape[3]).to_png()?)
+    let is_of_filters = |shape: &[usize]| matches!(shape, [height, width, 3, _] if height == width);
+    let found = checkpoint::variable(path, is_of_filters)?;
+    let (shape, values) = found.context("no variable has filters of three colours")?;
+    Ok(Picture::of_filters(&values, shape[0], shape[3]).to_png()?)
 }
 
 /// A picture of four bytes a pixel: red, green, blue, and whether anything is there.
@@ -197,6 +193,7 @@ impl Picture {
 mod tests {
     use std::fs;
 
+    use pserver_run::Layout;
     use pserver_state::TrainingState;
     use pserver_state::initial::initial_variables;
 
@@ -221,13 +218,13 @@ mod tests {
     #[test]
     fn a_checkpoint_has_a_picture_of_its_filters() {
         let dir = tempfile::tempdir().unwrap();
-        let layout = Layout::cifar10();
+        let layout = Layout::example();
         let state = TrainingState::initial(initial_variables(&layout, 1));
         let path = checkpoint::save(dir.path(), &layout, &state, &run_config()).unwrap();
         let png = filters_of(&path).unwrap();
         let decoder = png::Decoder::new(io::Cursor::new(png));
         let reader = decoder.read_info().unwrap();
-        assert_eq!((reader.info().width, reader.info().height), (95, 23));
+        assert_eq!((reader.info().width, reader.info().height), (31, 3));
         fs::write(&path, "no checkpoint").unwrap();
         assert!(filters_of(&path).is_err());
     }

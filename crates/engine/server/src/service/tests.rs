@@ -34,7 +34,6 @@ impl Bench {
             name: "a".to_owned(),
             shape: vec![2],
             initializer: Initializer::Constant(0.0),
-            weight_decay: None,
         }]);
         let folder = tempfile::tempdir().unwrap();
         let state = one_and_two();

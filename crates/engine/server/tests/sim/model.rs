@@ -36,7 +36,6 @@ pub(crate) fn layout() -> Layout {
         name: name.to_owned(),
         shape: shape.to_vec(),
         initializer,
-        weight_decay: None,
     };
     let layout = Layout::new(vec![
         spec(
