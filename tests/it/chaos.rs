@@ -101,7 +101,7 @@ fn fault(stream: &mut Stream) -> Fault {
 }
 
 fn befall(cluster: &mut Cluster, fault: Fault, stream: &mut Stream, toll: &mut Toll) {
-    // Whoever was stopped goes on: its gradient comes late.
+    // The worker that was stopped goes on: its gradient comes late.
     for worker in &cluster.workers {
         worker.signal(Signal::CONT);
     }

@@ -639,7 +639,7 @@ fn a_worker_takes_the_gpu_that_its_pod_has() {
     });
 }
 
-/// Arguments and variables are seen by whoever sees the process or the pod.
+/// Arguments and variables are seen by everybody who sees the process or the pod.
 #[test]
 fn no_secret_stands_in_an_argument_or_a_variable() {
     const SECRETS: [&str; 4] = ["token", "password", "secret", "credential"];
@@ -735,7 +735,7 @@ fn the_server_alone_has_the_train_dir_and_time_to_save_it() {
 }
 
 #[test]
-fn certificates_take_the_place_of_what_goes_in_clear() {
+fn certificates_take_the_place_of_what_goes_unencrypted() {
     for rendering in renderings() {
         let has_certificates = rendering.of_kind("Certificate").next().is_some();
         for job in rendering.jobs() {

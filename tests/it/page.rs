@@ -183,7 +183,7 @@ fn a_run_is_seen_as_it_goes_and_so_is_who_is_slow() {
     browser.wait_until("document.querySelector('#state').innerText.trim() === 'stopped'");
 }
 
-/// Lets whoever slows a worker down go, also when the test fails.
+/// Lets the process that slows a worker down go, also when the test fails.
 struct LetGo<'a>(&'a AtomicBool);
 
 impl Drop for LetGo<'_> {

@@ -1,4 +1,4 @@
-//! Two hundred steps come to the same bits for any number of workers, and whoever dies meanwhile.
+//! Two hundred steps come to the same bits for any number of workers, and whatever dies meanwhile.
 
 use std::sync::OnceLock;
 

@@ -49,7 +49,7 @@ fn tokens(authority: &Authority) -> String {
 }
 
 #[test]
-fn a_run_over_certificates_comes_to_the_bits_of_one_in_clear() {
+fn a_run_over_certificates_comes_to_the_bits_of_an_unencrypted_one() {
     let authority = Authority::new();
     let mut cluster = with_certificates(&authority)
         .server_flags(&words(
@@ -79,7 +79,7 @@ fn a_run_over_certificates_comes_to_the_bits_of_one_in_clear() {
 }
 
 #[test]
-fn a_run_over_tokens_comes_to_the_bits_of_one_in_clear() {
+fn a_run_over_tokens_comes_to_the_bits_of_an_unencrypted_one() {
     let authority = Authority::new();
     let worker = authority.secret("worker", WORKER_TOKEN);
     let viewer = authority.secret("viewer", VIEWER_TOKEN);
@@ -188,7 +188,7 @@ fn a_client_that_asks_for_tls_says_that_the_server_has_none() {
 }
 
 #[test]
-fn a_client_in_clear_says_that_the_server_has_tls() {
+fn an_unencrypted_client_says_that_the_server_has_tls() {
     let authority = Authority::new();
     let cluster = with_certificates(&authority).workers(0).start();
     let mut worker = Program::start(command(WORKER).args(["--server", &cluster.server.address]));
@@ -197,7 +197,7 @@ fn a_client_in_clear_says_that_the_server_has_tls() {
 }
 
 #[test]
-fn in_clear_a_server_listens_on_this_machine_alone() {
+fn unencrypted_a_server_listens_on_this_machine_alone() {
     let authority = Authority::new();
     let folder = tempfile::tempdir().unwrap();
     let run = folder.path().join("run");
@@ -233,7 +233,7 @@ fn in_clear_a_server_listens_on_this_machine_alone() {
     assert!(!folder.path().join("run").exists());
     let mut server = Program::start(command(SERVER).args(cases[0]).arg("--insecure"));
     server.wait_until_said("what travels here is not encrypted");
-    server.wait_until_said("whoever reaches this address may take part");
+    server.wait_until_said("anyone who reaches this address may take part");
     server.wait_for("listening ADDR", |server| {
         server.stdout().starts_with("listening ").then_some(())
     });
@@ -376,7 +376,7 @@ fn is_serving(address: &str) -> Option<bool> {
 }
 
 #[test]
-fn health_is_told_in_clear_and_ends_before_the_last_checkpoint() {
+fn health_is_told_unencrypted_and_ends_before_the_last_checkpoint() {
     let authority = Authority::new();
     let server_flags = [
         authority.server_flags(&authority),

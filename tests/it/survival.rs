@@ -24,7 +24,7 @@ fn a_run_that_lost_its_only_worker_waits_for_the_next() {
     cluster.wait_for_step(NUM_STEPS / 3);
     cluster.workers.remove(0).kill();
     let server = &cluster.server.program;
-    server.wait_until_said("worker gave no sign of life for its lease and is given up");
+    server.wait_until_said("worker sent no heartbeat for its lease and is given up");
     cluster.add_worker(&[]);
     assert_eq!(cluster.finish(), undisturbed());
 }

@@ -152,7 +152,7 @@ fn a_worker_that_would_compute_other_bits_is_refused() {
 }
 
 #[test]
-fn each_kind_of_kernels_has_bits_of_its_own_whoever_computes() {
+fn each_kind_of_kernels_has_bits_of_its_own_in_every_worker() {
     let finish = |kernels: &str, workers| {
         let mut cluster = Cluster::builder()
             .workers(workers)

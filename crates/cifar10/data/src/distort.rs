@@ -63,7 +63,7 @@ pub struct Distortion {
 }
 
 impl Distortion {
-    /// The draws of a run with `seed` for `example` in `epoch`: the same for whoever asks.
+    /// The draws of a run with `seed` for `example` in `epoch`: the same for every caller.
     #[must_use]
     pub fn draw(seed: u64, epoch: u64, example: u32) -> Self {
         let mut stream = Stream::new(seed, Purpose::Distortion, epoch, u64::from(example));

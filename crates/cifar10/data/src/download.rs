@@ -218,7 +218,7 @@ impl From<DataError> for Failure {
     }
 }
 
-/// Attempts in a row that reach nobody before there is no use in more: whoever works without a
+/// Attempts in a row that reach nobody before there is no use in more: somebody who works without a
 /// network should not wait minutes to be told.
 const MAX_UNREACHABLE: u32 = 3;
 

@@ -1,7 +1,7 @@
 //! The published set on this machine's disk: read if it is there, fetched once if it is not.
 //!
 //! Any number of processes may ask at the same time. The folder appears by a rename and only after
-//! its files were checked, so whoever sees it sees a whole set; a lock lets one process fetch while
+//! its files were checked, so a process that sees it sees a whole set; a lock lets one process fetch while
 //! the others wait and then find the folder.
 //!
 //! ```text

@@ -248,7 +248,7 @@ mod tests {
         assert_eq!(Sha256Digest::of(&bytes).to_string(), GOLDEN);
     }
 
-    /// Drawn once by this code. Whoever changes the drawing also raises the version of the
+    /// Drawn once by this code. A change of the drawing also raises the version of the
     /// synthetic set in `pserver_run::data_set`, so that old and new runs are not compared.
     const GOLDEN: &str = "07fa7a7f4f7a73218f6b5f8ae40960963b5575e34d18850954210e64ef286bc3";
 

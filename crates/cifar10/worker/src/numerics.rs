@@ -31,7 +31,7 @@ pub fn of_this_process(device: Device, run: &RunConfig, threads: u32) -> anyhow:
 
 /// The kernels that are used where `asked` are asked for; never [`Kernels::Auto`].
 ///
-/// `pinned` are those of the run's first worker, if one has come: whoever comes later is to use the
+/// `pinned` are those of the run's first worker, if one has come: workers that come later use the
 /// same.
 fn resolve(
     device: Device,

@@ -1,4 +1,4 @@
-//! Exit codes: the same meaning in every program, so that whoever started it knows what to do.
+//! Exit codes: the same meaning in every program, so that the one who started it knows what to do.
 
 use std::fmt;
 

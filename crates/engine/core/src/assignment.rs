@@ -37,7 +37,7 @@ pub(crate) struct Open {
 }
 
 impl Open {
-    /// How often it was computed to no end.
+    /// How many gradients of it were rejected.
     pub(crate) fn attempt(&self) -> u32 {
         self.answered.len() as u32
     }
@@ -48,9 +48,9 @@ impl Open {
 pub struct Assigned {
     /// What to compute.
     pub tower_step: TowerStep,
-    /// How often it was computed to no end.
+    /// How many gradients of it were rejected.
     pub attempt: u32,
-    /// Who is at it too, but overdue: whoever is first counts.
+    /// Who computes it too, but is overdue: the first gradient counts.
     pub slow: Option<WorkerId>,
 }
 
@@ -160,7 +160,7 @@ impl Assignments {
             })
     }
 
-    /// How often a tower step was computed to no end; `None` if its gradient is there, or it is not
+    /// How many gradients of a tower step were rejected; `None` if its gradient is there, or it is not
     /// among those of the next update.
     pub(crate) fn attempt(&self, tower_step: TowerStep) -> Option<u32> {
         match self.slots.get(&tower_step)? {

@@ -57,7 +57,7 @@ pub enum Decision<G> {
 pub struct Limits {
     /// The run is complete at this step.
     pub max_steps: GlobalStep,
-    /// How long a worker stays without a sign of life.
+    /// How long a worker stays without a heartbeat or another request.
     pub worker_lease: Duration,
     /// Whether workers of different numerics may take part.
     pub mixed: bool,
@@ -351,7 +351,7 @@ impl<G: Evidence> Core<G> {
     }
 
     /// The workers that may be expected to take a tower step soon: not those that hang, even if
-    /// they give signs of life.
+    /// they send heartbeats.
     fn workers_at_hand(&self, now: Instant) -> Vec<WorkerId> {
         let overdue = self.pace.overdue();
         let is_at_hand = |id: WorkerId, worker: &Worker| match self.step.towers.held_by(id) {
@@ -561,7 +561,7 @@ impl<G: Evidence> Core<G> {
         self.facts.push(Fact::Told(notice));
     }
 
-    /// Notes a sign of life; false if the member is unknown.
+    /// Takes a heartbeat; false if the member is unknown.
     pub fn heartbeat(&mut self, now: Instant, member: Member) -> bool {
         // It hears why at its next request.
         self.members.is_quarantined(member) || self.members.seen(now, member).is_some()
@@ -576,7 +576,7 @@ impl<G: Evidence> Core<G> {
         }
     }
 
-    /// Notes a sign of life of a follower.
+    /// Takes the heartbeat of a follower.
     pub fn follower_seen(&mut self, now: Instant, follower: FollowerId) {
         self.followers.seen(now, follower);
     }
@@ -660,7 +660,7 @@ impl<G: Evidence> Core<G> {
     }
 
     /// Whether nobody is left to be told that the run is over. A worker that does not ask for as long as
-    /// a lease, though it may give signs of life, is not waited for.
+    /// a lease, though it may send heartbeats, is not waited for.
     #[must_use]
     pub fn everyone_told(&self, now: Instant) -> bool {
         let is_late = |until: Instant| now >= until;

@@ -35,7 +35,7 @@ struct Follower {
 }
 
 impl Followers {
-    /// Notes a sign of life. A follower that is one too many is answered, but not remembered.
+    /// Takes a heartbeat. A follower that is one too many is answered, but not remembered.
     pub(crate) fn seen(&mut self, now: Instant, id: FollowerId) {
         if let Some(follower) = self.followers.get_mut(&id) {
             follower.last_seen = now;

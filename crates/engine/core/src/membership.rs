@@ -1,4 +1,4 @@
-//! The workers of the run: who they are and when they last gave a sign of life.
+//! The workers of the run: who they are and when they were last heard of.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -15,9 +15,9 @@ pub(crate) struct Worker {
     pub(crate) name: String,
     /// What it computes with.
     pub(crate) numerics: Numerics,
-    /// Its last sign of life.
+    /// Its last request of any kind.
     pub(crate) last_seen: Instant,
-    /// Its last pull or push: signs of life come from a worker that hangs as well.
+    /// Its last pull or push: heartbeats come from a worker that hangs as well.
     pub(crate) last_asked: Instant,
     /// Tower steps of this worker that counted.
     pub(crate) tower_steps: u64,
@@ -39,7 +39,7 @@ pub(crate) struct Members {
 }
 
 impl Members {
-    /// No workers yet. `lease` is how long a worker stays without a sign of life.
+    /// No workers yet. `lease` is how long a worker stays without a request.
     pub(crate) fn new(lease: Duration) -> Self {
         Members {
             lease,
@@ -49,7 +49,7 @@ impl Members {
         }
     }
 
-    /// How long a worker stays without a sign of life.
+    /// How long a worker stays without a request.
     pub(crate) fn lease(&self) -> Duration {
         self.lease
     }

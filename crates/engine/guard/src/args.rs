@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-/// What a server demands of whoever connects, and how what travels is protected.
+/// What a server demands of its clients, and how what travels is protected.
 #[derive(Clone, Debug, Default, clap::Args)]
 #[command(next_help_heading = "Security")]
 pub struct GuardArgs {

@@ -1,4 +1,4 @@
-//! A client's connection, in clear or over TLS, which remembers why a server would have none of it.
+//! A client's connection, unencrypted or over TLS, which remembers why a server would have none of it.
 //!
 //! In TLS 1.3 a server looks at a client's certificate after the client believes itself connected. So a
 //! refusal comes with the first answer, through layers that keep only its text; here it is still known.
@@ -55,7 +55,7 @@ pub async fn connect(
     refusal.set(None);
     let stream = TcpStream::connect((host, port)).await?;
     stream.set_nodelay(true)?;
-    let is_in_clear = tls.is_none();
+    let is_unencrypted = tls.is_none();
     let stream = match tls {
         None => Either::Left(stream),
         Some(config) => {
@@ -68,7 +68,7 @@ pub async fn connect(
     };
     Ok(Connection {
         stream,
-        is_to_be_looked_at: is_in_clear,
+        is_to_be_looked_at: is_unencrypted,
         refusal,
     })
 }
@@ -103,20 +103,20 @@ fn reason_of(error: &io::Error) -> Option<String> {
     }
 }
 
-/// What the first byte of an answer is where a server speaks TLS: of an alert. In clear HTTP/2 it is 0.
+/// What the first byte of an answer is where a server speaks TLS: of an alert. In unencrypted HTTP/2 it is 0.
 const ALERT: u8 = 0x15;
 
 /// A connection to a server.
 #[derive(Debug)]
 pub struct Connection {
     stream: Either<TcpStream, Box<TlsStream<TcpStream>>>,
-    /// The first answer of a server in clear.
+    /// The first answer of an unencrypted server.
     is_to_be_looked_at: bool,
     refusal: Refusal,
 }
 
 impl Connection {
-    /// Looks at the beginning of what a server in clear answers.
+    /// Looks at the beginning of what an unencrypted server answers.
     fn look_at(&mut self, answer: &[u8]) {
         if self.is_to_be_looked_at
             && let Some(first) = answer.first()

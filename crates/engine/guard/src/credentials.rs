@@ -12,7 +12,7 @@ use crate::tls;
 use crate::token::{self, Token};
 use crate::watched::Watched;
 
-/// How a client shows who it is. The default is in clear, and shows nothing.
+/// How a client shows who it is. The default is unencrypted, and shows nothing.
 #[derive(Clone, Debug, Default)]
 pub struct Credentials {
     tls: Option<Arc<Watched<ClientConfig>>>,

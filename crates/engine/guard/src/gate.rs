@@ -10,7 +10,7 @@ use crate::role::{Role, Roles};
 use crate::token::Tokens;
 use crate::watched::Watched;
 
-/// What a server demands of whoever asks for something. The default demands nothing.
+/// What a server demands of every request. The default demands nothing.
 #[derive(Clone, Debug, Default)]
 pub struct Gate {
     tokens: Option<Arc<Watched<Tokens>>>,

@@ -68,7 +68,7 @@ impl Guard {
             if self.gate.is_open() {
                 warn!(
                     address,
-                    "whoever reaches this address may take part: --tls-client-ca or --token-file would ask who it is"
+                    "anyone who reaches this address may take part: --tls-client-ca or --token-file would ask who it is"
                 );
             }
         }

@@ -26,7 +26,7 @@ pub const MAX_CONNECTIONS: usize = 1024;
 pub const MAX_CONNECTIONS_OF_ADDRESS: usize = 512;
 
 /// Of them that have not been let in yet. 64 workers come at once when a server starts again; the oldest
-/// of whoever has most gives way, so that a flood drives out itself.
+/// of the peer with most gives way, so that a flood drives out itself.
 pub const MAX_WAITING: usize = 256;
 
 /// Open files that a server asks the system for: connections, shared memory, files of the run.

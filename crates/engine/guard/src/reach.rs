@@ -1,4 +1,4 @@
-//! Where a server may listen: in clear on this machine alone, unless somebody says otherwise.
+//! Where a server may listen: unencrypted on this machine alone, unless somebody says otherwise.
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs};
@@ -92,7 +92,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn in_clear_a_server_listens_on_this_machine_alone() {
+    fn unencrypted_a_server_listens_on_this_machine_alone() {
         let listen =
             |address, cover| listen_on("--listen", address, cover).map(|found| found.len());
         for here in [

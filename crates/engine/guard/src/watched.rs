@@ -1,4 +1,4 @@
-//! Files that are read again when they have changed: whoever renews certificates and tokens does not
+//! Files that are read again when they have changed: who renews certificates and tokens does not
 //! start programs anew.
 
 use std::fs;

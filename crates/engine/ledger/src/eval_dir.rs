@@ -1,7 +1,7 @@
 //! The eval dir: what is kept of the scores of a run. By default it is `TRAIN_DIR/eval`.
 //!
 //! `scores.jsonl` has a line for each score, `confusion.svg` shows the newest one, and event files hold
-//! them for TensorBoard, under the tutorial's tag. Whoever owns the folder writes: the server, where
+//! them for TensorBoard, under the tutorial's tag. The owner of the folder writes: the server, where
 //! evaluators report to it, or else the evaluator.
 
 use std::fs::{self, File, OpenOptions};

@@ -65,7 +65,7 @@ pub fn told(record: &Record, worker: &dyn Fn(u32) -> Worker) -> String {
         Record::Joined { worker: by, .. } => format!("{} joined", worker(*by)),
         Record::Left { worker: by } => format!("{} left", worker(*by)),
         Record::Lost { worker: by } => {
-            format!("{} gave no sign of life and was given up", worker(*by))
+            format!("{} sent no heartbeat and was given up", worker(*by))
         }
         Record::Overdue {
             of,

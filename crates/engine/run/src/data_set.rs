@@ -41,7 +41,7 @@ pub const CIFAR10_FILES: [(&str, &str); 6] = [
 /// Training examples of the synthetic set when no number is given: as many as CIFAR-10 has.
 const DEFAULT_SYNTHETIC_EXAMPLES: u32 = 50_000;
 
-/// Most training examples of a synthetic set: their records take 31 GB. Whoever reads of a set with more,
+/// Most training examples of a synthetic set: their records take 31 GB. A program that reads of a set with more,
 /// in a file or a message, would run out of memory in shuffling it.
 pub const MAX_SYNTHETIC_EXAMPLES: u32 = 10_000_000;
 

@@ -11,7 +11,7 @@ use crate::sequence::Sample;
 /// The first 16 bytes of the SHA-256 of `epoch: u64, example: u32`, little-endian, of one sample
 /// after the other.
 ///
-/// A worker takes it over the examples that it decoded; whoever knows the run's seed can take it
+/// A worker takes it over the examples that it decoded; anybody who knows the run's seed can take it
 /// over those that should have been, without the data.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]

@@ -50,7 +50,7 @@ pub enum Record {
         /// Its number.
         worker: u32,
     },
-    /// A worker gave no sign of life for its lease.
+    /// A worker sent no heartbeat for its lease.
     Lost {
         /// Its number.
         worker: u32,

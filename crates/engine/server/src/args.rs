@@ -39,7 +39,7 @@ pub struct Args {
     #[arg(long, value_name = "ADDR", value_parser = to_listen_on)]
     pub http: Option<String>,
 
-    /// Answer health checks of gRPC at this address too, HOST:PORT, in clear and nothing else: for probes
+    /// Answer health checks of gRPC at this address too, HOST:PORT, unencrypted and nothing else: for probes
     /// that cannot do TLS; port 0 takes a free one, printed as `health ADDR`
     #[arg(long, value_name = "ADDR", value_parser = to_listen_on)]
     pub health: Option<String>,
@@ -80,7 +80,7 @@ pub struct Args {
     #[arg(long, default_value_t = 5, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000), help_heading = "Checkpoints")]
     pub keep_checkpoints: u32,
 
-    /// Give a worker up after this long without a sign of life
+    /// Drop a worker whose last heartbeat is this old
     #[arg(long, default_value = "15", value_name = "SECS", value_parser = seconds, help_heading = "Workers")]
     pub worker_lease_secs: Duration,
 

@@ -39,7 +39,7 @@ impl LogLines {
                 let name = self.take_name(*worker);
                 warn!(
                     worker,
-                    name, "worker gave no sign of life for its lease and is given up"
+                    name, "worker sent no heartbeat for its lease and is given up"
                 );
             }
             Record::Overdue {

@@ -74,7 +74,7 @@ pub(crate) struct Entrance {
     pub(crate) tls: PortTls,
     /// Who may ask for what.
     pub(crate) gate: Gate,
-    /// For whoever wants to know in clear whether the server is well, and nothing else.
+    /// For health checks, unencrypted, and nothing else.
     pub(crate) health: Option<TcpListener>,
     /// Counts what travels.
     pub(crate) traffic: Arc<Traffic>,
@@ -326,7 +326,7 @@ impl Supervisor {
         }
     }
 
-    /// Before the last checkpoint is written: whoever sends workers here is to send no more.
+    /// Before the last checkpoint is written: what sends workers here is to send no more.
     async fn say_that_it_leaves(&self) {
         self.health
             .set_service_status("", ServingStatus::NotServing)

@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_has_opened_something_else_is_refused() {
+    fn a_worker_that_has_opened_something_else_is_refused() {
         let mut memory = Slots::new(NUM_VALUES);
         let refused = |attachment| matches!(attachment, Attachment::Refused { .. });
         let other = attach(&mut memory, WorkerId(0)).nonce();

@@ -11,7 +11,7 @@
 //! The memory of a state is a slot, mapped. A commit computes the next state in a slot that nobody uses
 //! ([`StateFile::begin`]), says in the slot's header what it is ([`StateFile::write`]) and then, as the
 //! last thing, writes the one number in the file's header that tells which slot is the newest
-//! ([`StateFile::flip`]). Whoever is killed before that has changed nothing. Two slots take turns; there
+//! ([`StateFile::flip`]). A server that is killed before that has changed nothing. Two slots take turns; there
 //! are more where somebody still reads an old state, such as a checkpoint that is being written. Once that is
 //! over, those that were not needed for a while are cut off at the end of the file.
 //!

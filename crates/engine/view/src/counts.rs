@@ -30,7 +30,7 @@ pub struct Counts {
     pub joined: u64,
     /// Workers that said that they leave.
     pub left: u64,
-    /// Workers that gave no sign of life.
+    /// Workers that sent no heartbeat for their lease.
     pub lost: u64,
     /// Workers that take no further part.
     pub quarantined: u64,

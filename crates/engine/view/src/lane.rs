@@ -82,7 +82,7 @@ pub enum WorkerState {
     Active,
     /// It said that it leaves, or its server did.
     Left,
-    /// It gave no sign of life for its lease.
+    /// It sent no heartbeat for its lease.
     Lost,
     /// It computed something wrong.
     Quarantined,

@@ -5,7 +5,7 @@
 //! [`counts`] are numbers. [`scores`] come from a file of their own. [`changes`] are what changed since
 //! somebody looked last, as JSON.
 //!
-//! Pure: no file, no clock, no network. Whoever has the lines of a ledger, from its file or from
+//! Pure: no file, no clock, no network. A program that has the lines of a ledger, from its file or from
 //! elsewhere, folds them.
 
 pub mod curve;

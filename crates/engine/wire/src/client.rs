@@ -529,7 +529,7 @@ impl PushStream {
 }
 
 /// Waits for an answer on the runtime's own thread, where the connection is: from there to here parts of a tensor
-/// would wake another thread each. Whoever gives up waiting ends it.
+/// would wake another thread each. A caller that gives up waiting ends it.
 async fn beside_connection<T: Send + 'static>(
     answer: impl Future<Output = Result<T, ClientError>> + Send + 'static,
 ) -> Result<T, ClientError> {
@@ -611,8 +611,8 @@ mod tests {
             shape: vec![4],
             initializer: Initializer::Constant(0.0),
         }]);
-        let in_clear = Credentials::default();
-        let client = Client::new("127.0.0.1:1", &four_numbers, &in_clear).unwrap();
+        let unencrypted = Credentials::default();
+        let client = Client::new("127.0.0.1:1", &four_numbers, &unencrypted).unwrap();
         let added = |variables, sent: &'static [u8]| {
             let mut work = work(variables);
             let sent = Bytes::from_static(sent);

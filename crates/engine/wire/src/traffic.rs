@@ -1,4 +1,4 @@
-//! Counts the bytes of connections, for whoever wants to know what travels.
+//! Counts the bytes of connections, for the page's metrics.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;

@@ -26,7 +26,7 @@ use crate::channel::SecureChannel;
 const FRAME_BYTES: u32 = 256 * 1024;
 
 /// Largest part of a tensor in a message: with what else may stand in one, a message has 256 KiB at
-/// most. Parts of 64 and of 128 KiB were slower, each of which wakes whoever waits for it, and so were those
+/// most. Parts of 64 and of 128 KiB were slower, each of which wakes its receiver, and so were those
 /// of 256 and of 512 KiB.
 pub const PART_BYTES: usize = MAX_REQUEST_BYTES - 1024;
 
@@ -110,7 +110,7 @@ pub fn connect(
     Ok(SecureChannel::new(channel, credentials.clone(), refusal))
 }
 
-/// The server's address with the connection settings of this protocol, for whoever connects in a
+/// The server's address with the connection settings of this protocol, for a caller that connects in a
 /// way of their own: over a simulated network, say.
 ///
 /// # Errors

@@ -192,12 +192,12 @@ impl<'a> Crowd<'a> {
         let layout = cifar_model::layout();
         let (stop, stopped) = watch::channel(false);
         let _context = runtime.enter();
-        let in_clear = Credentials::default();
-        let mut client = Client::new(server.address(), &layout, &in_clear)?;
+        let unencrypted = Credentials::default();
+        let mut client = Client::new(server.address(), &layout, &unencrypted)?;
         let run = runtime.block_on(client.run())?;
         let mut tasks = JoinSet::new();
         for number in 0..workers {
-            let client = Client::new(server.address(), &layout, &in_clear)?;
+            let client = Client::new(server.address(), &layout, &unencrypted)?;
             let answers = Answers::new(&run, &gradient(&layout, number));
             let worker = work(client, run.clone(), answers, stopped.clone());
             tasks.spawn(worker);

@@ -1,4 +1,4 @@
-//! Whoever looks at a run while it is measured: a browser has its page open, and its metrics are collected
+//! What looks at a run while it is measured: a browser has its page open, and its metrics are collected
 //! every second.
 
 use std::io::{Read, Write};

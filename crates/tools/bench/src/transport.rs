@@ -150,8 +150,8 @@ impl Worker {
         layout: &Layout,
         data_plane: DataPlane,
     ) -> anyhow::Result<Self> {
-        let in_clear = Credentials::default();
-        let mut link = ServerLink::new(server.address(), layout, &in_clear, PATIENCE)?;
+        let unencrypted = Credentials::default();
+        let mut link = ServerLink::new(server.address(), layout, &unencrypted, PATIENCE)?;
         let run = link.run()?;
         let mut link = link.register(data_plane, run.data.digest(), numerics())?;
         let gradients = gradient(layout, SEED);

@@ -99,7 +99,7 @@ fn is_finite(line: &Line) -> bool {
 
 /// The text of a ledger's file, after a byte that says where it was cut once.
 ///
-/// Whoever follows it while it is written sees the same lines as whoever comes later. A server that goes
+/// A reader that follows it while it is written sees the same lines as one that comes later. A server that goes
 /// on with it keeps its whole lines, changes nothing when it comes again, and appends a line of its own.
 pub fn ledger_file(bytes: &[u8]) {
     let Some((place, text)) = bytes.split_first() else {

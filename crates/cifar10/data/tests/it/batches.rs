@@ -1,4 +1,4 @@
-//! Are batches what the sample sequence says, whoever makes them?
+//! Are batches what the sample sequence says, on either thread?
 
 use std::path::Path;
 

@@ -370,7 +370,7 @@ impl FakeWorker {
         pushed
     }
 
-    /// The same push once more, at once or later; as whoever the worker is by then, or as it is now.
+    /// The same push once more, at once or later; by the membership that the worker has by then, or by that of now.
     fn repeat_later(&mut self, push: Push, gradients: &Gradients) {
         if self.may(self.shared.plan.habits.repeat) {
             let longest = *self.dice.pick(&[0, 100, 1000, 5000]);

@@ -30,9 +30,9 @@ pub(crate) enum Fault {
 /// How often workers do what only a disturbed one does, in percent of tower steps.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Habits {
-    /// Computes for so long that the tower step is overdue, and gives signs of life.
+    /// Computes for so long that the tower step is overdue, and sends heartbeats.
     pub(crate) slow: u64,
-    /// Stops for longer than the lease, without a sign of life.
+    /// Stops for longer than the lease, without a heartbeat.
     pub(crate) hang: u64,
     /// Sends the push again, at once or later.
     pub(crate) repeat: u64,

@@ -71,7 +71,7 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The connections to the server, which fail once its `life` is over. Whoever owns `sockets` must
+/// The connections to the server, which fail once its `life` is over. The owner of `sockets` must
 /// outlive them all.
 pub(crate) async fn incoming(
     life: Arc<Life>,
