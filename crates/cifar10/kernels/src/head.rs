@@ -24,7 +24,7 @@ use crate::transpose::transpose;
 use crate::variables::{CLASSES, Head, HeadMut, LOCAL3, LOCAL4, LayerMut};
 
 /// The tutorial's weight decay of local3 and local4.
-const WEIGHT_DECAY: f32 = 0.004;
+pub const WEIGHT_DECAY: f32 = 0.004;
 
 /// Columns of the last layer, with those that are added to fill a vector.
 const WIDE: usize = 16;

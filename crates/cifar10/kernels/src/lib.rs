@@ -56,6 +56,7 @@ mod buffer;
 #[cfg(test)]
 mod reference;
 
+pub use head::WEIGHT_DECAY;
 pub use instruction_set::InstructionSet;
 pub use network::Network;
 pub use variables::{HEAD_VALUES, TRUNK_VALUES};

@@ -88,3 +88,16 @@ fn weight_losses(layout: &Layout, variables: &Variables) -> Result<[Tensor; 2], 
 fn scalar(tensor: &Tensor) -> Result<f32, TchError> {
     Ok(tensor.f_double_value(&[])? as f32)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_paths_have_one_weight_decay() {
+        assert_eq!(
+            cifar_kernels::WEIGHT_DECAY.to_bits(),
+            (WEIGHT_DECAY as f32).to_bits()
+        );
+    }
+}

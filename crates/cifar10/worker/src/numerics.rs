@@ -49,7 +49,9 @@ fn resolve(
         (Kernels::Torch, _) => Ok(Kernels::Torch),
         (Kernels::Direct | Kernels::Winograd, _) if has_own => Ok(asked),
         (Kernels::Direct | Kernels::Winograd, _) => bail!(
-            "the run asks for {asked} kernels, which compute on one thread of a CPU, and this worker has              {} and {threads} threads; start the server with --threads 1 and as many workers as there              are cores, or with --kernels torch",
+            "the run asks for {asked} kernels, which compute on one thread of a CPU, and this worker has \
+             {} and {threads} threads; start the server with --threads 1 and as many workers as there \
+             are cores, or with --kernels torch",
             name(device)
         ),
         (Kernels::Auto, Some(pinned)) if has_own || pinned == Kernels::Torch => Ok(pinned),
@@ -95,7 +97,11 @@ mod tests {
         assert_eq!(resolved(gpu, Auto, Some(Winograd), 1), Some(Torch));
         assert_eq!(resolved(cpu, Direct, Some(Winograd), 1), Some(Direct));
         assert_eq!(resolved(gpu, Direct, None, 1), None);
-        assert_eq!(resolved(cpu, Winograd, None, 2), None);
+        assert_eq!(
+            resolve(cpu, Winograd, None, 2).unwrap_err().to_string(),
+            "the run asks for winograd kernels, which compute on one thread of a CPU, and this worker has cpu and 2 \
+             threads; start the server with --threads 1 and as many workers as there are cores, or with --kernels torch"
+        );
         let has_vectors = InstructionSet::widest().is_vectorized();
         let fastest = if has_vectors { Winograd } else { Torch };
         assert_eq!(resolved(cpu, Auto, None, 1), Some(fastest));

@@ -79,6 +79,9 @@ fn a_tower_step_takes_no_large_piece_of_memory() {
         }
         // A machine that is busy makes the prefetcher late, which then takes another batch or two to work on.
         let num_large = NUM_LARGE.load(Ordering::Relaxed) - before;
-        assert!(num_large < STEPS - WARM_UP, "{num_large} with {kernels}");
+        assert!(
+            num_large < (STEPS - WARM_UP) / 2,
+            "{num_large} with {kernels}"
+        );
     }
 }

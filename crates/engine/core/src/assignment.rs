@@ -37,7 +37,7 @@ pub(crate) struct Open {
 }
 
 impl Open {
-    /// How many gradients of it were rejected.
+    /// How many gradients of it came before and did not settle it.
     pub(crate) fn attempt(&self) -> u32 {
         self.answered.len() as u32
     }
@@ -48,7 +48,7 @@ impl Open {
 pub struct Assigned {
     /// What to compute.
     pub tower_step: TowerStep,
-    /// How many gradients of it were rejected.
+    /// How many gradients of it came before and did not settle it.
     pub attempt: u32,
     /// Who computes it too, but is overdue: the first gradient counts.
     pub slow: Option<WorkerId>,
@@ -160,7 +160,7 @@ impl Assignments {
             })
     }
 
-    /// How many gradients of a tower step were rejected; `None` if its gradient is there, or it is not
+    /// How many gradients of a tower step did not settle it; `None` if its gradient is there, or it is not
     /// among those of the next update.
     pub(crate) fn attempt(&self, tower_step: TowerStep) -> Option<u32> {
         match self.slots.get(&tower_step)? {

@@ -46,7 +46,7 @@ pub struct Push {
     pub examples_digest: [u8; 16],
     /// Time the worker took to compute, without waiting.
     pub compute_time: Duration,
-    /// How many gradients of this tower step were rejected before, as the work said.
+    /// How many gradients of this tower step came before and did not settle it, as the work said.
     pub attempt: u32,
 }
 

@@ -80,7 +80,7 @@ pub struct Args {
     #[arg(long, default_value_t = 5, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000), help_heading = "Checkpoints")]
     pub keep_checkpoints: u32,
 
-    /// Drop a worker whose last heartbeat is this old
+    /// Drop a worker that has sent no heartbeat or other request for this long
     #[arg(long, default_value = "15", value_name = "SECS", value_parser = seconds, help_heading = "Workers")]
     pub worker_lease_secs: Duration,
 

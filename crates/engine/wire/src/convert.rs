@@ -1,4 +1,5 @@
-//! Messages from and to the generated types. What arrives is checked here and nowhere else.
+//! Messages from and to the generated types. What arrives is checked here, and what comes as JSON by the types that it
+//! is read into.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -132,19 +133,13 @@ impl TryFrom<pb::RegisterRequest> for Registration {
     }
 }
 
-/// Most bytes of the text of numerics.
-const MAX_NUMERICS_BYTES: usize = 1024;
-
 fn numerics(text: &str) -> Result<Numerics, Malformed> {
-    let numerics = from_json("numerics", text)?;
-    // As it would be said again: what does not print has become longer.
-    let bytes = to_json(&numerics).len();
-    if bytes <= MAX_NUMERICS_BYTES {
-        return Ok(numerics);
-    }
-    Err(Malformed::Value {
-        field: "numerics",
-        reason: format!("{bytes} bytes, at most {MAX_NUMERICS_BYTES} are taken"),
+    let numerics: Numerics = from_json("numerics", text)?;
+    Ok(Numerics {
+        device: short("numerics.device", &numerics.device)?,
+        instruction_set: short("numerics.instruction_set", &numerics.instruction_set)?,
+        libtorch: short("numerics.libtorch", &numerics.libtorch)?,
+        ..numerics
     })
 }
 
@@ -693,7 +688,7 @@ mod tests {
         assert_eq!(name_of(" \n").unwrap(), "unnamed");
         assert!(name_of(&"x".repeat(MAX_NAME_BYTES + 1)).is_err());
         let long = Numerics {
-            libtorch: "2".repeat(MAX_NUMERICS_BYTES),
+            libtorch: "2".repeat(MAX_NAME_BYTES + 1),
             ..Numerics::example(1)
         };
         assert!(numerics(&to_json(&long)).is_err());

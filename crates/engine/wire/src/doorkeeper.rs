@@ -43,19 +43,20 @@ impl Doorkeeper {
 
     fn check<B>(&self, now: Instant, request: &Request<B>) -> Result<(), Status> {
         let path = request.uri().path();
-        if method::is_former(path) {
-            return Err(Status::failed_precondition(format!(
-                "the program speaks a protocol before the server's, {PROTOCOL_VERSION}: use programs of one release"
-            )));
-        }
-        let Some(name) = method::named_by(path) else {
+        let name = method::named_by(path);
+        if name.is_none() && !method::is_former(path) {
             // Of health, which has nothing to hide.
             return Ok(());
-        };
+        }
         let peer = request.extensions().get::<Peer>();
         if let Some(peer) = peer {
             peer.charge(1.0);
         }
+        let Some(name) = name else {
+            return Err(Status::failed_precondition(format!(
+                "the program speaks a protocol before the server's, {PROTOCOL_VERSION}: use programs of one release"
+            )));
+        };
         let header = |name| {
             let value = request.headers().get(name)?;
             value.to_str().ok()

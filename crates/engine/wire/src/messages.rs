@@ -125,7 +125,7 @@ pub struct Work {
     pub state_digest: StateDigest,
     /// Where those variables are.
     pub variables: Delivery,
-    /// How many gradients of this tower step were rejected before; the push returns it.
+    /// How many gradients of this tower step came before and did not settle it; the push returns it.
     pub attempt: u32,
     /// The step under which a summary of this tower step would be kept, if one is wanted.
     pub summary_step: Option<GlobalStep>,

@@ -50,10 +50,11 @@ pub fn max_checkpoint_bytes(layout: &Layout) -> usize {
     2 * layout.size_bytes() + HEADER_BYTES
 }
 
-/// A window that a whole push fits through without waiting to be let on.
+/// A window that a whole push, or an answer of any kind, fits through without waiting to be let on.
 fn window_bytes(layout: &Layout) -> u32 {
     const MAX_WINDOW_BYTES: usize = (1 << 31) - 1;
-    (layout.size_bytes() + OVERHEAD_BYTES).min(MAX_WINDOW_BYTES) as u32
+    let largest = layout.size_bytes().max(MAX_ANSWER_BYTES);
+    (largest + OVERHEAD_BYTES).min(MAX_WINDOW_BYTES) as u32
 }
 
 /// The connections that come to `listener`, for a stand-in of a server in a test or a benchmark: let in as they

@@ -141,10 +141,13 @@ fn read_sample(train_dir: &Path, number: usize) -> io::Result<Vec<u8>> {
 ///
 /// If the checkpoint cannot be read, or has no such variable.
 fn filters_of(path: &Path) -> anyhow::Result<Vec<u8>> {
-    let is_of_filters = |shape: &[usize]| matches!(shape, [height, width, 3, _] if height == width);
     let found = checkpoint::variable(path, is_of_filters)?;
     let (shape, values) = found.context("no variable has filters of three colours")?;
     Ok(Picture::of_filters(&values, shape[0], shape[3]).to_png()?)
+}
+
+fn is_of_filters(shape: &[usize]) -> bool {
+    matches!(shape, &[height, width, 3, filters] if height == width && height > 0 && filters > 0)
 }
 
 /// A picture of four bytes a pixel: red, green, blue, and whether anything is there.
@@ -227,6 +230,9 @@ mod tests {
         assert_eq!((reader.info().width, reader.info().height), (31, 3));
         fs::write(&path, "no checkpoint").unwrap();
         assert!(filters_of(&path).is_err());
+        for other in [&[5, 5, 3, 0], &[0, 0, 3, 1], &[5, 4, 3, 8], &[5, 5, 1, 8]] {
+            assert!(!is_of_filters(other), "{other:?}");
+        }
     }
 
     #[test]
