@@ -209,7 +209,7 @@ pub enum Gradients {
 pub enum Then {
     /// It pulls, holding the variables of the gradient, and wants both answers together.
     Pull,
-    /// It says in another request.
+    /// It asks for work in a request of its own, or leaves.
     Nothing,
 }
 

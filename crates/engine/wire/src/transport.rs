@@ -50,7 +50,7 @@ pub fn max_checkpoint_bytes(layout: &Layout) -> usize {
     2 * layout.size_bytes() + HEADER_BYTES
 }
 
-/// A window that a whole push, or an answer of any kind, fits through without waiting to be let on.
+/// A window that holds a whole push, or an answer of any kind: the sender need not pause for the receiver.
 fn window_bytes(layout: &Layout) -> u32 {
     const MAX_WINDOW_BYTES: usize = (1 << 31) - 1;
     let largest = layout.size_bytes().max(MAX_ANSWER_BYTES);
